@@ -1,0 +1,56 @@
+# Every target works alone from a clean clone: each makes .venv first when it is missing or out of date.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+PYTHON_VENV := $(VENV)/bin/python
+STAMP := $(VENV)/.up-to-date
+
+# Shared memory large enough for camera images: without it Fast DDS loses about every second raw frame.
+export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: venv
+venv: $(STAMP) ## Make .venv: pinned requirements, ROS (or the sourced distribution's), this package
+
+$(STAMP): $(wildcard requirements/*.txt tools/tf2_msgs/* tools/tf2_msgs/msg/*) tools/make_venv.sh tools/build_tf2_msgs.sh setup.py
+	@VENV=$(VENV) tools/make_venv.sh
+	@touch $@
+
+.PHONY: demo
+demo: venv ## Record a drive, map it, localise a second drive live over ROS 2, show the result
+	$(PYTHON_VENV) -m localizer_ros.demo
+
+.PHONY: test
+test: lint types ## Everything that must pass: lint, types, all tests
+	$(PYTHON_VENV) -m pytest
+
+.PHONY: lint
+lint: venv ## Check style and formatting
+	$(PYTHON_VENV) -m ruff check
+	$(PYTHON_VENV) -m ruff format --check
+
+.PHONY: types
+types: venv ## Check types (strict in the packages named in pyproject.toml)
+	$(PYTHON_VENV) -m mypy
+
+.PHONY: format
+format: venv ## Reformat the code and apply the safe fixes
+	$(PYTHON_VENV) -m ruff check --fix
+	$(PYTHON_VENV) -m ruff format
+
+.PHONY: colcon
+colcon: venv ## Build and install with colcon into build/ and install/
+	$(VENV)/bin/colcon build --paths .
+
+.PHONY: lock
+lock: venv ## Resolve requirements/*.in into the pinned *.txt again
+	tools/lock.sh $(VENV)
+
+.PHONY: clean
+clean: ## Remove everything that the other targets made
+	rm -rf $(VENV) build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

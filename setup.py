@@ -1,0 +1,38 @@
+"""Build and install localizer_ros: with colcon as an ament_python package, or with pip into a virtual environment."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "localizer_ros"
+SHARE = f"share/{PACKAGE}"
+
+
+def files(folder: str) -> list[str]:
+    """Every file directly inside `folder`, as setuptools wants it: relative to this file."""
+    return sorted(str(path) for path in Path(folder).glob("*") if path.is_file())
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Visual localization for ROS 2: the pose of a camera in a place that was mapped before.",
+    license="Apache-2.0",
+    maintainer="localizer_ros maintainers",
+    maintainer_email="maintainers@localizer-ros.dev",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", files("launch")),
+        (f"{SHARE}/config", files("config")),
+    ],
+    entry_points={
+        "console_scripts": [
+            "localizer = localizer_ros.cli:main",
+            "localizer_node = localizer_ros.ros.node:main",
+        ],
+    },
+)
