@@ -4,7 +4,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON_VENV := $(VENV)/bin/python
-STAMP := $(VENV)/.up-to-date
+# Named after the sourced distribution, so that sourcing another one makes the environment again.
+STAMP := $(VENV)/.up-to-date-with-$(or $(ROS_DISTRO),wheels)
 
 # Shared memory large enough for camera images: without it Fast DDS loses about every second raw frame.
 export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
@@ -18,6 +19,7 @@ venv: $(STAMP) ## Make .venv: pinned requirements, ROS (or the sourced distribut
 
 $(STAMP): $(wildcard requirements/*.txt tools/tf2_msgs/* tools/tf2_msgs/msg/*) tools/make_venv.sh tools/build_tf2_msgs.sh setup.py
 	@VENV=$(VENV) tools/make_venv.sh
+	@rm -f $(VENV)/.up-to-date-with-*
 	@touch $@
 
 .PHONY: demo

@@ -36,13 +36,22 @@ requirements=(-r requirements/base.txt -r requirements/dev.txt -r requirements/t
 if distribution_sourced; then
   say "using rclpy and messages of ROS $ROS_DISTRO"
   options=(--system-site-packages)
+  system=true
 else
   say "no ROS distribution is sourced: installing rclpy and messages as wheels"
   options=()
+  system=false
   requirements+=(-r requirements/ros.txt)
 fi
 
-if ! "$venv/bin/python" -c '' 2>/dev/null || ! supported "$venv/bin/python"; then
+# A venv made for the other case, or by a Python that is gone, is of no use.
+fits() {
+  supported "$venv/bin/python" || return 1
+  grep -qx "include-system-site-packages = $system" "$venv/pyvenv.cfg" || return 1
+  if distribution_sourced; then "$venv/bin/python" -c 'import rclpy' 2>/dev/null; fi
+}
+
+if ! fits; then
   rm -rf "$venv"
   "$python" -c 'import ensurepip, venv' 2>/dev/null \
     || die "$python cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)"
