@@ -1,4 +1,4 @@
-"""Build and install localizer_ros: with colcon as an ament_python package, or with pip into a virtual environment."""
+"""Build and install localizer_ros: with colcon as an ament_python package, or with pip into a venv."""
 
 from pathlib import Path
 

@@ -1,0 +1,177 @@
+"""What the package promises as a whole: its install, its layers, its pinned requirements."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = "localizer_ros"
+BUILD_INPUTS = [
+    "package.xml",
+    "setup.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "resource",
+    "launch",
+    "config",
+    PACKAGE,
+]
+
+
+# --- install ---
+
+
+def files_in(folder: str) -> list[str]:
+    return [path.name for path in (REPOSITORY / folder).glob("*") if path.is_file() and path.name[0] != "."]
+
+
+@pytest.fixture(scope="session")
+def install(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, built and installed by colcon from a copy of its sources; returns the install folder."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    source = workspace / "src" / PACKAGE
+    source.mkdir(parents=True)
+    for name in BUILD_INPUTS:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.exists():
+            shutil.copy(path, source / name)
+    build = subprocess.run(
+        [sys.executable, "-m", "colcon", "build"], cwd=workspace, capture_output=True, text=True, timeout=300
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    return workspace / "install"
+
+
+def run_installed(install: Path, *command: str) -> str:
+    """Run a command as a user does after sourcing the workspace; returns its standard output."""
+    script = f'source "{install}/local_setup.bash" && exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *command],
+        cwd=install,  # not the repository: its package folder must not be found by accident
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_colcon_installs_what_ros2_looks_for(install: Path) -> None:
+    prefix = install / PACKAGE
+    assert (prefix / "share/ament_index/resource_index/packages" / PACKAGE).is_file()
+    share = prefix / "share" / PACKAGE
+    assert (share / "package.xml").is_file()
+    for folder in ("launch", "config"):
+        assert files_in(folder), f"{folder}/ is empty in the repository"
+        missing = [name for name in files_in(folder) if not (share / folder / name).is_file()]
+        assert not missing, f"not installed from {folder}/: {missing}"
+    for name in ("localizer", "localizer_node"):
+        assert os.access(prefix / "lib" / PACKAGE / name, os.X_OK), (
+            f"lib/{PACKAGE}/{name} is not an executable"
+        )
+
+
+def test_sourced_workspace_finds_the_installed_package(install: Path) -> None:
+    code = (
+        "import ament_index_python as index, localizer_ros; "
+        "print(index.get_package_share_directory('localizer_ros')); print(localizer_ros.__file__)"
+    )
+    share, module = run_installed(install, sys.executable, "-c", code).split()
+    assert Path(share) == install / PACKAGE / "share" / PACKAGE
+    assert Path(module).is_relative_to(install)
+
+
+def test_installed_command_starts(install: Path) -> None:
+    executable = install / PACKAGE / "lib" / PACKAGE / "localizer"
+    assert "simulate" in run_installed(install, str(executable), "--help")
+
+
+def test_installed_node_resolves_and_ros_initialises(install: Path) -> None:
+    code = (
+        "from importlib.metadata import entry_points; import rclpy; "
+        "point, = entry_points(group='console_scripts', name='localizer_node'); "
+        "assert callable(point.load()); rclpy.init(); rclpy.create_node('probe'); print('ok')"
+    )
+    assert run_installed(install, sys.executable, "-c", code).split()[-1] == "ok"
+
+
+# --- layers ---
+
+# Imports go only downwards, or sideways within a line. What is not listed (cli, demo, ros) is the top.
+LAYERS = [
+    {"core"},
+    {"networks"},
+    {"inference", "smoothing", "datasets"},
+    {"localization"},
+    {"training", "mapping", "export", "evaluation"},
+]
+ROS = re.compile(r"(rclpy|launch(_ros)?|cv_bridge|tf2_ros|[a-z0-9_]+_msgs|builtin_interfaces|std_srvs)(\.|$)")
+TORCH = re.compile(rf"(torch|lightning_fabric|safetensors\.torch|{PACKAGE}\.networks)(\.|$)")
+GTSAM = re.compile(r"gtsam(\.|$)")
+# (what is imported, the modules that may)
+ONLY_IN = [
+    (ROS, re.compile(rf"{PACKAGE}\.ros(\.|$)")),
+    (GTSAM, re.compile(rf"{PACKAGE}\.smoothing\.gtsam_smoother$")),
+    (TORCH, re.compile(rf"{PACKAGE}\.(networks|training|export|inference\.torch_backend)(\.|$)")),
+]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    package = path.relative_to(REPOSITORY).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            module = ".".join([*base, node.module] if node.module else base)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def layer(module: str) -> int:
+    room = module.partition(".")[2].partition(".")[0]
+    return next((height for height, rooms in enumerate(LAYERS) if room in rooms), len(LAYERS))
+
+
+def test_imports_go_only_downwards() -> None:
+    wrong = []
+    for path in sorted((REPOSITORY / PACKAGE).rglob("*.py")):
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for imported in imports(path):
+            # The package itself holds nothing but its version, which everything may ask for.
+            inside = imported.startswith(f"{PACKAGE}.") and imported != f"{PACKAGE}.__version__"
+            upwards = inside and layer(imported) > layer(name)
+            misplaced = any(what.match(imported) and not where.match(name) for what, where in ONLY_IN)
+            if upwards or misplaced:
+                wrong.append(f"{name} imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+# --- requirements ---
+
+
+@pytest.mark.parametrize("name", ["base.txt", "dev.txt", "ros.txt", "torch.txt"])
+def test_requirements_are_pinned_and_name_no_host(name: str) -> None:
+    lines = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    entries = [line for line in lines if line and not line.startswith("#")]
+    assert entries
+    for entry in entries:
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.+!]+( ; .+)?", entry), f"not pinned: {entry}"
+        assert not re.match(r"nvidia-|cuda-|triton", entry), f"a GPU library: {entry}"
+
+
+def test_lock_files_agree_with_each_other() -> None:
+    versions: dict[str, set[str]] = {}
+    for path in sorted((REPOSITORY / "requirements").glob("*.txt")):
+        for name, version in re.findall(r"(?m)^([a-z0-9-]+)==([\w.+!]+)", path.read_text(encoding="utf-8")):
+            versions.setdefault(name, set()).add(version)
+    assert not {name: found for name, found in versions.items() if len(found) > 1}
