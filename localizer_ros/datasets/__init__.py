@@ -1,0 +1,1 @@
+"""Recordings: every format read through one interface, a simulated world, and writers."""

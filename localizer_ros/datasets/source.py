@@ -1,0 +1,181 @@
+"""Recordings behind one interface: a list of frame records, images read on demand."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.trajectory import Trajectory
+from localizer_ros.core.types import Camera, Frame, SourceError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameRecord:
+    """What is known of a frame before its image is read.
+
+    Attributes:
+        name: unique within the source and stable, e.g. ``seq-01/frame-000000.color.jpg``.
+        sequence: name of the continuous drive it belongs to; motion is only meaningful within one.
+        stamp_ns: strictly increasing within a sequence, and over the whole source.
+        T_map_cam: ground truth, None where there is none for this frame.
+    """
+
+    name: str
+    sequence: str
+    stamp_ns: int
+    T_map_cam: SE3 | None
+
+
+class FrameSource(Protocol):
+    """A recording.
+
+    Attributes:
+        path: where it lies.
+        format: e.g. ``7scenes``, ``tum``, ``rosbag``, ``kitti``, ``simulated``.
+        ground_truth: what the poses are, in words for reports (``KinectFusion``, ``none``).
+        camera: of the frames, at the images' size. Where a format has several (Cambridge, COLMAP) it is that of
+            the first frame and ``Frame.camera`` is each frame's own.
+        records: frames in order of time, sequence by sequence.
+        odometry: external odometry ``T_odom_base`` when the recording has one (bags), else None.
+        T_base_cam: camera on the robot when the recording knows it, else None.
+        splits: names of the splits it has, e.g. ``("train", "test")``.
+    """
+
+    path: Path
+    format: str
+    ground_truth: str
+    camera: Camera
+    records: Sequence[FrameRecord]
+    odometry: Trajectory | None
+    T_base_cam: SE3 | None
+    splits: Sequence[str]
+
+    def read(self, index: int) -> Frame:
+        """The frame of ``records[index]``. Raises SourceError naming the file when it cannot be read."""
+        ...
+
+    def split(self, name: str) -> FrameSource:
+        """The part called ``name`` (``all`` = everything). Raises SourceError naming the splits there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    module: str
+    """Module of this package with a function ``open_recording(path, **options) -> FrameSource``."""
+    folders: tuple[str, ...] = ()
+    """Glob patterns in the folder, any of which makes it this format."""
+    files: tuple[str, ...] = ()
+    """Patterns of a path that is itself a file of this format."""
+
+
+# In order of precedence: the first format whose files are found is taken.
+FORMATS: dict[str, _Format] = {
+    "simulated": _Format("simulated", ("world.yaml",), ("*.yaml", "*.yml")),
+    "rosbag": _Format("rosbag", ("metadata.yaml", "*.mcap", "*.db3", "*.bag"), ("*.mcap", "*.db3", "*.bag")),
+    "7scenes": _Format("seven_scenes", ("frame-*.color.*", "seq-*/frame-*.color.*")),
+    "tum": _Format("tum", ("rgb.txt",)),
+    "cambridge": _Format("cambridge", ("dataset_train.txt", "dataset_test.txt")),
+    "kapture": _Format("kapture", ("sensors/sensors.txt",)),
+    "kitti": _Format("kitti", ("sequences/*/times.txt", "times.txt")),
+    "colmap": _Format(
+        "colmap",
+        tuple(f"{at}cameras.{kind}" for at in ("sparse/0/", "sparse/", "") for kind in ("bin", "txt")),
+    ),
+}
+
+
+def open_source(path: Path | str, format: str | None = None, **options: object) -> FrameSource:
+    """Open a recording.
+
+    Args:
+        path: folder or file.
+        format: a key of ``FORMATS``; None recognises it from the files.
+        options: of the format, e.g. ``topics`` of a bag (see the module of the format).
+
+    Raises:
+        SourceError: nothing there, no known format (the message lists what was looked for), or damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"{path}: does not exist")
+    if format is None:
+        format = recognise(path)
+    elif format not in FORMATS:
+        raise SourceError(f"{path}: unknown format {format!r}; known: {', '.join(FORMATS)}")
+    module = importlib.import_module(f"localizer_ros.datasets.{FORMATS[format].module}")
+    opener = cast("Callable[..., FrameSource]", module.open_recording)
+    try:
+        return opener(path, **options)
+    except OSError as error:
+        raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: a text file in it is not UTF-8 ({error.reason})") from error
+
+
+def recognise(path: Path) -> str:
+    """The format of a recording, a key of ``FORMATS``. Raises SourceError listing what was looked for."""
+    for name, known in FORMATS.items():
+        if path.is_dir():
+            if any(next(path.glob(pattern), None) is not None for pattern in known.folders):
+                return name
+        elif any(path.match(pattern) for pattern in known.files):
+            return name
+    looked_for = "; ".join(
+        f"{name}: {' or '.join(known.folders if path.is_dir() else known.files)}"
+        for name, known in FORMATS.items()
+        if path.is_dir() or known.files
+    )
+    raise SourceError(f"{path}: no known recording here; looked for {looked_for}")
+
+
+def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:
+    """The error of asking for a split that is not there."""
+    if splits:
+        return SourceError(f"{path}: has no split {name!r}; it has {', '.join([*splits, 'all'])}")
+    return SourceError(
+        f"{path}: has no split {name!r}, only 'all'; use --split all, or list the image names of the part, one "
+        f"a line, in splits/{name}.txt"
+    )
+
+
+def check_order(path: Path, records: Sequence[FrameRecord]) -> None:
+    """Raise SourceError unless names are unique and stamps strictly increase."""
+    if not records:
+        raise SourceError(f"{path}: no frames found")
+    names: set[str] = set()
+    previous: FrameRecord | None = None
+    for record in records:
+        if record.name in names:
+            raise SourceError(f"{path}: frame {record.name} is listed twice")
+        names.add(record.name)
+        if previous is not None and record.stamp_ns <= previous.stamp_ns:
+            raise SourceError(
+                f"{path}: stamps must increase, but frame {record.name} ({record.stamp_ns} ns) follows "
+                f"{previous.name} ({previous.stamp_ns} ns)"
+            )
+        previous = record
+
+
+def indices_of_names(
+    records: Sequence[FrameRecord], names: Mapping[str, str], what: str = "image"
+) -> list[int]:
+    """Indices, in order of time, of the named records.
+
+    Args:
+        records: all of them.
+        names: name -> where it was written (``file:line``).
+        what: noun for the error.
+
+    Raises:
+        SourceError: a name that no record has, with its ``file:line``.
+    """
+    position = {record.name: index for index, record in enumerate(records)}
+    for name, where in names.items():
+        if name not in position:
+            raise SourceError(f"{where}: {what} {name!r} is not in the recording")
+    return sorted(position[name] for name in names)
