@@ -1,0 +1,1 @@
+"""The vocabulary every other package speaks: numpy, scipy and the standard library (OpenCV in ``preprocess``)."""

@@ -1,0 +1,313 @@
+"""Every setting of the project, its default, unit, range and meaning: the only source of defaults.
+
+Strict: an unknown key or a value outside its range is an error that names its path. The same metadata declares the ROS
+parameters (``ros/parameters.py``) and writes ``config/localizer.param.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from localizer_ros.core.types import ConfigError
+
+Positive = Annotated[float, Meta(gt=0.0)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all settings."""
+
+
+# --- running a localizer -----------------------------------------------------------------------------------------------
+
+
+class BackendConfig(Config):
+    """How the network of a scene is run."""
+
+    kind: Annotated[
+        Literal["auto", "torch", "openvino", "tensorrt"],
+        Meta(description="inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch"),
+    ] = "auto"
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"], Meta(description="arithmetic of the network")
+    ] = "fp32"
+    threads: Annotated[int, Meta(ge=0, le=256, description="CPU threads of the network, 0 = all cores")] = 0
+
+
+class SmootherConfig(Config):
+    """Fixed-lag pose graph that fuses absolute and relative poses."""
+
+    kind: Annotated[
+        Literal["gtsam", "none"], Meta(description="gtsam = fixed-lag pose graph, none = raw absolute poses")
+    ] = "gtsam"
+    lag_s: Annotated[
+        float, Meta(gt=0.0, le=60.0, description="seconds of past poses kept in the graph")
+    ] = 3.0
+    robust_kernel: Annotated[
+        Literal["huber", "cauchy", "none"], Meta(description="robust kernel of absolute poses")
+    ] = "huber"
+    robust_width: Annotated[
+        float, Meta(gt=0.0, le=100.0, description="width of the robust kernel in standard deviations")
+    ] = 1.345
+    absolute_correlation_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=60.0,
+            description="errors of absolute poses closer in time than this are taken as the same error, so that "
+            "a camera at 30 Hz does not count one bias thirty times",
+        ),
+    ] = 0.25
+    walk_rotation_deg_s: Annotated[
+        float,
+        Meta(gt=0.0, le=3600.0, description="turn rate (1 sigma) assumed where no motion was measured"),
+    ] = 45.0
+    walk_translation_m_s: Annotated[
+        float, Meta(gt=0.0, le=100.0, description="speed (1 sigma) assumed where no motion was measured")
+    ] = 1.0
+    max_gap_s: Annotated[
+        float, Meta(gt=0.0, le=60.0, description="a longer time between two frames starts the graph over")
+    ] = 2.0
+
+
+class GateConfig(Config):
+    """Which absolute poses are believed."""
+
+    probability: Annotated[
+        float,
+        Meta(gt=0.5, lt=1.0, description="an absolute pose outside this confidence region of the prediction is rejected"),
+    ] = 0.9999
+    agreeing_rejections: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=1000,
+            description="this many rejected poses in a row that agree with each other start the graph over there",
+        ),
+    ] = 15
+
+
+class StatusConfig(Config):
+    """When the answer is called DEGRADED or LOST."""
+
+    degraded_after_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds without an accepted absolute pose")
+    ] = 0.5
+    lost_after_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds without an accepted absolute pose")
+    ] = 2.0
+    degraded_sigma_m: Annotated[
+        float, Meta(gt=0.0, le=1000.0, description="largest position sigma of TRACKING, metres")
+    ] = 1.0
+    lost_sigma_m: Annotated[
+        float, Meta(gt=0.0, le=1000.0, description="largest position sigma of DEGRADED, metres")
+    ] = 3.0
+    time_jump_s: Annotated[
+        float,
+        Meta(gt=0.0, le=3600.0, description="a stamp further back than this resets; a smaller step back is dropped"),
+    ] = 0.5
+
+
+class LocalizerConfig(Config):
+    """Everything ``Localizer.process`` needs beside the scene."""
+
+    backend: BackendConfig = BackendConfig()
+    smoother: SmootherConfig = SmootherConfig()
+    gate: GateConfig = GateConfig()
+    status: StatusConfig = StatusConfig()
+    use_external_odometry: Annotated[
+        bool, Meta(description="use the odometry topic instead of the network's or the tracker's own motion")
+    ] = True
+
+
+class NodeConfig(Config):
+    """The ROS node around the localizer."""
+
+    map_frame: Annotated[
+        str, Meta(description="frame of the published poses; empty = the scene's map frame")
+    ] = ""
+    odom_frame: Annotated[
+        str,
+        Meta(description="when set, TF is map -> odom_frame and odom_frame -> base_frame must come from elsewhere"),
+    ] = ""
+    base_frame: Annotated[
+        str, Meta(description="robot frame whose pose is published; empty = the camera's own frame")
+    ] = ""
+    publish_tf: Annotated[bool, Meta(description="broadcast the map transform")] = True
+    transform_tolerance_s: Annotated[
+        float, Meta(ge=0.0, le=10.0, description="seconds the map -> odom transform is dated ahead (REP-105 users)")
+    ] = 0.0
+    image_transport: Annotated[
+        Literal["raw", "compressed"], Meta(description="compressed subscribes to image/compressed")
+    ] = "raw"
+    image_reliability: Annotated[
+        Literal["best_effort", "reliable"], Meta(description="QoS reliability of the image subscription")
+    ] = "best_effort"
+    camera_info_reliability: Annotated[
+        Literal["best_effort", "reliable"], Meta(description="QoS reliability of the camera_info subscription")
+    ] = "best_effort"
+    image_rectified: Annotated[
+        bool, Meta(description="true = the image is rectified already: use P of camera_info, ignore distortion")
+    ] = False
+    path_length: Annotated[
+        int, Meta(ge=2, le=100_000, description="poses kept in the published path")
+    ] = 1000
+
+
+class RunConfig(Config):
+    """The whole tree behind ``localizer run``, ``eval`` and ``replay``."""
+
+    localizer: LocalizerConfig = LocalizerConfig()
+    node: NodeConfig = NodeConfig()
+
+
+# --- building a scene --------------------------------------------------------------------------------------------------
+
+
+class NetworkConfig(Config):
+    """Encoder and heads of a regression network."""
+
+    encoder: Annotated[
+        Literal["auto", "resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"],
+        Meta(description="auto = the encoder that --weights fits, else mobilenet_v2"),
+    ] = "auto"
+    stride_padding: Annotated[
+        Literal["symmetric", "same"],
+        Meta(description="padding of stride-2 convolutions: symmetric (PyTorch) or same (TensorFlow weights)"),
+    ] = "symmetric"
+    width_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 256
+    height_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 192
+    hidden: Annotated[int, Meta(ge=16, le=8192, description="width of the layer before the pose")] = 1024
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
+    freeze_fine: Annotated[
+        bool, Meta(description="keep loaded weights up to stride 8: half the training time")
+    ] = True
+
+
+class AugmentationConfig(Config):
+    """What is done to training images; poses change with them where the geometry does."""
+
+    colour: Annotated[float, Meta(ge=0.0, le=1.0, description="strength of brightness, contrast, colour, gamma")] = 0.5
+    blur_px: Annotated[float, Meta(ge=0.0, le=20.0, description="largest motion blur")] = 4.0
+    noise: Annotated[float, Meta(ge=0.0, le=0.5, description="largest noise sigma, 1 = full range")] = 0.03
+    virtual_rotation_deg: Annotated[
+        float, Meta(ge=0.0, le=60.0, description="views turned by up to this about each axis (K R K^-1)")
+    ] = 20.0
+
+
+class TrainingConfig(Config):
+    """The training loop."""
+
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 60
+    batch_size: Annotated[int, Meta(ge=2, le=4096)] = 16
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 1e-3
+    encoder_learning_rate: Annotated[float, Meta(ge=0.0, le=1.0, description="0 freezes the encoder")] = 3e-4
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1.0)] = 1e-4
+    validation_fraction: Annotated[
+        float, Meta(ge=0.0, le=0.5, description="share of the training part held out in contiguous blocks")
+    ] = 0.1
+    patience: Annotated[
+        int, Meta(ge=1, le=100_000, description="validations without a better model before an early stop")
+    ] = 12
+    validate_every: Annotated[int, Meta(ge=1, le=1000, description="epochs between validations")] = 5
+    time_budget_min: Annotated[
+        float, Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none")
+    ] = 0.0
+    seed: Annotated[int, Meta(ge=0)] = 0
+    precision: Annotated[
+        Literal["fp32", "bf16"], Meta(description="arithmetic of the encoder while training")
+    ] = "bf16"
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class PosenetConfig(Config):
+    """PoseNet: absolute pose regression with a VO head on the same encoder."""
+
+    loss: Annotated[
+        Literal["sigma", "beta"], Meta(description="learned balance (2017), or the fixed beta of 2015")
+    ] = "sigma"
+    beta: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of rotation in the beta loss")] = 250.0
+    pair_stride: Annotated[
+        int, Meta(ge=1, le=100, description="the VO head trains on frames up to this far apart")
+    ] = 4
+
+
+class MapConfig(Config):
+    """Everything ``localizer map`` needs beside the recording."""
+
+    method: Literal["posenet"] = "posenet"
+    network: NetworkConfig = NetworkConfig()
+    posenet: PosenetConfig = PosenetConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+# --- reading and writing -------------------------------------------------------------------------------------------------
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(kind: type[C], path: Path | None = None, overrides: Iterable[str] = ()) -> C:
+    """A config from a YAML file and ``key.path=value`` overrides, both optional.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or value out of range; names file and key path.
+    """
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    for override in overrides:
+        values = _with_override(values, override)
+    return config_from_dict(kind, values, str(path) if path is not None else "settings")
+
+
+def config_from_dict(kind: type[C], values: Any, where: str = "settings") -> C:
+    """A config from plain values; ``where`` begins the message of a ConfigError."""
+    try:
+        # YAML writes 3 where 3.0 is meant; anything else must have its own type.
+        return msgspec.convert(values, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain values of the whole tree, for YAML and JSON."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    return values
+
+
+def dump_yaml(config: Config) -> str:
+    """The whole tree as YAML, defaults included, in the order of definition."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
+
+
+def _with_override(values: Any, override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML") from error
+    # YAML 1.1 reads 1e-3 as a string.
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    updated: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
+    node = updated
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = node.get(parent)
+        node[parent] = dict(child) if isinstance(child, dict) else {}
+        node = node[parent]
+    node[last] = value
+    return updated

@@ -1,0 +1,260 @@
+"""The nouns of the pipeline: cameras, frames, poses with covariance, and what the localizer answers.
+
+Transforms are written ``T_a_b``: the pose of frame b in frame a, ``p_a = T_a_b @ p_b``. ``cam`` is an optical frame:
+x right, y down, z forward. A covariance is 6x6 in the tangent ``T · Exp([w, v])``: rotation (rad) first, then
+translation (m), both in the body frame, as in GTSAM. An unknown value is ``None``; it is never an identity.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localizer_ros.core.se3 import SE3
+
+Array = NDArray[np.float64]
+
+
+class LocalizerError(Exception):
+    """A known error, told to the user in one line. Subclasses say what kind."""
+
+
+class ConfigError(LocalizerError):
+    """An unknown key or a value outside its range; the message names the path of the key."""
+
+
+class SourceError(LocalizerError):
+    """A recording is missing, has the wrong format or is damaged; the message names the file."""
+
+
+class SceneError(LocalizerError):
+    """A scene bundle is missing, incomplete, changed or of another version; the message names the file."""
+
+
+class BackendError(LocalizerError):
+    """An inference back end cannot be opened or failed to run."""
+
+
+class NumericalError(LocalizerError):
+    """A computation gave NaN, infinity or a singular system."""
+
+
+class FrameRejected(LocalizerError):
+    """One frame cannot be used. ``kind`` is a short stable word to count by, the message has the details."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Status(enum.Enum):
+    """How far the answer can be trusted."""
+
+    INITIALIZING = "INITIALIZING"
+    TRACKING = "TRACKING"
+    DEGRADED = "DEGRADED"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """A pinhole camera with an OpenCV/ROS distortion model.
+
+    Attributes:
+        width_px: image width.
+        height_px: image height.
+        K: (3, 3) float64 intrinsics in pixels, pixel centres at integer coordinates.
+        distortion: (D,) coefficients of ``model``; empty for an ideal pinhole.
+        model: ``plumb_bob`` or ``rational_polynomial`` (OpenCV's standard model), or ``equidistant`` (fisheye).
+    """
+
+    width_px: int
+    height_px: int
+    K: Array
+    distortion: Array = field(default_factory=lambda: np.zeros(0))
+    model: str = "plumb_bob"
+
+    def __post_init__(self) -> None:
+        if self.width_px <= 0 or self.height_px <= 0:
+            raise ConfigError(f"camera: expected a positive size, got {self.width_px}x{self.height_px}")
+        K = np.array(self.K, dtype=np.float64)
+        if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise ConfigError(f"camera: expected a finite 3x3 K with positive focal lengths, got {K.tolist()}")
+        distortion = np.array(self.distortion, dtype=np.float64).reshape(-1)
+        if self.model not in ("plumb_bob", "rational_polynomial", "equidistant"):
+            raise ConfigError(
+                f"camera: expected model plumb_bob, rational_polynomial or equidistant, got {self.model!r}"
+            )
+        if not np.all(np.isfinite(distortion)):
+            raise ConfigError("camera: distortion has a value that is not finite")
+        K.setflags(write=False)
+        distortion.setflags(write=False)
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "distortion", distortion)
+
+    @staticmethod
+    def pinhole(width_px: int, height_px: int, fx: float, fy: float, cx: float, cy: float) -> Camera:
+        """An ideal camera without distortion; all arguments in pixels."""
+        return Camera(width_px, height_px, np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
+
+    @property
+    def distorted(self) -> bool:
+        """True when any distortion coefficient differs from zero."""
+        return bool(np.any(self.distortion != 0.0))
+
+    def scaled(self, width_px: int, height_px: int) -> Camera:
+        """The same camera read out at another size; distortion coefficients do not depend on the size."""
+        sx, sy = width_px / self.width_px, height_px / self.height_px
+        K = self.K.copy()
+        K[0, :] *= sx
+        K[1, :] *= sy
+        # Pixel centres are integers: the image spans [-0.5, w - 0.5].
+        K[0, 2] += 0.5 * sx - 0.5
+        K[1, 2] += 0.5 * sy - 0.5
+        return Camera(width_px, height_px, K, self.distortion, self.model)
+
+    def same_as(self, other: Camera, tolerance_px: float = 1e-6) -> bool:
+        """True when size, model, K (to ``tolerance_px``) and distortion agree."""
+        return (
+            (self.width_px, self.height_px) == (other.width_px, other.height_px)
+            and bool(np.allclose(self.K, other.K, rtol=0.0, atol=tolerance_px))
+            and (
+                (not self.distorted and not other.distorted)
+                or (
+                    self.model == other.model
+                    and self.distortion.shape == other.distortion.shape
+                    and bool(np.allclose(self.distortion, other.distortion, rtol=0.0, atol=1e-9))
+                )
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML or JSON; :meth:`from_dict` reads them back."""
+        return {
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "K": self.K.reshape(-1).tolist(),
+            "distortion": self.distortion.tolist(),
+            "model": self.model,
+        }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Camera:
+        """Inverse of :meth:`to_dict`. Raises ConfigError when a field is missing or malformed."""
+        try:
+            return Camera(
+                int(values["width_px"]),
+                int(values["height_px"]),
+                np.asarray(values["K"], dtype=np.float64).reshape(3, 3),
+                np.asarray(values["distortion"], dtype=np.float64),
+                str(values["model"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"camera: malformed entry ({error})") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image with its camera and stamp.
+
+    Attributes:
+        stamp_ns: time of exposure, nanoseconds; the image's own stamp, never the wall clock.
+        image: (H, W, 3) uint8 **RGB** or (H, W) uint8 grey.
+        camera: the camera that took it, at the image's size.
+        name: for messages and reports, e.g. the file name.
+    """
+
+    stamp_ns: int
+    image: NDArray[np.uint8]
+    camera: Camera
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            raise FrameRejected("image_type", f"frame {self.label}: expected a uint8 array")
+        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
+            raise FrameRejected(
+                "image_shape",
+                f"frame {self.label}: expected (H, W, 3) or (H, W) with pixels, got {image.shape}",
+            )
+        if image.shape[:2] != (self.camera.height_px, self.camera.width_px):
+            raise FrameRejected(
+                "image_size",
+                f"frame {self.label}: image is {image.shape[1]}x{image.shape[0]} but the camera is "
+                f"{self.camera.width_px}x{self.camera.height_px}",
+            )
+
+    @property
+    def label(self) -> str:
+        """The name, or the stamp when there is none."""
+        return self.name or f"at {self.stamp_ns} ns"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoseEstimate:
+    """An absolute pose of the camera.
+
+    Attributes:
+        stamp_ns: of the image it belongs to.
+        T_map_cam: camera pose in the map.
+        covariance: (6, 6) in the tangent of ``T_map_cam`` (see the module), or None when unknown.
+        source: what computed it, e.g. ``posenet``, ``hierarchical``, ``smoother``.
+        inliers: number of supporting matches, None for methods without matches.
+        confidence: 0..1, None when the method has none.
+    """
+
+    stamp_ns: int
+    T_map_cam: SE3
+    covariance: Array | None
+    source: str
+    inliers: int | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RelativePose:
+    """Motion of the camera between two frames: ``T_map_cur = T_map_prev @ T_prev_cur``.
+
+    Attributes:
+        stamp_prev_ns: stamp of the earlier frame.
+        stamp_cur_ns: stamp of the later frame.
+        T_prev_cur: pose of the later camera in the earlier one.
+        covariance: (6, 6) in the tangent of ``T_prev_cur``.
+        source: what computed it, e.g. ``vo``, ``odom``, ``tracking``.
+    """
+
+    stamp_prev_ns: int
+    stamp_cur_ns: int
+    T_prev_cur: SE3
+    covariance: Array
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalizerOutput:
+    """The answer to one frame.
+
+    Attributes:
+        stamp_ns: of the image.
+        status: how far to trust it.
+        estimate: the smoothed pose, None while there is none to be trusted (INITIALIZING, LOST).
+        absolute: the raw absolute answer for this frame, before gating and smoothing, or None.
+        relative: the motion used since the previous frame, or None.
+        reason: why the status is not TRACKING, or what was rejected; empty when all is well.
+        timings_ms: wall time of each stage, in order.
+        reset: True when this frame started over (time jumped back, or a re-localisation).
+    """
+
+    stamp_ns: int
+    status: Status
+    estimate: PoseEstimate | None
+    absolute: PoseEstimate | None
+    relative: RelativePose | None
+    reason: str
+    timings_ms: dict[str, float]
+    reset: bool = False

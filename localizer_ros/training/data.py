@@ -1,0 +1,190 @@
+"""Recordings to training batches: images in memory, augmentation with exact geometry, pairs of nearby frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from localizer_ros.core.config import AugmentationConfig
+from localizer_ros.core.preprocess import ImageWarper, rotate_camera, to_rgb
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera, SourceError
+from localizer_ros.datasets.source import FrameSource
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class PosedImages:
+    """Images as the network's camera would have seen them, with their poses.
+
+    Attributes:
+        images: (N, h, w, 3) uint8 RGB.
+        poses: N ``T_map_cam``.
+        sequences: (N,) int, frames of the same number belong to one continuous drive and lie in order of time.
+        names: N frame names.
+        camera: the network's ideal pinhole camera.
+    """
+
+    images: NDArray[np.uint8]
+    poses: tuple[SE3, ...]
+    sequences: NDArray[np.int64]
+    names: tuple[str, ...]
+    camera: Camera
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def subset(self, indices: NDArray[np.int64]) -> PosedImages:
+        """The frames at ``indices``."""
+        return PosedImages(
+            self.images[indices],
+            tuple(self.poses[i] for i in indices),
+            self.sequences[indices],
+            tuple(self.names[i] for i in indices),
+            self.camera,
+        )
+
+
+def load_posed_images(source: FrameSource, camera: Camera, progress: Progress = no_progress) -> PosedImages:
+    """Read every frame that has a pose and resample it onto ``camera``.
+
+    Raises:
+        SourceError: fewer than two frames have a pose, or an image cannot be read.
+    """
+    indices = [i for i, record in enumerate(source.records) if record.T_map_cam is not None]
+    if len(indices) < 2:
+        raise SourceError(f"{source.path}: {len(indices)} frames have a pose; training needs at least two")
+    images = np.empty((len(indices), camera.height_px, camera.width_px, 3), np.uint8)
+    numbers: dict[str, int] = {}
+    sequences, poses, names = [], [], []
+    warper: ImageWarper | None = None
+    for row, index in enumerate(indices):
+        record, frame = source.records[index], source.read(index)
+        if warper is None or not frame.camera.same_as(warper.source):
+            warper = ImageWarper(frame.camera, camera)
+        images[row] = to_rgb(warper(frame.image))
+        assert record.T_map_cam is not None
+        poses.append(record.T_map_cam)
+        names.append(record.name)
+        sequences.append(numbers.setdefault(record.sequence, len(numbers)))
+        progress("reading images", row + 1, len(indices))
+    return PosedImages(images, tuple(poses), np.array(sequences), tuple(names), camera)
+
+
+def hold_out(count: int, fraction: float, blocks: int = 4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices to train on and to validate on: the latter in evenly spread contiguous blocks.
+
+    Single frames held out of a video would be copies of their neighbours and measure nothing.
+    """
+    validation = np.zeros(count, bool)
+    size = round(count * fraction / blocks)
+    for block in range(blocks):
+        centre = round((block + 0.5) * count / blocks)
+        validation[centre - size // 2 : centre - size // 2 + size] = True
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+class Batch(dict[str, Tensor]):
+    """Tensors of one training batch; see :class:`PairDataset`."""
+
+
+class PairDataset(Dataset[dict[str, Tensor]]):
+    """Pairs of nearby frames of one drive, augmented; the same (seed, epoch, index) always gives the same pair.
+
+    An item holds ``image_prev``, ``image_cur`` (3, h, w) uint8, ``t_prev``, ``t_cur`` (3,) float32, ``q_prev``,
+    ``q_cur`` (4,) float32 xyzw of ``T_map_cam``, and ``rel`` (6,) float32, [rotation vector, translation] of
+    ``T_prev_cur``.
+    """
+
+    def __init__(self, data: PosedImages, stride: int, augmentation: AugmentationConfig, seed: int) -> None:
+        self.data, self.stride, self.augmentation, self.seed = data, stride, augmentation, seed
+        self.epoch = 0
+        bounds = np.flatnonzero(np.diff(data.sequences)) + 1
+        self._first = np.zeros(len(data), np.int64)
+        self._last = np.zeros(len(data), np.int64)
+        for start, end in zip([0, *bounds], [*bounds, len(data)], strict=True):
+            self._first[start:end], self._last[start:end] = start, end - 1
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        step = int(rng.integers(1, self.stride + 1)) * (1 if rng.random() < 0.5 else -1)
+        other = int(np.clip(index + step, self._first[index], self._last[index]))
+        if other == index:
+            other = int(np.clip(index - step, self._first[index], self._last[index]))
+        limit = np.radians(self.augmentation.virtual_rotation_deg)
+        shared = rng.uniform(-limit, limit, 3)
+        item: dict[str, Tensor] = {}
+        T_map = {}
+        # One light and one turn for both, as in a video, and a small turn of their own for the motion head to learn from.
+        colour = random_colour(rng, self.augmentation.colour)
+        for name, row in (("prev", other), ("cur", index)):
+            own = rng.normal(0.0, 0.1 * limit, 3)
+            R_cam_new = Rotation.from_euler("yxz", shared + own).as_matrix()
+            image = self.data.images[row]
+            if limit > 0.0:
+                image = rotate_camera(image, self.data.camera, R_cam_new)
+                T_map[name] = self.data.poses[row] @ SE3(R_cam_new, np.zeros(3))
+            else:
+                T_map[name] = self.data.poses[row]
+            image = degrade(image, rng, self.augmentation, colour)
+            item[f"image_{name}"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            item[f"t_{name}"] = torch.from_numpy(T_map[name].t.astype(np.float32))
+            item[f"q_{name}"] = torch.from_numpy(T_map[name].quaternion_xyzw().astype(np.float32))
+        item["rel"] = torch.from_numpy(motion_vector(T_map["prev"], T_map["cur"]).astype(np.float32))
+        return item
+
+
+def motion_vector(T_map_prev: SE3, T_map_cur: SE3) -> NDArray[np.float64]:
+    """(6,) [rotation vector (rad), translation (m)] of ``T_prev_cur``."""
+    T_prev_cur = T_map_prev.inverse() @ T_map_cur
+    return np.concatenate([Rotation.from_matrix(T_prev_cur.R).as_rotvec(), T_prev_cur.t])
+
+
+def random_colour(rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
+    """(256, 3) lookup table: gain, contrast, colour cast and gamma drawn at random."""
+    level = np.linspace(0.0, 1.0, 256)[:, None]
+    gamma = np.exp(rng.uniform(-0.8, 0.8) * strength)
+    contrast = 1.0 + rng.uniform(-0.6, 0.6) * strength
+    gain = np.exp(rng.uniform(-0.5, 0.5) * strength) * np.exp(rng.uniform(-0.2, 0.2, 3) * strength)
+    table = gain * ((level**gamma - 0.5) * contrast + 0.5)
+    return np.asarray(np.clip(255.0 * table, 0.0, 255.0), np.uint8)
+
+
+def degrade(
+    image: NDArray[np.uint8],
+    rng: np.random.Generator,
+    augmentation: AugmentationConfig,
+    colour: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """Change of light, loss of colour, motion blur and sensor noise; geometry stays."""
+    if augmentation.blur_px > 0.0 and rng.random() < 0.3:
+        length, angle = rng.uniform(1.0, max(1.0, augmentation.blur_px)), rng.uniform(0.0, np.pi)
+        size = 2 * int(np.ceil(length / 2)) + 1
+        kernel = np.zeros((size, size), np.float32)
+        offset = 0.5 * length * np.array([np.cos(angle), np.sin(angle)])
+        start, end = ((size // 2 - offset) * 16).astype(int), ((size // 2 + offset) * 16).astype(int)
+        cv2.line(kernel, start.tolist(), end.tolist(), 1.0, 1, cv2.LINE_AA, 4)
+        image = np.asarray(cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1e-6)), np.uint8)
+    if augmentation.colour > 0.0:
+        image = np.asarray(cv2.LUT(image, colour[None]), np.uint8)
+        faded = rng.uniform(0.0, augmentation.colour)
+        gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image = np.asarray(cv2.addWeighted(image, 1.0 - faded, gray, faded, 0.0), np.uint8)
+    if augmentation.noise > 0.0 and rng.random() < 0.3:
+        sigma = 255.0 * rng.uniform(0.0, augmentation.noise)
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return image

@@ -1,0 +1,133 @@
+"""What PoseNet is trained for: losses of a batch, and its absolute answers on held-out frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from localizer_ros.core.config import PosenetConfig
+from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.posenet import (
+    BalancedLoss,
+    BetaLoss,
+    PoseNet,
+    gaussian_nll,
+    pose_residual,
+    quaternion_distance,
+)
+from localizer_ros.training.data import PosedImages, motion_vector
+
+
+class PosenetTraining(nn.Module):
+    """Network and losses in one module, so that data-parallel wrapping sees one forward.
+
+    Args:
+        network: the network.
+        config: which balance of position and orientation.
+        mean: RGB mean of the 0..1 input.
+        std: RGB standard deviation of the 0..1 input.
+    """
+
+    def __init__(
+        self,
+        network: PoseNet,
+        config: PosenetConfig,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.absolute_loss: nn.Module = BetaLoss(config.beta) if config.loss == "beta" else BalancedLoss()
+        # The paper of 2015 has L2 norms, the one of 2017 L1.
+        self.order = 2 if config.loss == "beta" else 1
+        self.motion_loss = BalancedLoss()
+        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def normalize(self, image_B3HW: Tensor) -> Tensor:
+        """uint8 images to network input."""
+        return ((image_B3HW.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by name; ``total`` is the one to minimise."""
+        images = self.normalize(torch.cat([batch["image_prev"], batch["image_cur"]]))
+        features = self.network.encoder(images)
+        # Poses need more digits than half precision has; the heads are small.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._losses(Features(features.fine.float(), features.coarse.float()), batch)
+
+    def _losses(self, features: Features, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        network = self.network
+        t_true = torch.cat([batch["t_prev"], batch["t_cur"]])
+        q_true = torch.cat([batch["q_prev"], batch["q_cur"]])
+        t, q, log_sigma = network.absolute(features.coarse)
+        position = torch.linalg.vector_norm(t - t_true, ord=self.order, dim=1).mean()
+        orientation = quaternion_distance(q, q_true, self.order)
+        prev, cur = network.motion.features(features.fine).chunk(2)
+        rel, rel_log_sigma = network.motion(prev, cur)
+        error = (rel - batch["rel"]).abs()
+        rel_rotation, rel_translation = error[:, :3].sum(1).mean(), error[:, 3:].sum(1).mean()
+        with torch.no_grad():
+            residual = pose_residual(t, q, t_true, q_true)
+        spread = gaussian_nll(residual, log_sigma)
+        rel_spread = gaussian_nll((rel - batch["rel"]).detach(), rel_log_sigma)
+        total = (
+            self.absolute_loss(position, orientation)
+            + self.motion_loss(rel_translation, rel_rotation)
+            + 0.1 * (spread + rel_spread)
+        )
+        return {
+            "total": total,
+            "position": position,
+            "orientation": orientation,
+            "rel_translation": rel_translation,
+            "rel_rotation": rel_rotation,
+        }
+
+
+def initialize_scale(network: PoseNet, data: PosedImages, stride: int) -> None:
+    """Set the scene's centre and size and the typical motion, so that training starts from the mean pose."""
+    t = np.stack([T.t for T in data.poses])
+    network.absolute.centre.copy_(torch.from_numpy(t.mean(0)))
+    network.absolute.scale.fill_(max(1e-3, float(np.sqrt(t.var(0).mean()))))
+    motions = [
+        motion_vector(data.poses[i], data.poses[i + stride])
+        for i in range(0, len(data) - stride)
+        if data.sequences[i] == data.sequences[i + stride]
+    ]
+    spread = np.sqrt(np.mean(np.square(motions), axis=0)) if motions else np.ones(6)
+    # One scale for rotation and one for translation: axes that hardly move must still be able to.
+    scale = np.repeat([np.linalg.norm(spread[:3]), np.linalg.norm(spread[3:])], 3)
+    network.motion.scale_6.copy_(torch.from_numpy(np.maximum(scale, 1e-4)))
+
+
+@torch.no_grad()
+def predict(training: PosenetTraining, data: PosedImages, batch_size: int = 32) -> dict[str, np.ndarray]:
+    """Outputs on frames in order, the motion from each frame's predecessor (zero state at the start of a sequence).
+
+    Returns arrays ``t`` (N, 3), ``q`` (N, 4), ``log_sigma`` (N, 6), ``rel`` (N, 6), ``rel_log_sigma`` (N, 6).
+    """
+    network, device = training.network, next(training.parameters()).device
+    was_training = training.training
+    training.eval()
+    rows: dict[str, list[Tensor]] = {k: [] for k in ("t", "q", "log_sigma", "rel", "rel_log_sigma")}
+    carried: Tensor | None = None
+    for start in range(0, len(data), batch_size):
+        images = torch.from_numpy(data.images[start : start + batch_size]).permute(0, 3, 1, 2).to(device)
+        features = network.encoder(training.normalize(images))
+        matching = network.motion.features(features.fine)
+        first = torch.zeros_like(matching[:1]) if carried is None else carried
+        rel, rel_log_sigma = network.motion(torch.cat([first, matching[:-1]]), matching)
+        carried = matching[-1:]
+        t, q, log_sigma = network.absolute(features.coarse)
+        for key, value in (
+            ("t", t),
+            ("q", q),
+            ("log_sigma", log_sigma),
+            ("rel", rel),
+            ("rel_log_sigma", rel_log_sigma),
+        ):
+            rows[key].append(value.float().cpu())
+    training.train(was_training)
+    return {k: torch.cat(v).numpy().astype(np.float64) for k, v in rows.items()}

@@ -1,0 +1,224 @@
+"""One flat, resumable training loop on Lightning Fabric."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric as fabric_module
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from localizer_ros.core.config import TrainingConfig
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.training.data import PairDataset
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training did.
+
+    Attributes:
+        epochs: epochs run in total, those before a resume counted in.
+        minutes: wall time of this call.
+        best_score: validation score of the weights that were kept; smaller is better; None without validation part.
+        stopped: ``finished``, ``patience`` or ``time budget``.
+        history: one row a validation: epoch, minutes, losses, validation figures.
+    """
+
+    epochs: int
+    minutes: float
+    best_score: float | None
+    stopped: str
+    history: list[dict[str, float]]
+
+
+def train(
+    module: nn.Module,
+    encoder: nn.Module,
+    data: PairDataset,
+    config: TrainingConfig,
+    work: Path,
+    validate: Callable[[nn.Module], dict[str, float]] | None,
+    resume: bool = False,
+    progress: Progress = no_progress,
+) -> TrainingResult:
+    """Train ``module`` in place; on return it holds the best weights.
+
+    Args:
+        module: ``module(batch)`` gives losses by name, ``total`` is minimised.
+        encoder: the part of it that learns at ``encoder_learning_rate``.
+        data: an item gives a batch row.
+        config: the loop's settings.
+        work: folder for ``checkpoint.ckpt`` and ``training.csv``; exists.
+        validate: called with the averaged module; must give ``score``. None without a validation part.
+        resume: go on from the checkpoint in ``work`` when there is one.
+        progress: told after every step.
+    """
+    started = time.monotonic()
+    # Fabric's own mixed precision would round the batch's poses to half precision on their way in.
+    fabric = fabric_module.Fabric(precision="32-true")
+    half = config.precision == "bf16"
+    fabric.launch()
+    fabric.seed_everything(config.seed, verbose=False)
+    in_encoder = {id(p) for p in encoder.parameters()}
+    if config.encoder_learning_rate == 0.0:
+        encoder.requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in module.parameters() if id(p) not in in_encoder], "lr": config.learning_rate},
+            {
+                "params": [p for p in module.parameters() if id(p) in in_encoder and p.requires_grad],
+                "lr": config.encoder_learning_rate,
+            },
+        ],
+        weight_decay=config.weight_decay,
+    )
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    # The answer comes from an average over the last steps: smoother than any single step's weights.
+    average = copy.deepcopy(module).requires_grad_(False)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    average.to(fabric.device)
+    loader = fabric.setup_dataloaders(
+        DataLoader(
+            data,
+            config.batch_size,
+            shuffle=True,
+            drop_last=len(data) >= config.batch_size,
+            num_workers=1,
+            generator=torch.Generator().manual_seed(config.seed),
+        )
+    )
+    state: dict[str, Any] = {
+        "epoch": 0,
+        "step": 0,
+        "minutes": 0.0,
+        "best_score": math.inf,
+        "best": {},
+        "since_best": 0,
+        "history": [],
+    }
+    checkpoint = work / CHECKPOINT
+    if resume and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
+        module.load_state_dict(saved["module"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = saved["state"]
+        logger.info("resumed at epoch %d", state["epoch"])
+    before = state["minutes"]
+    stopped = "finished"
+    steps = len(loader)
+    while state["epoch"] < config.epochs and stopped == "finished":
+        data.epoch = state["epoch"]
+        wrapped.train()
+        sums: dict[str, float] = {}
+        for batch in loader:
+            state["minutes"] = before + (time.monotonic() - started) / 60.0
+            # The schedule runs over epochs or over the time budget, whichever is further on, so that a budget ends
+            # with small steps too.
+            done = state["step"] / (config.epochs * steps)
+            if config.time_budget_min > 0.0:
+                done = max(done, state["minutes"] / config.time_budget_min)
+            rate = min(1.0, (state["step"] + 1) / 50.0) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+            for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = base * max(rate, 1e-3)
+            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=half):
+                losses: dict[str, Tensor] = wrapped(batch)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(losses["total"])
+            fabric.clip_gradients(wrapped, optimizer, max_norm=5.0, error_if_nonfinite=False)
+            optimizer.step()
+            state["step"] += 1
+            _move_average(average, module, min(0.998, (1 + state["step"]) / (10 + state["step"])))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / steps
+            progress("training", state["step"], config.epochs * steps)
+            if 0.0 < config.time_budget_min <= state["minutes"]:
+                stopped = "time budget"
+                break
+        state["epoch"] += 1
+        last = state["epoch"] == config.epochs or stopped != "finished"
+        if state["epoch"] % config.validate_every and not last:
+            continue
+        row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
+        if validate is not None:
+            figures = validate(average)
+            row.update({f"val_{name}": value for name, value in figures.items()})
+            if figures["score"] < state["best_score"]:
+                state.update(best_score=figures["score"], since_best=0)
+                state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
+            else:
+                state["since_best"] += 1
+            if state["since_best"] >= config.patience and stopped == "finished":
+                stopped = "patience"
+        else:
+            state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
+        state["history"].append(row)
+        logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        if fabric.global_rank == 0:
+            _write_csv(work / "training.csv", state["history"])
+            temporary = checkpoint.with_suffix(".tmp")
+            torch.save(
+                {
+                    "module": module.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "state": state,
+                },
+                temporary,
+            )
+            temporary.replace(checkpoint)
+        fabric.barrier()
+    module.load_state_dict(state["best"])
+    module.eval()
+    return TrainingResult(
+        epochs=state["epoch"],
+        minutes=state["minutes"] - before,
+        best_score=None if validate is None else float(state["best_score"]),
+        stopped=stopped,
+        history=state["history"],
+    )
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """average <- decay · average + (1 - decay) · module; integers and buffers are copied."""
+    parameters = [(a, p) for a, p in zip(average.parameters(), module.parameters(), strict=True)]
+    torch._foreach_lerp_([a for a, _ in parameters], [p.detach() for _, p in parameters], 1.0 - decay)
+    for a, b in zip(average.buffers(), module.buffers(), strict=True):
+        a.copy_(b)
+
+
+def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
+    names = list(dict.fromkeys(name for row in history for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def median_errors(
+    t: np.ndarray, q_xyzw: np.ndarray, t_true: np.ndarray, q_true_xyzw: np.ndarray
+) -> tuple[float, float]:
+    """Median position (m) and orientation (deg) error of (N, 3) positions and (N, 4) quaternions of any norm."""
+    q = q_xyzw / np.linalg.norm(q_xyzw, axis=1, keepdims=True)
+    cosine = np.clip(np.abs((q * q_true_xyzw).sum(1)), 0.0, 1.0)
+    return (
+        float(np.median(np.linalg.norm(t - t_true, axis=1))),
+        float(np.degrees(np.median(2.0 * np.arccos(cosine)))),
+    )
