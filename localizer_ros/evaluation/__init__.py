@@ -1,0 +1,1 @@
+"""How good the answers are: metrics, reports, replays and benchmarks of the pipeline that is shipped."""
