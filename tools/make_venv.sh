@@ -73,6 +73,10 @@ if ! distribution_sourced; then
   tools/build_tf2_msgs.sh "$venv"
 fi
 
+# On all cores, where pip would use one; a few packages carry templates that are not Python, hence the `true`.
+say "compiling to byte code"
+"$venv/bin/python" -m compileall -qq -j 0 -x '/tests/' "$venv/lib" >/dev/null 2>&1 || true
+
 say "installing localizer_ros in editable form"
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable . \
   || die "pip could not install localizer_ros (see above)"
