@@ -113,6 +113,27 @@ class StatusConfig(Config):
     ] = 0.5
 
 
+class OdometryConfig(Config):
+    """External odometry topic, where there is one."""
+
+    use: Annotated[bool, Meta(description="fuse the odometry topic when it is published")] = True
+    rotation_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="rotation error (1 sigma) as a share of the angle turned")
+    ] = 0.05
+    translation_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="translation error (1 sigma) as a share of the distance")
+    ] = 0.05
+    floor_deg: Annotated[
+        float, Meta(gt=0.0, le=90.0, description="smallest rotation error between frames, degrees")
+    ] = 0.05
+    floor_m: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="smallest translation error between frames, metres")
+    ] = 0.002
+    max_gap_s: Annotated[
+        float, Meta(gt=0.0, le=10.0, description="longest gap bridged between or after samples, seconds")
+    ] = 0.2
+
+
 class LocalizerConfig(Config):
     """Everything ``Localizer.process`` needs beside the scene."""
 
@@ -120,9 +141,7 @@ class LocalizerConfig(Config):
     smoother: SmootherConfig = SmootherConfig()
     gate: GateConfig = GateConfig()
     status: StatusConfig = StatusConfig()
-    use_external_odometry: Annotated[
-        bool, Meta(description="use the odometry topic instead of the network's or the tracker's own motion")
-    ] = True
+    odometry: OdometryConfig = OdometryConfig()
 
 
 class NodeConfig(Config):

@@ -1,0 +1,156 @@
+"""Network to files a robot can run: safetensors, ONNX and a model card, with a parity gate in metres and degrees."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import BackendError, Camera
+from localizer_ros.inference.backend import ModelCard, TensorSpec, open_backend, sha256_of
+
+# Beyond this a back end does not compute the network that was trained. Lower precision may differ more.
+PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5), "int8": (5e-2, 2.5)}
+
+
+def save_network(
+    network: nn.Module,
+    folder: Path,
+    card: ModelCard,
+) -> ModelCard:
+    """Write NAME.safetensors, NAME.onnx and NAME.json; returns the card with the checksums.
+
+    Args:
+        network: in eval mode; ``forward`` takes the card's inputs in order and gives its outputs in order.
+        folder: exists.
+        card: complete but for the checksums.
+    """
+    network = network.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    weights, onnx = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    example = tuple(torch.zeros(spec.shape) for spec in card.inputs)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            example,
+            str(onnx),
+            input_names=[spec.name for spec in card.inputs],
+            output_names=[spec.name for spec in card.outputs],
+            opset_version=18,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    card = msgspec.structs.replace(card, weights_sha256=sha256_of(weights), onnx_sha256=sha256_of(onnx))
+    card.write(folder / f"{card.name}.json")
+    return card
+
+
+def posenet_card(
+    network: dict[str, Any],
+    camera: Camera,
+    state_shape: tuple[int, ...],
+    channels: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    sigma_scale: tuple[float, float, float, float],
+) -> ModelCard:
+    """The card of a PoseNet with batch size 1."""
+    return ModelCard(
+        name="posenet",
+        inputs=(
+            TensorSpec("image", (1, 3, camera.height_px, camera.width_px)),
+            TensorSpec("matching_prev", (1, *state_shape)),
+        ),
+        outputs=(
+            TensorSpec("t", (1, 3)),
+            TensorSpec("q", (1, 4)),
+            TensorSpec("log_sigma", (1, 6)),
+            TensorSpec("rel", (1, 6)),
+            TensorSpec("rel_log_sigma", (1, 6)),
+            TensorSpec("descriptor", (1, channels)),
+            TensorSpec("matching", (1, *state_shape)),
+        ),
+        states={"matching_prev": "matching"},
+        network=network,
+        mean=mean,
+        std=std,
+        camera=camera.to_dict(),
+        sigma_scale=sigma_scale,
+    )
+
+
+def descriptor_card(
+    network: dict[str, Any],
+    camera: Camera,
+    channels: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> ModelCard:
+    """The card of a global descriptor with batch size 1."""
+    return ModelCard(
+        name="descriptor",
+        inputs=(TensorSpec("image", (1, 3, camera.height_px, camera.width_px)),),
+        outputs=(TensorSpec("descriptor", (1, channels)),),
+        states={},
+        network=network,
+        mean=mean,
+        std=std,
+        camera=camera.to_dict(),
+    )
+
+
+def check_parity(
+    folder: Path, name: str, config: BackendConfig, images: NDArray[np.float32]
+) -> tuple[float, float]:
+    """Largest difference (metres, degrees) of a back end's absolute poses and motions to PyTorch's in fp32.
+
+    Args:
+        folder: with NAME.json, NAME.safetensors, NAME.onnx.
+        name: of the network; must give ``t``, ``q`` and ``rel``.
+        config: the back end to check.
+        images: (N, 3, h, w) float32 network inputs, run as a stream.
+
+    Raises:
+        BackendError: the difference is above the bound of the precision; names both.
+    """
+    reference = open_backend(folder, name, BackendConfig(kind="torch"))
+    candidate = open_backend(folder, name, config)
+    worst_m = worst_deg = 0.0
+    for image in images:
+        a, b = (backend.run({"image": image[None]}) for backend in (reference, candidate))
+        pairs = (
+            (SE3.from_quaternion(a["t"][0], a["q"][0]), SE3.from_quaternion(b["t"][0], b["q"][0])),
+            (_motion(a["rel"][0]), _motion(b["rel"][0])),
+        )
+        for T_a, T_b in pairs:
+            worst_m = max(worst_m, T_a.distance_to(T_b))
+            worst_deg = max(worst_deg, float(np.degrees(T_a.angle_to(T_b))))
+    candidate_name = candidate.name
+    reference.close()
+    candidate.close()
+    bound_m, bound_deg = PARITY[config.precision]
+    if not (worst_m <= bound_m and worst_deg <= bound_deg):
+        raise BackendError(
+            f"{candidate_name} {config.precision}: differs from torch by {worst_m:.4f} m and {worst_deg:.3f} deg, "
+            f"more than {bound_m} m and {bound_deg} deg"
+        )
+    return worst_m, worst_deg
+
+
+def _motion(rel_6: NDArray[np.float32]) -> SE3:
+    T = SE3.exp(np.concatenate([rel_6[:3], np.zeros(3)]))
+    return replace(T, t=rel_6[3:].astype(np.float64))

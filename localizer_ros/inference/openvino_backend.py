@@ -1,0 +1,74 @@
+"""OpenVINO back end: the default on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.types import BackendError
+from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
+
+try:
+    import openvino
+except ImportError as error:  # pragma: no cover - depends on the machine
+    raise BackendError(f"openvino: cannot be imported ({error}); set backend.kind to torch") from error
+
+_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenVinoBackend:
+    """See :class:`localizer_ros.inference.backend.Backend`."""
+
+    name = "openvino"
+
+    def __init__(self, folder: Path, card: ModelCard, config: BackendConfig) -> None:
+        if config.precision not in _PRECISIONS:
+            raise BackendError(
+                f"openvino: precision {config.precision} is not supported; take fp32, fp16 or bf16"
+            )
+        self.card = card
+        core = openvino.Core()
+        settings: dict[str, str] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[config.precision],
+        }
+        if config.threads:
+            settings["INFERENCE_NUM_THREADS"] = str(config.threads)
+        # Compiled kernels are a cache that may be deleted at any time; a folder that cannot be written is no error.
+        engines = folder.parent / "engines"
+        try:
+            engines.mkdir(exist_ok=True)
+            settings["CACHE_DIR"] = str(engines)
+        except OSError:
+            pass
+        try:
+            self._model = core.compile_model(str(folder / f"{card.name}.onnx"), "CPU", settings)
+        except RuntimeError as error:
+            raise BackendError(f"openvino: cannot load {card.name}.onnx ({str(error).splitlines()[0]})") from error
+        self._request = self._model.create_infer_request()
+        self._states = StateKeeper(card)
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
+        """See the protocol."""
+        given = self._states.inputs(inputs)
+        try:
+            answers = self._request.infer(
+                {spec.name: np.ascontiguousarray(given[spec.name]) for spec in self.card.inputs}
+            )
+        except RuntimeError as error:
+            raise BackendError(f"openvino: {str(error).splitlines()[0]}") from error
+        return self._states.keep(
+            {spec.name: np.array(answers[spec.name], np.float32) for spec in self.card.outputs}
+        )
+
+    def reset(self) -> None:
+        """See the protocol."""
+        self._states.reset()
+
+    def close(self) -> None:
+        """See the protocol."""
+        del self._request, self._model

@@ -1,0 +1,59 @@
+"""What every localization method gives the pipeline for a frame: an absolute pose, a motion, or a reason for neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from localizer_ros.core.types import Frame, PoseEstimate, RelativePose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What a front end saw in one frame.
+
+    Attributes:
+        absolute: pose of this frame, None when there is none.
+        late: poses of earlier frames that have only now been computed, with their own stamps.
+        relative: motion since the frame observed before, None when unknown.
+        reason: why there is no absolute pose; empty otherwise.
+        timings_ms: wall time of each stage, in order.
+    """
+
+    absolute: PoseEstimate | None = None
+    late: tuple[PoseEstimate, ...] = ()
+    relative: RelativePose | None = None
+    reason: str = ""
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class FrontEnd(Protocol):
+    """Turns frames into observations. Created, used and closed in one thread."""
+
+    def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
+        """Observe the next frame.
+
+        Args:
+            frame: later than every frame observed since the last reset.
+            prior: prediction of its pose with covariance, None when there is none.
+
+        Raises:
+            FrameRejected: the image cannot be used.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the frames observed so far."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held (engines, threads)."""
+        ...
+
+
+class GlobalLocalizer(Protocol):
+    """Finds the pose of one frame in the map from nothing, or near a prior."""
+
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+        """The pose, or None; implementations keep the reason of the last None."""
+        ...

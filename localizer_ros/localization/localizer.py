@@ -1,0 +1,356 @@
+"""The localizer: ``Localizer.process(frame)`` is the whole algorithm, offline and online."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import chi2
+
+from localizer_ros.core.config import LocalizerConfig
+from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
+from localizer_ros.core.types import (
+    Array,
+    Frame,
+    FrameRejected,
+    LocalizerOutput,
+    PoseEstimate,
+    RelativePose,
+    Status,
+)
+from localizer_ros.localization.front_end import FrontEnd
+from localizer_ros.localization.odometry import ExternalOdometry
+from localizer_ros.smoothing import open_smoother
+from localizer_ros.smoothing.smoother import Smoother
+
+RELOCALIZED = "re-localised: many rejected poses agreed with each other"
+
+
+class Localizer:
+    """Frames in, poses out. Created, used and closed in one thread.
+
+    Args:
+        front_end: gives absolute poses and motions.
+        smoother: fuses them.
+        config: gates and thresholds.
+        T_base_cam: camera on the robot; needed only where external odometry is used.
+    """
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        smoother: Smoother,
+        config: LocalizerConfig,
+        T_base_cam: SE3 | None = None,
+    ) -> None:
+        self.config = config
+        self.T_base_cam = T_base_cam
+        self._front_end = front_end
+        self._smoother = smoother
+        self._odometry = ExternalOdometry(config.odometry)
+        self._gate = float(chi2.ppf(config.gate.probability, 6))
+        self._last_ns: int | None = None
+        self._clear()
+
+    def process(self, frame: Frame) -> LocalizerOutput:
+        """Localise the next frame.
+
+        Raises:
+            FrameRejected: the frame cannot be used; nothing has changed and the next one is welcome.
+        """
+        clock = _Clock()
+        jumped = self._check_time(frame.stamp_ns)
+        prior = self._predict(frame.stamp_ns, self._expected_motion(frame.stamp_ns))
+        observation = self._front_end.observe(frame, prior)
+        clock.add(observation.timings_ms, "front_end")
+        motions = self._motions(frame.stamp_ns, observation.relative)
+        self._travelled.extend(motions[:1])
+        predicted = self._predict(frame.stamp_ns, motions[0] if motions else None)
+        if self._started:
+            for motion in motions:
+                self._smoother.add_relative(motion)
+        reasons = [observation.reason] if observation.reason else []
+        relocalized = False
+        for answer in self._absolutes(observation.absolute, observation.late, frame.stamp_ns):
+            # With a graph an answer goes to its own frame; without one there is no past frame to go to.
+            absolute = answer if self._started else self._brought_forward(answer, frame.stamp_ns)
+            if self._believable(absolute, predicted if absolute.stamp_ns == frame.stamp_ns else None):
+                self._accept(absolute)
+            elif self._agree(absolute, motions[0] if motions else None):
+                self._start_over_at(absolute)
+                relocalized = True
+                reasons.append(RELOCALIZED)
+            else:
+                reasons.append("absolute pose rejected: far from the prediction")
+        clock.lap("gate")
+        estimate = self._smoother.estimate() if self._started else None
+        clock.lap("smoother")
+        status, why = self._judge(frame.stamp_ns, estimate)
+        if why:
+            reasons.append(why)
+        if status in (Status.INITIALIZING, Status.LOST):
+            # Nothing here is worth trusting: the next absolute pose starts afresh, without a gate.
+            self._smoother.reset()
+            self._started, estimate = False, None
+        self._remember(frame.stamp_ns, estimate, motions)
+        return LocalizerOutput(
+            stamp_ns=frame.stamp_ns,
+            status=status,
+            estimate=estimate,
+            absolute=observation.absolute,
+            relative=motions[0] if motions else None,
+            reason="; ".join([*(["time jumped back: started over"] if jumped else []), *reasons]),
+            timings_ms=clock.timings_ms(),
+            reset=jumped or relocalized,
+        )
+
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+        """Add a sample of external odometry; it helps frames up to and shortly after its stamp."""
+        self._odometry.add(stamp_ns, T_odom_base)
+
+    def set_prior(self, prior: PoseEstimate) -> None:
+        """Start over at a pose somebody knows; taken as the pose of the next frame."""
+        self.reset()
+        self._given = prior
+
+    def relocalize(self) -> None:
+        """Forget the pose and find it again from the map; time and odometry go on."""
+        self._smoother.reset()
+        self._front_end.reset()
+        self._clear()
+
+    def reset(self) -> None:
+        """Forget everything but the scene."""
+        self.relocalize()
+        self._odometry.reset()
+        self._last_ns = None
+
+    def close(self) -> None:
+        """Release the engines and threads."""
+        self._front_end.close()
+
+    # --- the steps of process, in order ---
+
+    def _check_time(self, stamp_ns: int) -> bool:
+        """True when time jumped back far enough to start over."""
+        if self._last_ns is not None and stamp_ns <= self._last_ns:
+            back_s = (self._last_ns - stamp_ns) * 1e-9
+            if back_s == 0.0:
+                raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
+            if back_s < self.config.status.time_jump_s:
+                raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {back_s:.3f} s before the last")
+            self.reset()
+            return True
+        if self._last_ns is not None and (stamp_ns - self._last_ns) * 1e-9 > self.config.smoother.max_gap_s:
+            self.relocalize()
+        return False
+
+    def _expected_motion(self, stamp_ns: int) -> RelativePose | None:
+        """What the camera has probably done since the last frame: the odometry, else the last velocity."""
+        if self._last_ns is None:
+            return None
+        external = self._external_motion(stamp_ns)
+        if external is not None or self._velocity is None:
+            return external
+        v = self._velocity
+        share = (stamp_ns - self._last_ns) / (v.stamp_cur_ns - v.stamp_prev_ns)
+        T = interpolate(SE3.identity(), v.T_prev_cur, share)
+        return RelativePose(self._last_ns, stamp_ns, T, self._walk(stamp_ns), "velocity")
+
+    def _external_motion(self, stamp_ns: int) -> RelativePose | None:
+        if self._last_ns is None or self.T_base_cam is None or not self.config.odometry.use:
+            return None
+        return self._odometry.motion(self._last_ns, stamp_ns, self.T_base_cam)
+
+    def _motions(self, stamp_ns: int, relative: RelativePose | None) -> list[RelativePose]:
+        """Every motion measured since the last frame, the most certain first; a random walk where there is none."""
+        if self._last_ns is None:
+            return []
+        measured = [m for m in (relative, self._external_motion(stamp_ns)) if m is not None]
+        if not measured:
+            return [
+                RelativePose(self._last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")
+            ]
+        return sorted(measured, key=lambda m: float(np.trace(m.covariance)))
+
+    def _walk(self, stamp_ns: int) -> Array:
+        assert self._last_ns is not None
+        elapsed_s = (stamp_ns - self._last_ns) * 1e-9
+        c = self.config.smoother
+        sigmas = np.array([np.radians(c.walk_rotation_deg_s), c.walk_translation_m_s]) * elapsed_s
+        return np.diag(np.repeat(sigmas**2, 3))
+
+    def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:
+        """The last estimate moved by ``motion``; before the first estimate the pose somebody gave."""
+        if self._estimate is None:
+            given = self._given
+            if given is None:
+                return None
+            return replace(given, stamp_ns=stamp_ns)
+        if motion is None:
+            last_ns = self._estimate.stamp_ns
+            motion = RelativePose(last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")
+        assert self._estimate.covariance is not None
+        covariance = compose_covariance(self._estimate.covariance, motion.T_prev_cur, motion.covariance)
+        return PoseEstimate(stamp_ns, self._estimate.T_map_cam @ motion.T_prev_cur, covariance, "prediction")
+
+    def _absolutes(
+        self, absolute: PoseEstimate | None, late: tuple[PoseEstimate, ...], stamp_ns: int
+    ) -> list[PoseEstimate]:
+        """The absolute poses to consider, oldest first; a pose somebody gave comes before all."""
+        given = self._given
+        self._given = None
+        first = [] if given is None else [replace(given, stamp_ns=stamp_ns)]
+        return first + sorted(late, key=lambda p: p.stamp_ns) + ([] if absolute is None else [absolute])
+
+    def _believable(self, absolute: PoseEstimate, predicted: PoseEstimate | None) -> bool:
+        """Inside the gate around the prediction; always while there is nothing to compare with."""
+        if not self._started:
+            return True
+        if predicted is None:
+            # A late pose: compare at its own time.
+            predicted = self._past.get(absolute.stamp_ns)
+        if predicted is None or predicted.covariance is None or absolute.covariance is None:
+            return predicted is None
+        return self._distance(predicted, absolute) < self._gate
+
+    @staticmethod
+    def _distance(a: PoseEstimate, b: PoseEstimate) -> float:
+        """Squared Mahalanobis distance of two poses under the sum of their covariances."""
+        assert a.covariance is not None and b.covariance is not None
+        residual = (a.T_map_cam.inverse() @ b.T_map_cam).log()
+        return float(residual @ np.linalg.solve(a.covariance + b.covariance, residual))
+
+    def _accept(self, absolute: PoseEstimate) -> None:
+        if self._smoother.add_absolute(absolute):
+            self._started = True
+            self._rejected = []
+            self._accepted_ns = max(self._accepted_ns or absolute.stamp_ns, absolute.stamp_ns)
+
+    def _agree(self, absolute: PoseEstimate, motion: RelativePose | None) -> bool:
+        """True when enough rejected poses in a row tell the same story among themselves."""
+        if self._rejected:
+            last = self._rejected[-1]
+            moved = last
+            if motion is not None and last.stamp_ns == motion.stamp_prev_ns and last.covariance is not None:
+                moved = PoseEstimate(
+                    absolute.stamp_ns,
+                    last.T_map_cam @ motion.T_prev_cur,
+                    compose_covariance(last.covariance, motion.T_prev_cur, motion.covariance),
+                    last.source,
+                )
+            if absolute.covariance is None or self._distance(moved, absolute) >= self._gate:
+                self._rejected = []
+        self._rejected.append(absolute)
+        return len(self._rejected) >= self.config.gate.agreeing_rejections
+
+    def _brought_forward(self, absolute: PoseEstimate, stamp_ns: int) -> PoseEstimate:
+        """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since."""
+        for motion in self._travelled:
+            if motion.stamp_prev_ns == absolute.stamp_ns and absolute.stamp_ns < stamp_ns:
+                covariance = absolute.covariance
+                if covariance is not None:
+                    covariance = compose_covariance(covariance, motion.T_prev_cur, motion.covariance)
+                absolute = replace(
+                    absolute,
+                    stamp_ns=motion.stamp_cur_ns,
+                    T_map_cam=absolute.T_map_cam @ motion.T_prev_cur,
+                    covariance=covariance,
+                )
+        return absolute
+
+    def _start_over_at(self, absolute: PoseEstimate) -> None:
+        self._smoother.reset()
+        self._started, self._rejected, self._accepted_ns = False, [], None
+        self._past.clear()
+        self._accept(absolute)
+
+    def _judge(self, stamp_ns: int, estimate: PoseEstimate | None) -> tuple[Status, str]:
+        if self._accepted_ns is None:
+            return Status.INITIALIZING, "no absolute pose yet"
+        c = self.config.status
+        since_s = (stamp_ns - self._accepted_ns) * 1e-9
+        if since_s > c.lost_after_s:
+            return Status.LOST, f"no believable absolute pose for {since_s:.1f} s"
+        if estimate is None or estimate.covariance is None:
+            return Status.DEGRADED, "no estimate for this frame"
+        sigma_m = float(np.sqrt(np.linalg.eigvalsh(estimate.covariance[3:, 3:])[-1]))
+        if sigma_m > c.lost_sigma_m:
+            return Status.LOST, f"position known to {sigma_m:.1f} m only"
+        if since_s > c.degraded_after_s:
+            return Status.DEGRADED, f"no believable absolute pose for {since_s:.1f} s"
+        if sigma_m > c.degraded_sigma_m:
+            return Status.DEGRADED, f"position known to {sigma_m:.1f} m only"
+        return Status.TRACKING, ""
+
+    def _remember(
+        self, stamp_ns: int, estimate: PoseEstimate | None, motions: list[RelativePose]
+    ) -> None:
+        self._last_ns = stamp_ns
+        moved = estimate is not None and self._estimate is not None
+        measured = [m for m in motions if m.source != "walk"]
+        if measured:
+            self._velocity = measured[0]
+        elif moved:
+            assert estimate is not None and self._estimate is not None
+            T_prev_cur = self._estimate.T_map_cam.inverse() @ estimate.T_map_cam
+            self._velocity = RelativePose(
+                self._estimate.stamp_ns, stamp_ns, T_prev_cur, np.eye(6), "velocity"
+            )
+        else:
+            self._velocity = None
+        self._estimate = estimate
+        if estimate is not None and estimate.covariance is not None:
+            self._past[stamp_ns] = estimate
+        oldest_ns = stamp_ns - int(self.config.smoother.lag_s * 1e9)
+        while self._past and next(iter(self._past)) < oldest_ns:
+            del self._past[next(iter(self._past))]
+
+    def _clear(self) -> None:
+        self._started = False
+        self._estimate: PoseEstimate | None = None
+        self._velocity: RelativePose | None = None
+        self._given: PoseEstimate | None = None
+        self._accepted_ns: int | None = None
+        self._rejected: list[PoseEstimate] = []
+        self._past: dict[int, PoseEstimate] = {}
+        # Motions of the last seconds, for answers that come late while there is no graph.
+        self._travelled: deque[RelativePose] = deque(maxlen=300)
+
+
+class _Clock:
+    """Wall time of stages; the front end reports its own, what it leaves over goes under its name."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def add(self, timings_ms: dict[str, float], name: str) -> None:
+        self._laps.update(timings_ms)
+        spent = sum(timings_ms.values())
+        self.lap(name)
+        self._laps[name] = max(0.0, self._laps[name] - spent)
+
+    def timings_ms(self) -> dict[str, float]:
+        return {**self._laps, "total": (time.perf_counter() - self._start) * 1e3}
+
+
+def open_localizer(scene_path: Path, config: LocalizerConfig, T_base_cam: SE3 | None = None) -> Localizer:
+    """The localizer of a scene on disk.
+
+    Raises:
+        SceneError: the scene is missing, incomplete, changed or of another version.
+        BackendError: no inference back end can run its network.
+    """
+    from localizer_ros.localization.front_ends import open_front_end
+
+    front_end = open_front_end(scene_path, config)
+    return Localizer(front_end, open_smoother(config.smoother), config, T_base_cam)

@@ -1,0 +1,1 @@
+"""Offline: a recording to a scene on disk."""

@@ -1,0 +1,177 @@
+"""Fixed-lag pose graph on GTSAM's IncrementalFixedLagSmoother; the only file that imports gtsam."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+
+import numpy as np
+
+from localizer_ros.core.config import SmootherConfig
+from localizer_ros.core.se3 import SE3, compose_covariance, symmetrized
+from localizer_ros.core.types import Array, ConfigError, PoseEstimate, RelativePose
+
+try:
+    import gtsam
+except ImportError as error:  # pragma: no cover - depends on the machine
+    raise ConfigError(f"smoother: gtsam cannot be imported ({error}); set smoother.kind to none") from error
+if not hasattr(gtsam, "IncrementalFixedLagSmoother"):  # pragma: no cover - old wheels, which also crash with numpy 2
+    raise ConfigError("smoother: gtsam 4.3 or newer is needed (gtsam.IncrementalFixedLagSmoother is missing)")
+
+logger = logging.getLogger(__name__)
+
+# Sigmas outside these bounds make the information matrix singular in double precision.
+MIN_SIGMA, MAX_SIGMA = 1e-4, 1e3
+
+
+class GtsamSmoother:
+    """Sliding window of camera poses: absolute factors under a robust kernel, relative factors between frames.
+
+    Poses older than the lag are marginalised, so that memory and time per frame stay flat. A numerical failure
+    rebuilds the graph from the last good estimate; it is counted in ``rebuilds`` and never raised.
+
+    Args:
+        config: lag, kernel and correlation time.
+    """
+
+    def __init__(self, config: SmootherConfig) -> None:
+        self.rebuilds = 0
+        self._config = config
+        self._kernel = {
+            "huber": gtsam.noiseModel.mEstimator.Huber,
+            "cauchy": gtsam.noiseModel.mEstimator.Cauchy,
+            "none": None,
+        }[config.robust_kernel]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        parameters = gtsam.ISAM2Params()
+        parameters.relinearizeSkip = 1
+        parameters.setRelinearizeThreshold(0.01)
+        # Without it the list of factors grows for ever, with empty slots for the marginalised ones.
+        parameters.findUnusedFactorSlots = True
+        self._smoother = gtsam.IncrementalFixedLagSmoother(self._config.lag_s, parameters)
+        self._factors = gtsam.NonlinearFactorGraph()
+        self._values = gtsam.Values()
+        self._times: dict[int, float] = {}
+        # Frames of the window: stamp -> key. Times are counted from the first, as GTSAM keeps them as doubles.
+        self._keys: OrderedDict[int, int] = OrderedDict()
+        self._next_key = 0
+        self._start_ns: int | None = None
+        self._newest: PoseEstimate | None = None
+        self._guess: dict[int, SE3] = {}
+        self._period_s: float | None = None
+
+    def add_relative(self, relative: RelativePose) -> None:
+        """See :class:`Smoother`. The covariance is floored; it is not robust, as odometry has no outliers of its own."""
+        if relative.stamp_prev_ns not in self._keys:
+            raise ValueError(f"add_relative: no frame at {relative.stamp_prev_ns} ns")
+        prev = self._keys[relative.stamp_prev_ns]
+        if relative.stamp_cur_ns not in self._keys:
+            newest_ns = next(reversed(self._keys))
+            if relative.stamp_cur_ns <= newest_ns:
+                raise ValueError(f"add_relative: {relative.stamp_cur_ns} ns is older than the newest frame")
+            self._period_s = (relative.stamp_cur_ns - newest_ns) * 1e-9
+            self._add_frame(relative.stamp_cur_ns, self._pose_guess(prev) @ relative.T_prev_cur)
+        cur = self._keys[relative.stamp_cur_ns]
+        noise = _gaussian(relative.covariance)
+        self._factors.add(gtsam.BetweenFactorPose3(prev, cur, _pose3(relative.T_prev_cur), noise))
+
+    def add_absolute(self, absolute: PoseEstimate) -> bool:
+        """See :class:`Smoother`. Without a covariance it cannot be weighed and is refused."""
+        if absolute.covariance is None:
+            return False
+        first = not self._keys
+        if first:
+            self._add_frame(absolute.stamp_ns, absolute.T_map_cam)
+        key = self._keys.get(absolute.stamp_ns)
+        if key is None:
+            return False
+        # Errors closer in time than the correlation time are one error: n of them must weigh as one.
+        repeated = max(1.0, self._config.absolute_correlation_s / self._period_s) if self._period_s else 1.0
+        noise = _gaussian(absolute.covariance * repeated)
+        # The first pose anchors the graph: a robust kernel there would leave it loose.
+        if self._kernel is not None and not first:
+            noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
+        self._factors.add(gtsam.PriorFactorPose3(key, _pose3(absolute.T_map_cam), noise))
+        return True
+
+    def estimate(self) -> PoseEstimate | None:
+        """See :class:`Smoother`. Updates the graph with what was added since the last call."""
+        if not self._keys:
+            return None
+        if self._factors.size() == 0:
+            return self._newest
+        stamp_ns, key = next(reversed(self._keys.items()))
+        guess = self._guess[key] if key in self._guess else self._pose_guess(key)
+        try:
+            self._smoother.update(self._factors, self._values, self._times)
+            pose = self._smoother.calculateEstimatePose3(key)
+            T_map_cam = SE3(np.asarray(pose.rotation().matrix()), np.asarray(pose.translation()))
+            covariance = np.asarray(self._smoother.marginalCovariance(key))
+            if not (np.all(np.isfinite(T_map_cam.matrix())) and np.all(np.isfinite(covariance))):
+                raise RuntimeError("the solution is not finite")
+        except (RuntimeError, ValueError, IndexError) as error:
+            return self._rebuild(stamp_ns, guess, str(error))
+        self._factors = gtsam.NonlinearFactorGraph()
+        self._values = gtsam.Values()
+        self._times = {}
+        self._guess = {}
+        # Twice the lag is never reached; the margin keeps late factors off keys about to be marginalised.
+        oldest_ns = stamp_ns - int((self._config.lag_s - 1e-3) * 1e9)
+        while next(iter(self._keys)) < oldest_ns:
+            self._keys.popitem(last=False)
+        self._newest = PoseEstimate(stamp_ns, T_map_cam, symmetrized(covariance, MIN_SIGMA**2), "smoother")
+        return self._newest
+
+    def _rebuild(self, stamp_ns: int, guess: SE3, error: str) -> PoseEstimate | None:
+        """Start over from the last good estimate, moved to the newest frame by its motion."""
+        logger.warning("smoother: rebuilt after a numerical failure (%s)", error.splitlines()[0] if error else "")
+        last, rebuilds, period_s = self._newest, self.rebuilds + 1, self._period_s
+        self.reset()
+        self.rebuilds, self._period_s = rebuilds, period_s
+        if last is None or last.covariance is None or not np.all(np.isfinite(guess.matrix())):
+            return None
+        elapsed_s = max(0.0, (stamp_ns - last.stamp_ns) * 1e-9)
+        step = np.radians(self._config.walk_rotation_deg_s), self._config.walk_translation_m_s
+        walk = np.diag(np.repeat(np.square(np.array(step) * elapsed_s), 3))
+        motion = last.T_map_cam.inverse() @ guess
+        anchor = PoseEstimate(
+            stamp_ns, guess, compose_covariance(last.covariance, motion, walk), "smoother"
+        )
+        self.add_absolute(anchor)
+        self._smoother.update(self._factors, self._values, self._times)
+        self._factors, self._values, self._times, self._guess = (
+            gtsam.NonlinearFactorGraph(),
+            gtsam.Values(),
+            {},
+            {},
+        )
+        self._newest = anchor
+        return anchor
+
+    def _add_frame(self, stamp_ns: int, guess: SE3) -> None:
+        if self._start_ns is None:
+            self._start_ns = stamp_ns
+        key, self._next_key = self._next_key, self._next_key + 1
+        self._keys[stamp_ns] = key
+        self._values.insert(key, _pose3(guess))
+        self._times[key] = (stamp_ns - self._start_ns) * 1e-9
+        self._guess[key] = guess
+
+    def _pose_guess(self, key: int) -> SE3:
+        if key in self._guess:
+            return self._guess[key]
+        pose = self._smoother.calculateEstimatePose3(key)
+        return SE3(np.asarray(pose.rotation().matrix()), np.asarray(pose.translation()))
+
+
+def _pose3(T: SE3) -> gtsam.Pose3:
+    return gtsam.Pose3(gtsam.Rot3(T.R), T.t)
+
+
+def _gaussian(covariance: Array) -> gtsam.noiseModel.Gaussian:
+    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    bounded = (vectors * np.clip(values, MIN_SIGMA**2, MAX_SIGMA**2)) @ vectors.T
+    return gtsam.noiseModel.Gaussian.Covariance(bounded)
