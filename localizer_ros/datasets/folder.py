@@ -28,12 +28,13 @@ class FolderSource:
         ground_truth: what the poses are, in words.
         records: all frames, in order of time.
         files: image file of each record.
-        camera: one for all frames, or one a frame; None when the format knows none: then ``camera.yaml`` is needed.
+        camera: one for all frames, or one a frame; None when the format knows none: then ``camera.yaml`` is
+            needed.
         splits: indices of the format's own splits.
 
     Raises:
-        SourceError: no frames, repeated names, stamps out of order, no camera, a damaged ``camera.yaml`` or split,
-            a first image whose size is not the camera's.
+        SourceError: no frames, repeated names, stamps out of order, no camera, a damaged ``camera.yaml`` or
+            split, a first image whose size is not the camera's.
     """
 
     def __init__(

@@ -18,8 +18,9 @@ Image = NDArray[np.uint8]
 # Messages hold bytes (rosbags: an array of numpy, rclpy: an array of the standard library).
 ImageData = bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]
 
-# encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two channels.
-# OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's ``BG``.
+# encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two
+# channels. OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's
+# ``BG``.
 _ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     "mono8": (1, 1, None),
     "8UC1": (1, 1, None),

@@ -1,8 +1,8 @@
 """7-Scenes: ``seq-NN/frame-NNNNNN.color.png`` (or jpg) with ``frame-NNNNNN.pose.txt``, camera to world.
 
-A scene folder with ``TrainSplit.txt`` and ``TestSplit.txt``, or one folder of frames. Which ground truth the poses
-are (``KinectFusion``, unless a one-line ``ground_truth.txt`` in the folder says otherwise) goes into every report,
-because the original and the structure-from-motion poses of 2021 differ by centimetres.
+A scene folder with ``TrainSplit.txt`` and ``TestSplit.txt``, or one folder of frames. Which ground truth the
+poses are (``KinectFusion``, unless a one-line ``ground_truth.txt`` in the folder says otherwise) goes into
+every report, because the original and the structure-from-motion poses of 2021 differ by centimetres.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def open_recording(path: Path) -> FolderSource:
 def _default_camera(path: Path, image: Path) -> Camera | None:
     """The colour camera of the Kinect when there is no ``camera.yaml``.
 
-    The often used focal length of 585 px is the depth camera's. The colour images, which are not registered to
-    depth, fit 525 px: epipolar errors with the given poses are a third smaller.
+    The often used focal length of 585 px is the depth camera's. The colour images, which are not registered
+    to depth, fit 525 px: epipolar errors with the given poses are a third smaller.
     """
     if (path / "camera.yaml").is_file() or image_size(image) != (640, 480):
         return None

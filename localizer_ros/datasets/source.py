@@ -37,8 +37,8 @@ class FrameSource(Protocol):
         path: where it lies.
         format: e.g. ``7scenes``, ``tum``, ``rosbag``, ``kitti``, ``simulated``.
         ground_truth: what the poses are, in words for reports (``KinectFusion``, ``none``).
-        camera: of the frames, at the images' size. Where a format has several (Cambridge, COLMAP) it is that of
-            the first frame and ``Frame.camera`` is each frame's own.
+        camera: of the frames, at the images' size. Where a format has several (Cambridge, COLMAP) it is that
+            of the first frame and ``Frame.camera`` is each frame's own.
         records: frames in order of time, sequence by sequence.
         odometry: external odometry ``T_odom_base`` when the recording has one (bags), else None.
         T_base_cam: camera on the robot when the recording knows it, else None.
@@ -138,8 +138,8 @@ def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:
     if splits:
         return SourceError(f"{path}: has no split {name!r}; it has {', '.join([*splits, 'all'])}")
     return SourceError(
-        f"{path}: has no split {name!r}, only 'all'; use --split all, or list the image names of the part, one "
-        f"a line, in splits/{name}.txt"
+        f"{path}: has no split {name!r}, only 'all'; use --split all, or list the image names of the part, "
+        f"one a line, in splits/{name}.txt"
     )
 
 

@@ -1,0 +1,303 @@
+"""A simulated world as a recording: rendered on read, exact ground truth, odometry that drifts.
+
+A world is one ``WorldConfig``, on disk a ``world.yaml``. The same settings give the same bytes on every run.
+Drives of one seed and place are in one map: ``drive`` chooses the path, ``light`` the time of day,
+``offset_m`` and ``offset_deg`` shift a path sideways and turn the view to measure how far off a mapped path
+one can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from localizer_ros.core.config import Config, dump_yaml, load_config
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.trajectory import Trajectory
+from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError
+from localizer_ros.datasets.simulation.drive import Drive
+from localizer_ros.datasets.simulation.optics import Sensor, motion_blur
+from localizer_ros.datasets.simulation.place import Box, Place, Quad, lit, make_place, moving_box_quads, paint
+from localizer_ros.datasets.simulation.render import Renderer
+from localizer_ros.datasets.source import FrameRecord, split_error
+
+Array = NDArray[np.float64]
+
+LIGHT = {"day": 1.0, "dim": 0.5, "night": 0.15}
+_EPOCH_NS = 1_700_000_000_000_000_000
+_DRIVE_NS = 10_000_000_000_000
+_ROBOT_RADIUS_M = 0.25
+
+
+class WorldConfig(Config, frozen=True):
+    """One drive through a simulated place."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**31, description="another seed is another place of its kind")] = 0
+    place: Annotated[
+        Literal["room", "corridor", "hall"],
+        Meta(description="furnished room 11x9 m, corridor around a block 16x11 m, or hall 24x16 m"),
+    ] = "room"
+    drive: Annotated[int, Meta(ge=0, le=10_000, description="which path, and what moves there meanwhile")] = 0
+    duration_s: Annotated[float, Meta(gt=0.0, le=36_000.0, description="length of the drive")] = 60.0
+    fps: Annotated[float, Meta(gt=0.0, le=240.0, description="camera rate")] = 15.0
+    width_px: Annotated[int, Meta(ge=64, le=4096, description="image width")] = 640
+    height_px: Annotated[int, Meta(ge=64, le=4096, description="image height")] = 480
+    fov_deg: Annotated[float, Meta(ge=20.0, le=140.0, description="horizontal field of view")] = 75.0
+    camera_height_m: Annotated[float, Meta(ge=0.05, le=2.0, description="camera above the floor")] = 0.6
+    camera_pitch_deg: Annotated[float, Meta(ge=-60.0, le=60.0, description="camera looks up by this")] = 3.0
+    speed_m_s: Annotated[float, Meta(gt=0.0, le=5.0, description="speed on straight stretches")] = 0.6
+    reverse: Annotated[bool, Meta(description="drive the other way around")] = False
+    offset_m: Annotated[
+        float, Meta(ge=-5.0, le=5.0, description="lateral distance from the path, left positive")
+    ] = 0.0
+    offset_deg: Annotated[
+        float, Meta(ge=-180.0, le=180.0, description="heading relative to the path, left positive")
+    ] = 0.0
+    light: Annotated[
+        Literal["day", "dim", "night"] | float,
+        Meta(description="time of day, or a level: 1 = day, 0.15 = night, above 1 = overexposed"),
+    ] = "day"
+    exposure_ms: Annotated[
+        float, Meta(ge=0.0, le=100.0, description="exposure time: motion blur, 0 = none")
+    ] = 8.0
+    noise: Annotated[float, Meta(ge=0.0, le=50.0, description="image noise, sigma in grey levels of 255")] = (
+        2.0
+    )
+    moving_objects: Annotated[int, Meta(ge=0, le=20, description="boxes that move about and occlude")] = 2
+    repetition: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="share of pictures and doors that look the same everywhere")
+    ] = 0.2
+    odometry_noise: Annotated[
+        float, Meta(ge=0.0, le=20.0, description="1 = a good wheeled robot: 1 % of distance, 1.5 % of turns")
+    ] = 1.0
+    supersampling: Annotated[
+        int, Meta(ge=1, le=3, description="rendered pixels a side of each pixel: smooth edges, slower")
+    ] = 1
+
+
+class SimulatedSource:
+    """A drive through a simulated place; a ``FrameSource``.
+
+    Args:
+        config: the world and the drive.
+        path: where it was read from, for messages.
+
+    Raises:
+        ConfigError: the path leads through a wall or furniture (an offset is too large).
+    """
+
+    def __init__(self, config: WorldConfig, path: Path = Path("world.yaml")) -> None:
+        self.config = config
+        self.path = path
+        self.format = "simulated"
+        self.ground_truth = "simulation (exact)"
+        self.splits: Sequence[str] = ()
+        f = 0.5 * config.width_px / np.tan(0.5 * np.deg2rad(config.fov_deg))
+        self.camera = Camera.pinhole(
+            config.width_px, config.height_px, f, f, 0.5 * (config.width_px - 1), 0.5 * (config.height_px - 1)
+        )
+        self.T_base_cam: SE3 | None = _camera_on_robot(config)
+        self._light = LIGHT[config.light] if isinstance(config.light, str) else float(config.light)
+        if not 0.0 <= self._light <= 5.0:
+            raise ConfigError(f"{path}: light: expected 0 to 5, got {self._light}")
+        self.place = make_place(config.place, config.seed)
+        self._drive = Drive(
+            np.random.default_rng([config.seed, 103, config.drive]),
+            self.place.route_m,
+            self.place.wander_m,
+            start=(0.381966 * config.drive) % 1.0,
+            duration_s=config.duration_s,
+            speed_m_s=config.speed_m_s,
+            offset_m=config.offset_m,
+            offset_rad=float(np.deg2rad(config.offset_deg)),
+            reverse=config.reverse,
+        )
+        self._times = np.arange(max(1, round(config.duration_s * config.fps))) / config.fps
+        _check_free(self.place, self._drive, self._times, path)
+        self._start_ns = _EPOCH_NS + config.drive * _DRIVE_NS
+        self.records: Sequence[FrameRecord] = [
+            FrameRecord(
+                name=f"drive-{config.drive}/{index:06d}",
+                sequence=f"drive-{config.drive}",
+                stamp_ns=self._start_ns + round(index * 1e9 / config.fps),
+                T_map_cam=self.T_map_cam(float(time_s)),
+            )
+            for index, time_s in enumerate(self._times)
+        ]
+        self.odometry: Trajectory | None = self._drive.odometry(
+            self._rng(104), config.duration_s, config.odometry_noise, self._start_ns
+        )
+        self._movers = _moving_boxes(
+            self._rng(105),
+            config.moving_objects,
+            self.place,
+            self._drive.planar(self._times)[:, :2],
+            self._times,
+        )
+        # Painting takes a second; who only asks for poses need not wait for it.
+        self._renderer: Renderer | None = None
+        self._sensor = Sensor(self.camera, self._light, config.noise, self._rng(106))
+
+    def T_map_cam(self, time_s: float) -> SE3:
+        """True pose of the camera at a time of the drive, seconds from its start."""
+        assert self.T_base_cam is not None
+        return self._drive.T_map_base(time_s) @ self.T_base_cam
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource.read``; renders."""
+        config, record = self.config, self.records[index]
+        time_s = float(self._times[index])
+        image, inv_z = self.render(index)
+        if config.exposure_ms > 0.0:
+            half_s = 0.5e-3 * config.exposure_ms
+            T_begin_end = self.T_map_cam(time_s - half_s).inverse() @ self.T_map_cam(time_s + half_s)
+            image = motion_blur(image, inv_z, self.camera, T_begin_end)
+        image = self._sensor(image, time_s, self._rng(107, index))
+        return Frame(record.stamp_ns, image, self.camera, record.name)
+
+    def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The frame before blur, lens and noise: (H, W, 3) uint8 RGB and (H, W) float32 inverse depth,
+        1/m.
+        """
+        if self._renderer is None:
+            self._renderer = self._open_renderer()
+        moved = {}
+        for number, mover in enumerate(self._movers):
+            displacement = np.array([*mover.displacement(float(self._times[index])), 0.0])
+            first = self._n_static + 5 * number
+            moved.update({quad: displacement for quad in range(first, first + 5)})
+        T_map_cam = self.records[index].T_map_cam
+        assert T_map_cam is not None
+        image, inv_z = self._renderer.render(T_map_cam, moved)
+        if self.config.supersampling > 1:
+            size = (self.camera.width_px, self.camera.height_px)
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            return image, np.asarray(cv2.resize(inv_z, size, interpolation=cv2.INTER_AREA), np.float32)
+        return image, inv_z.copy()
+
+    def split(self, name: str) -> SimulatedSource:
+        """See ``FrameSource.split``; one drive has no parts."""
+        if name != "all":
+            raise split_error(self.path, name, self.splits)
+        return self
+
+    def _rng(self, *purpose: int) -> np.random.Generator:
+        """A generator for one purpose: everything but the place and the path differs between shifted drives,
+        too.
+        """
+        config = self.config
+        shift = [round(1000 * config.offset_m) + 10**6, round(100 * config.offset_deg) + 10**6]
+        return np.random.default_rng([config.seed, config.drive, *shift, *purpose])
+
+    def _open_renderer(self) -> Renderer:
+        config = self.config
+        quads = lit(
+            self.place,
+            (*_painted(config.place, config.seed, config.repetition), *self._mover_quads()),
+            self._light,
+            self._rng(108),
+        )
+        self._n_static = len(quads) - 5 * len(self._movers)
+        n = config.supersampling
+        return Renderer(self.camera.scaled(n * config.width_px, n * config.height_px), quads)
+
+    def _mover_quads(self) -> list[Quad]:
+        rng = self._rng(109)
+        return [quad for mover in self._movers for quad in moving_box_quads(mover.box, rng)]
+
+
+def open_recording(path: Path) -> SimulatedSource:
+    """Open a ``world.yaml``, or the folder it lies in. Raises SourceError or ConfigError naming the file."""
+    file = path / "world.yaml" if path.is_dir() else path
+    if not file.is_file():
+        raise SourceError(f"{path}: expected a file world.yaml with the settings of a simulated world")
+    return SimulatedSource(load_config(WorldConfig, file), file)
+
+
+def write_world(folder: Path, config: WorldConfig) -> Path:
+    """Write ``folder/world.yaml``; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "world.yaml"
+    file.write_text(dump_yaml(config))
+    return file
+
+
+@lru_cache(maxsize=2)
+def _painted(place: str, seed: int, repetition: float) -> tuple[Quad, ...]:
+    return paint(make_place(place, seed), seed, repetition)
+
+
+def _camera_on_robot(config: WorldConfig) -> SE3:
+    """``T_base_cam``: base x forward, y left, z up on the floor; the optical frame looks forward and up."""
+    c, s = np.cos(np.deg2rad(config.camera_pitch_deg)), np.sin(np.deg2rad(config.camera_pitch_deg))
+    R = np.array([[0.0, s, c], [-1.0, 0.0, 0.0], [0.0, -c, s]])
+    return SE3(R, np.array([0.1, 0.0, config.camera_height_m]))
+
+
+def _check_free(place: Place, drive: Drive, times: Array, path: Path) -> None:
+    """Raise ConfigError where the robot would touch something."""
+    xy = drive.planar(times)[:, :2]
+    clearance = (np.asarray(place.size_m[:2]) / 2 - np.abs(xy)).min(axis=1)
+    for box in place.boxes:
+        clearance = np.minimum(clearance, box.distance_m(xy))
+    worst = int(np.argmin(clearance))
+    if clearance[worst] < _ROBOT_RADIUS_M:
+        raise ConfigError(
+            f"{path}: the robot would hit something after {times[worst]:.1f} s; try a smaller offset_m"
+        )
+
+
+class _Mover:
+    """A box that goes to and fro.
+
+    Args:
+        box: where it is in the middle.
+        reach_m: (x, y) from the middle to the turning point.
+        period_s: of one round trip.
+        phase: radians.
+    """
+
+    def __init__(self, box: Box, reach_m: Array, period_s: float, phase: float) -> None:
+        self.box, self._reach_m, self._rate, self._phase = box, reach_m, 2 * np.pi / period_s, phase
+
+    def displacement(self, time_s: Array | float) -> Array:
+        """(..., 2) from the middle, metres."""
+        return np.sin(self._rate * np.asarray(time_s) + self._phase)[..., None] * self._reach_m
+
+
+def _moving_boxes(
+    rng: np.random.Generator, count: int, place: Place, robot_xy: Array, times: Array
+) -> list[_Mover]:
+    """Up to ``count`` boxes that keep clear of furniture and never come nearer than 0.8 m to the robot."""
+    movers: list[_Mover] = []
+    for _ in range(200 * count):
+        if len(movers) == count:
+            break
+        size = rng.uniform(0.3, 0.6, 2)
+        box = Box(
+            (
+                float(rng.uniform(-0.5, 0.5) * (place.size_m[0] - 1.5)),
+                float(rng.uniform(-0.5, 0.5) * (place.size_m[1] - 1.5)),
+            ),
+            (float(size[0]), float(size[1])),
+            float(rng.uniform(0.5, 1.8)),
+            yaw_rad=float(rng.uniform(0.0, np.pi)),
+        )
+        heading = rng.uniform(0.0, 2 * np.pi)
+        reach = rng.uniform(0.2, 1.5) * np.array([np.cos(heading), np.sin(heading)])
+        mover = _Mover(box, reach, float(rng.uniform(6.0, 14.0)), float(rng.uniform(0.0, 6.28)))
+        radius = 0.5 * float(np.hypot(*size))
+        track = np.asarray(box.centre_m) + np.linspace(-1.0, 1.0, 15)[:, None] * reach
+        inside = np.all(np.abs(track) < np.asarray(place.size_m[:2]) / 2 - radius)
+        free = all(other.distance_m(track).min() > radius for other in place.boxes)
+        gap = np.linalg.norm(np.asarray(box.centre_m) + mover.displacement(times) - robot_xy, axis=1).min()
+        if inside and free and gap > radius + 0.8:
+            movers.append(mover)
+    return movers

@@ -1,0 +1,101 @@
+"""What lens, sensor and motion do to an ideal image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera
+
+Image = NDArray[np.uint8]
+FloatImage = NDArray[np.float32]
+
+
+def motion_blur(image: Image, inv_z: FloatImage, camera: Camera, T_begin_end: SE3) -> Image:
+    """Blur by the camera's motion during the exposure, in whose middle ``image`` was taken.
+
+    Each pixel averages the image along its own motion, which follows from its depth.
+
+    Args:
+        image: (H, W, 3).
+        inv_z: (H, W) inverse depth, 1/m.
+        camera: ideal pinhole.
+        T_begin_end: motion of the camera during the exposure.
+    """
+    # The motion field is smooth but at depth edges: every eighth pixel will do.
+    step = 8
+    fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
+    coarse = inv_z[::step, ::step]
+    y, x = np.mgrid[0 : inv_z.shape[0] : step, 0 : inv_z.shape[1] : step].astype(np.float32)
+    ray = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], axis=-1)
+    T_end_begin = T_begin_end.inverse()
+    moved = ray @ T_end_begin.R.T.astype(np.float32) + coarse[..., None] * T_end_begin.t.astype(np.float32)
+    z = np.maximum(moved[..., 2], 1e-3)
+    flow = np.stack([fx * moved[..., 0] / z + cx - x, fy * moved[..., 1] / z + cy - y], axis=-1)
+    longest = float(np.percentile(np.linalg.norm(flow, axis=-1), 95))
+    if longest < 0.5:
+        return image
+    count = int(np.clip(np.ceil(longest / 1.2) + 1, 2, 16))
+    height, width = inv_z.shape
+    full = cv2.resize(
+        flow.astype(np.float32), (flow.shape[1] * step, flow.shape[0] * step), interpolation=cv2.INTER_LINEAR
+    )[:height, :width]
+    grid_x = np.arange(width, dtype=np.float32)[None]
+    grid_y = np.arange(height, dtype=np.float32)[:, None]
+    total = np.zeros(image.shape, np.float32)
+    for fraction in (np.arange(count) + 0.5) / count - 0.5:
+        map_x = grid_x + np.float32(fraction) * full[..., 0]
+        map_y = grid_y + np.float32(fraction) * full[..., 1]
+        shifted = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.accumulate(shifted, total)
+    return np.asarray(cv2.convertScaleAbs(total, alpha=1.0 / count), np.uint8)
+
+
+class Sensor:
+    """Vignetting, exposure, colour cast, tone curve and noise.
+
+    Args:
+        camera: for the size.
+        light: 0 (night) to 1 (day); the darker, the warmer, the flatter and the more vignetted.
+        noise: sigma of the noise in grey levels of 255.
+        rng: of the drive.
+    """
+
+    def __init__(self, camera: Camera, light: float, noise: float, rng: np.random.Generator) -> None:
+        dark = 1.0 - float(np.clip(light, 0.0, 1.0))
+        y, x = np.mgrid[0 : camera.height_px, 0 : camera.width_px].astype(np.float32)
+        radius = np.hypot(x - camera.K[0, 2], y - camera.K[1, 2]) / np.hypot(
+            camera.width_px / 2, camera.height_px / 2
+        )
+        falloff = np.clip(1.0 - (0.15 + 0.25 * dark) * radius**2, 0.0, 1.0)
+        self._vignette = np.repeat((255.0 * falloff).astype(np.uint8)[..., None], 3, axis=2)
+        self._gain = light if light > 1.0 else 1.0 + 0.35 * dark
+        self._gamma = 1.0 - 0.2 * dark
+        warm = np.array([1.0 + 0.12 * dark, 1.0, 1.0 - 0.22 * dark])
+        self._cast = warm * rng.normal(1.0, 0.02, 3)
+        self._flicker = rng.uniform(0.0, 2.0 * np.pi, 2)
+        # One field of noise, shifted for each frame, is as good as a new one and far cheaper.
+        self._margin = 61
+        size = (camera.height_px + self._margin, camera.width_px + self._margin, 3)
+        field = noise * rng.standard_normal(size, dtype=np.float32)
+        self._noise = np.rint(field).astype(np.int16) if noise > 0.0 else None
+
+    def __call__(self, image: Image, time_s: float, rng: np.random.Generator) -> Image:
+        """The image as the sensor delivers it; ``rng`` is the frame's own."""
+        # Automatic exposure wanders a little.
+        wander = (
+            1.0
+            + 0.06 * np.sin(0.9 * time_s + self._flicker[0])
+            + 0.03 * np.sin(2.3 * time_s + self._flicker[1])
+        )
+        level = np.arange(256)[:, None] / 255.0
+        curve = 255.0 * np.clip(level * self._gain * wander * self._cast, 0.0, 1.0) ** self._gamma
+        shaded = cv2.multiply(image, self._vignette, scale=1.0 / 255.0)
+        toned = cv2.LUT(shaded, np.rint(curve).astype(np.uint8)[None])
+        if self._noise is None:
+            return np.asarray(toned, np.uint8)
+        y, x = rng.integers(0, self._margin, 2)
+        part = self._noise[y : y + image.shape[0], x : x + image.shape[1]]
+        return np.asarray(cv2.add(toned, part, dtype=cv2.CV_8U), np.uint8)
