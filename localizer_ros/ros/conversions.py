@@ -1,0 +1,436 @@
+"""Messages to the nouns of ``core.types`` and back: where stamps, frames and covariances change form.
+
+Images are decoded by ``datasets.images``, the only decoder. Nothing unknown becomes zero or identity: what a
+message cannot say is refused with an error, and what we do not know is not published.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, Transform, TransformStamped
+from nav_msgs.msg import Odometry, Path
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from localizer_ros.core.se3 import (
+    SE3,
+    compose_covariance,
+    covariance_from_ros,
+    covariance_to_ros,
+    inverse_covariance,
+)
+from localizer_ros.core.types import (
+    Array,
+    Camera,
+    ConfigError,
+    Frame,
+    FrameRejected,
+    PoseEstimate,
+    RelativePose,
+)
+from localizer_ros.datasets.calibration import camera_from_calibration
+from localizer_ros.datasets.images import decode_compressed, decode_image, encode_jpeg, encode_png
+
+# Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
+# it out.
+UNKNOWN_VARIANCE = 1e6
+
+
+# --- time ---
+
+
+def stamp_ns(time: Time) -> int:
+    """Nanoseconds of a message stamp."""
+    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
+
+
+def stamp_msg(stamp: int) -> Time:
+    """Message stamp of nanoseconds."""
+    seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def header(stamp: int, frame_id: str) -> Header:
+    """A header from nanoseconds and a frame."""
+    return Header(stamp=stamp_msg(stamp), frame_id=frame_id)
+
+
+# --- images and cameras ---
+
+
+def frame_from_msg(message: Image | CompressedImage, camera: Camera) -> Frame:
+    """A frame from an image message and the camera that took it.
+
+    Raises:
+        FrameRejected: no stamp, or pixels that cannot be decoded or do not fit the camera; ``kind`` says
+            which.
+    """
+    stamp = stamp_ns(message.header.stamp)
+    if stamp <= 0:
+        # Stamp 0 means "latest" in TF; a driver that never sets it would also repeat it forever.
+        raise FrameRejected("stamp_zero", f"image stamp is {stamp} ns; expected the time of exposure")
+    if isinstance(message, CompressedImage):
+        image = decode_compressed(message.data, message.format)
+    else:
+        image = decode_image(
+            message.encoding,
+            message.height,
+            message.width,
+            message.step,
+            bool(message.is_bigendian),
+            message.data,
+        )
+    return Frame(stamp, image, camera)
+
+
+def image_msg(image: NDArray[np.uint8], stamp: int, frame_id: str) -> Image:
+    """A raw message, ``rgb8`` or ``mono8``, from (H, W, 3) RGB or (H, W) grey."""
+    pixels = np.ascontiguousarray(image)
+    channels = 1 if pixels.ndim == 2 else 3
+    data = array("B")
+    # rclpy takes an array of bytes as it is; anything else it checks value by value.
+    data.frombytes(memoryview(pixels).cast("B"))
+    return Image(
+        header=header(stamp, frame_id),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding="mono8" if channels == 1 else "rgb8",
+        is_bigendian=0,
+        step=pixels.shape[1] * channels,
+        data=data,
+    )
+
+
+def compressed_msg(
+    image: NDArray[np.uint8], stamp: int, frame_id: str, format: str = "jpeg"
+) -> CompressedImage:
+    """A compressed message from (H, W, 3) RGB or (H, W) grey; ``format`` is ``jpeg`` or ``png``."""
+    encoding = "rgb8" if image.ndim == 3 else "mono8"
+    stored = "bgr8" if image.ndim == 3 else "mono8"
+    data = array("B")
+    data.frombytes(encode_png(image) if format == "png" else encode_jpeg(image))
+    return CompressedImage(
+        header=header(stamp, frame_id), format=f"{encoding}; {format} compressed {stored}", data=data
+    )
+
+
+def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
+    """The camera of an image that was read out as ``message`` says (region of interest first, then binning).
+
+    Args:
+        message: calibration at full resolution, as the message defines it.
+        rectified: the images are rectified already: P describes them, and D does not apply.
+
+    Raises:
+        ConfigError: uncalibrated (K, or P where needed, is zero), unknown model, or a size that makes no
+            sense.
+    """
+    if message.width <= 0 or message.height <= 0:
+        raise ConfigError(f"camera_info: expected a positive size, got {message.width}x{message.height}")
+    try:
+        camera = camera_from_calibration(
+            message.width,
+            message.height,
+            message.distortion_model,
+            list(message.d),
+            list(message.k),
+            list(message.p),
+            rectified,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"camera_info: {error}") from error
+    width, height, K = camera.width_px, camera.height_px, camera.K.copy()
+    roi = message.roi
+    if roi.width or roi.height:
+        inside = roi.x_offset + roi.width <= width and roi.y_offset + roi.height <= height
+        if not (inside and roi.width and roi.height):
+            raise ConfigError(
+                f"camera_info: region of interest {roi.width}x{roi.height} at ({roi.x_offset}, "
+                f"{roi.y_offset}) does not lie in the {width}x{height} image"
+            )
+        K[0, 2] -= roi.x_offset
+        K[1, 2] -= roi.y_offset
+        width, height = roi.width, roi.height
+    camera = Camera(width, height, K, camera.distortion, camera.model)
+    binning_x, binning_y = max(1, message.binning_x), max(1, message.binning_y)
+    if (binning_x, binning_y) != (1, 1):
+        camera = camera.scaled(max(1, width // binning_x), max(1, height // binning_y))
+    return camera
+
+
+def info_msg(camera: Camera, stamp: int, frame_id: str) -> CameraInfo:
+    """Calibration message of a camera read out at full resolution."""
+    fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
+    distortion = camera.distortion.tolist()
+    if not distortion:
+        # Consumers of ROS expect the coefficients even where all are zero.
+        distortion = [0.0] * {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}[camera.model]
+    return CameraInfo(
+        header=header(stamp, frame_id),
+        height=camera.height_px,
+        width=camera.width_px,
+        distortion_model=camera.model,
+        d=distortion,
+        k=camera.K.reshape(-1).tolist(),
+        r=np.eye(3).reshape(-1).tolist(),
+        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+# --- poses ---
+
+
+def pose_msg(T_a_b: SE3) -> Pose:
+    """Pose of b in a."""
+    message = Pose()
+    message.position.x, message.position.y, message.position.z = T_a_b.t.tolist()
+    q = message.orientation
+    q.x, q.y, q.z, q.w = T_a_b.quaternion_xyzw().tolist()
+    return message
+
+
+def pose_from_msg(message: Pose) -> SE3:
+    """``T_a_b`` of a pose message. Raises ValueError for values that are not finite or a zero quaternion."""
+    p, q = message.position, message.orientation
+    return SE3.from_quaternion((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+
+
+def transform_msg(T_parent_child: SE3, stamp: int, parent: str, child: str) -> TransformStamped:
+    """TF edge ``parent`` -> ``child``."""
+    transform = Transform()
+    transform.translation.x, transform.translation.y, transform.translation.z = T_parent_child.t.tolist()
+    q = transform.rotation
+    q.x, q.y, q.z, q.w = T_parent_child.quaternion_xyzw().tolist()
+    return TransformStamped(header=header(stamp, parent), child_frame_id=child, transform=transform)
+
+
+def transform_from_msg(message: TransformStamped) -> SE3:
+    """``T_parent_child``. Raises ValueError for values that are not finite or a zero quaternion."""
+    t, q = message.transform.translation, message.transform.rotation
+    return SE3.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+
+
+def covariance_values(T_a_b: SE3, S_a_b: Array) -> list[float]:
+    """The 36 values of a message's covariance from one in the tangent of ``T_a_b``."""
+    S_ros = covariance_to_ros(T_a_b, S_a_b)
+    return [float(v) for v in (0.5 * (S_ros + S_ros.T)).reshape(-1)]
+
+
+def covariance_from_values(T_a_b: SE3, values: Sequence[float]) -> Array | None:
+    """Covariance in the tangent of ``T_a_b``; None where a message leaves it zero, which means unknown.
+
+    Raises:
+        ValueError: not 36 finite values with positive variances.
+    """
+    S_ros = np.asarray(values, dtype=np.float64)
+    if S_ros.shape != (36,) or not np.all(np.isfinite(S_ros)):
+        raise ValueError("covariance: expected 36 finite values")
+    if not np.any(S_ros):
+        return None
+    S_ros = S_ros.reshape(6, 6)
+    if np.any(np.diag(S_ros) < 0.0):
+        raise ValueError("covariance: a variance is negative")
+    return covariance_from_ros(T_a_b, 0.5 * (S_ros + S_ros.T))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BasePose:
+    """A pose of the robot: what messages carry.
+
+    Attributes:
+        stamp_ns: of the image.
+        T_map_base: pose of the robot in the map.
+        covariance: (6, 6) in the tangent of ``T_map_base``, or None when unknown.
+    """
+
+    stamp_ns: int
+    T_map_base: SE3
+    covariance: Array | None
+
+    def finite(self) -> bool:
+        """False when any value is NaN or infinite."""
+        return bool(
+            np.all(np.isfinite(self.T_map_base.R))
+            and np.all(np.isfinite(self.T_map_base.t))
+            and (self.covariance is None or np.all(np.isfinite(self.covariance)))
+        )
+
+
+def base_pose(estimate: PoseEstimate, T_base_cam: SE3) -> BasePose:
+    """``T_map_base = T_map_cam @ T_cam_base``; the extrinsics are taken as exact."""
+    T_cam_base = T_base_cam.inverse()
+    covariance = None
+    if estimate.covariance is not None:
+        covariance = compose_covariance(estimate.covariance, T_cam_base)
+    return BasePose(estimate.stamp_ns, estimate.T_map_cam @ T_cam_base, covariance)
+
+
+def pose_stamped_msg(pose: BasePose, map_frame: str) -> PoseStamped:
+    """Without the covariance."""
+    return PoseStamped(header=header(pose.stamp_ns, map_frame), pose=pose_msg(pose.T_map_base))
+
+
+def pose_with_covariance_msg(pose: BasePose, map_frame: str) -> PoseWithCovarianceStamped:
+    """With the covariance, which must be known.
+
+    Raises:
+        ValueError: the covariance is unknown, which this message cannot say.
+    """
+    if pose.covariance is None:
+        raise ValueError("covariance: unknown")
+    message = PoseWithCovarianceStamped(header=header(pose.stamp_ns, map_frame))
+    message.pose.pose = pose_msg(pose.T_map_base)
+    message.pose.covariance = covariance_values(pose.T_map_base, pose.covariance)
+    return message
+
+
+def prior_from_msg(message: PoseWithCovarianceStamped, T_base_cam: SE3) -> PoseEstimate:
+    """Camera pose in the map of an ``initialpose``, which is a pose of the robot.
+
+    Raises:
+        ValueError: a value that is not finite, a zero quaternion, or a malformed covariance.
+    """
+    T_map_base = pose_from_msg(message.pose.pose)
+    covariance = covariance_from_values(T_map_base, message.pose.covariance)
+    if covariance is not None:
+        covariance = compose_covariance(covariance, T_base_cam)
+    return PoseEstimate(
+        stamp_ns(message.header.stamp), T_map_base @ T_base_cam, covariance, source="initialpose"
+    )
+
+
+# --- odometry ---
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OdometrySample:
+    """A pose of the odometry.
+
+    Attributes:
+        stamp_ns: of the measurement.
+        odom_frame: frame it is given in.
+        base_frame: frame whose pose it is; empty where the message leaves it out.
+        T_odom_base: the pose.
+        covariance: (6, 6) in the tangent of ``T_odom_base``, or None when unknown.
+    """
+
+    stamp_ns: int
+    odom_frame: str
+    base_frame: str
+    T_odom_base: SE3
+    covariance: Array | None
+
+
+def odometry_from_msg(message: Odometry) -> OdometrySample:
+    """Raises ValueError for values that are not finite, a zero quaternion or a malformed covariance."""
+    T_odom_base = pose_from_msg(message.pose.pose)
+    return OdometrySample(
+        stamp_ns(message.header.stamp),
+        message.header.frame_id,
+        message.child_frame_id,
+        T_odom_base,
+        covariance_from_values(T_odom_base, message.pose.covariance),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseTwist:
+    """Velocity of the robot, in its own frame.
+
+    Attributes:
+        xi: (6,) angular (rad/s) then linear (m/s).
+        covariance: (6, 6) in the same order.
+    """
+
+    xi: Array
+    covariance: Array
+
+
+def base_twist(relative: RelativePose, T_base_cam: SE3) -> BaseTwist | None:
+    """Mean velocity between two frames, from the motion of the camera; None when no time passed.
+
+    ``T_prev_cur`` of the base is ``T_base_cam @ T_prev_cur @ T_cam_base`` of the camera's.
+    """
+    dt_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
+    if dt_s <= 0.0:
+        return None
+    T_prev_cur = T_base_cam @ relative.T_prev_cur @ T_base_cam.inverse()
+    # The tangent of a fixed conjugation: covariance moves with the adjoint of T_base_cam.
+    covariance = inverse_covariance(T_base_cam, relative.covariance)
+    twist = BaseTwist(T_prev_cur.log() / dt_s, covariance / dt_s**2)
+    return twist if np.all(np.isfinite(twist.xi)) and np.all(np.isfinite(twist.covariance)) else None
+
+
+def odometry_msg(pose: BasePose, twist: BaseTwist | None, map_frame: str, base_frame: str) -> Odometry:
+    """Pose in the map, velocity in the robot's frame; both covariances in the message's order (linear first).
+
+    Raises:
+        ValueError: the covariance of the pose is unknown, which this message cannot say.
+    """
+    if pose.covariance is None:
+        raise ValueError("covariance: unknown")
+    message = Odometry(header=header(pose.stamp_ns, map_frame), child_frame_id=base_frame)
+    message.pose.pose = pose_msg(pose.T_map_base)
+    message.pose.covariance = covariance_values(pose.T_map_base, pose.covariance)
+    covariance = UNKNOWN_VARIANCE * np.eye(6)
+    if twist is not None:
+        angular, linear = message.twist.twist.angular, message.twist.twist.linear
+        angular.x, angular.y, angular.z, linear.x, linear.y, linear.z = twist.xi.tolist()
+        # A twist is given in the body frame already, so only the order of the two halves changes.
+        order = [3, 4, 5, 0, 1, 2]
+        covariance = twist.covariance[np.ix_(order, order)]
+    message.twist.covariance = [float(v) for v in covariance.reshape(-1)]
+    return message
+
+
+def odometry_sample_msg(T_odom_base: SE3, stamp: int, odom_frame: str, base_frame: str) -> Odometry:
+    """External odometry as a robot publishes it, without covariances (zero: unknown)."""
+    message = Odometry(header=header(stamp, odom_frame), child_frame_id=base_frame)
+    message.pose.pose = pose_msg(T_odom_base)
+    return message
+
+
+def path_msg(poses: Iterable[PoseStamped], stamp: int, map_frame: str) -> Path:
+    """A path from pose messages, oldest first."""
+    return Path(header=header(stamp, map_frame), poses=list(poses))
+
+
+# --- diagnostics ---
+
+LEVELS = {
+    "OK": DiagnosticStatus.OK,
+    "WARN": DiagnosticStatus.WARN,
+    "ERROR": DiagnosticStatus.ERROR,
+    "STALE": DiagnosticStatus.STALE,
+}
+
+
+def diagnostics_msg(
+    stamp: int, name: str, hardware_id: str, level: str, message: str, values: dict[str, str]
+) -> DiagnosticArray:
+    """One status; ``level`` is a key of ``LEVELS``."""
+    status = DiagnosticStatus(
+        level=LEVELS[level],
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=header(stamp, ""), status=[status])
+
+
+def sigma_summary(pose: BasePose) -> tuple[float, float] | None:
+    """Largest standard deviation of position (m) and of rotation (rad); None when unknown."""
+    if pose.covariance is None:
+        return None
+    rotation = float(np.linalg.eigvalsh(pose.covariance[:3, :3])[-1])
+    position = float(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1])
+    return math.sqrt(max(position, 0.0)), math.sqrt(max(rotation, 0.0))

@@ -1,0 +1,193 @@
+"""What the node knows of its own health, and what to tell the user. Knows nothing of ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from localizer_ros.core.types import LocalizerOutput, Status
+
+_RECENT = 300
+_SILENT_AFTER_S = 2.0
+
+# What would help, by the kind of the last drop.
+_HELP = {
+    "no_camera_info": "publish sensor_msgs/CameraInfo beside the image, or remap camera_info to where it is",
+    "camera_info": "calibrate the camera (camera_calibration), then restart the driver",
+    "no_extrinsics": "publish the static transform from base_frame to the camera, or set base_frame to ''",
+    "no_frame_id": "set header.frame_id in the camera driver",
+    "encoding": "set another encoding in the camera driver, or use image_transport: compressed",
+    "image_size": "camera_info and image must come from the same camera at the same resolution",
+    "stamp_zero": "the driver must stamp its images",
+    "superseded": "frames arrive faster than they are processed: only the newest is used",
+}
+_LOST_HELP = (
+    "bring the camera to a mapped place with the view it had there, give an initialpose, "
+    "or call ~/relocalize; if it stays lost, map the place again under this light"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One line for the user, and everything for whoever looks closer.
+
+    Attributes:
+        level: OK, WARN, ERROR or STALE.
+        message: what is the matter and what would help.
+        values: details, in order.
+    """
+
+    level: str
+    message: str
+    values: dict[str, str]
+
+
+class Health:
+    """Counts what happens to frames; safe to use from several threads.
+
+    Args:
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began_s = clock()
+        self.received = 0
+        self.answered = 0
+        self.processed = 0
+        self.jumps_back = 0
+        self.dropped: Counter[str] = Counter()
+        self.status: Status | None = None
+        self.reason = ""
+        self.notes: dict[str, str] = {}
+        self._last_received_s: float | None = None
+        self._last_drop: tuple[float, str, str] | None = None
+        self._waits_ms: deque[float] = deque(maxlen=_RECENT)
+        self._delays_ms: deque[float] = deque(maxlen=_RECENT)
+        self._ages_ms: deque[float] = deque(maxlen=_RECENT)
+        self._arrivals_s: deque[float] = deque(maxlen=60)
+        self._timings_ms: dict[str, deque[float]] = {}
+
+    def frame_received(self) -> None:
+        """An image message arrived."""
+        with self._lock:
+            self.received += 1
+            self._last_received_s = self._clock()
+            self._arrivals_s.append(self._last_received_s)
+
+    def frame_dropped(self, kind: str, message: str) -> None:
+        """A frame was not processed; ``kind`` is what it is counted by."""
+        with self._lock:
+            self.dropped[kind] += 1
+            self._last_drop = (self._clock(), kind, message)
+
+    def frame_processed(self, output: LocalizerOutput, waited_s: float) -> bool:
+        """The localizer answered; True when the status changed."""
+        with self._lock:
+            self.processed += 1
+            self.answered += output.estimate is not None
+            self._waits_ms.append(waited_s * 1e3)
+            for stage, value in output.timings_ms.items():
+                self._timings_ms.setdefault(stage, deque(maxlen=_RECENT)).append(value)
+            changed = output.status is not self.status
+            self.status, self.reason = output.status, output.reason
+            return changed
+
+    def pose_published(self, delay_s: float, age_s: float) -> None:
+        """A pose went out.
+
+        Args:
+            delay_s: since its image arrived, by this machine's clock.
+            age_s: since the stamp of its image, by the ROS clock; means something where clocks agree.
+        """
+        with self._lock:
+            self._delays_ms.append(delay_s * 1e3)
+            self._ages_ms.append(age_s * 1e3)
+
+    def note(self, key: str, value: str | None) -> None:
+        """Set a line of the details, or remove it."""
+        with self._lock:
+            self.notes.pop(key, None)
+            if value is not None:
+                self.notes[key] = value
+
+    def diagnose(self, active: bool, paused: bool, publishers: int, topic: str) -> Diagnosis:
+        """The state in words.
+
+        Args:
+            active: the node is in the lifecycle state active.
+            paused: somebody paused it.
+            publishers: that the image subscription is matched with.
+            topic: resolved name of the image topic.
+        """
+        with self._lock:
+            level, message = self._judge(active, paused, publishers, topic)
+            return Diagnosis(level, message, self._values(publishers, topic))
+
+    def _judge(self, active: bool, paused: bool, publishers: int, topic: str) -> tuple[str, str]:
+        if not active:
+            return "STALE", "inactive: activate the node (ros2 lifecycle set)"
+        if paused:
+            return "STALE", "paused: call ~/pause with false to go on"
+        now_s = self._clock()
+        silent_s = now_s - (self._last_received_s if self._last_received_s is not None else self._began_s)
+        if silent_s > _SILENT_AFTER_S:
+            what = "no image yet" if self._last_received_s is None else f"no image for {silent_s:.1f} s"
+            if publishers == 0:
+                help_ = f"nobody publishes {topic} with a QoS that fits: check the remapping and the QoS"
+            else:
+                help_ = f"{topic} has {publishers} publisher(s) that send nothing: check the camera"
+            return ("STALE" if self._last_received_s is None else "ERROR"), f"{what}; {help_}"
+        drop = self._last_drop
+        if drop is not None and now_s - drop[0] < _SILENT_AFTER_S and drop[1] != "superseded":
+            kind, text = drop[1], drop[2]
+            help_ = f"; {_HELP[kind]}" if kind in _HELP else ""
+            return ("ERROR" if self.processed == 0 else "WARN"), f"frames are dropped ({kind}): {text}{help_}"
+        if self.status is None:
+            return "WARN", "waiting for the first answer"
+        reason = f": {self.reason}" if self.reason else ""
+        if self.status is Status.LOST:
+            return "ERROR", f"LOST{reason}; {_LOST_HELP}"
+        if self.status is Status.INITIALIZING:
+            return "WARN", f"INITIALIZING{reason}; {_LOST_HELP}"
+        return ("OK" if self.status is Status.TRACKING else "WARN"), f"{self.status.value}{reason}"
+
+    def _values(self, publishers: int, topic: str) -> dict[str, str]:
+        arrivals = self._arrivals_s
+        rate = ""
+        if len(arrivals) > 1 and arrivals[-1] > arrivals[0]:
+            rate = f"{(len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.1f}"
+        values = {
+            "status": self.status.value if self.status is not None else "NONE",
+            "reason": self.reason,
+            "image topic": topic,
+            "image publishers": str(publishers),
+            "image rate Hz": rate,
+            "frames received": str(self.received),
+            "frames processed": str(self.processed),
+            "frames answered": str(self.answered),
+            "frames dropped": str(sum(self.dropped.values())),
+            **{f"dropped {kind}": str(count) for kind, count in sorted(self.dropped.items())},
+            "time jumps back": str(self.jumps_back),
+            **_percentiles("wait in mailbox", self._waits_ms),
+            **_percentiles("arrival to pose", self._delays_ms),
+            **_percentiles("image age", self._ages_ms),
+        }
+        for stage, timings in self._timings_ms.items():
+            values |= _percentiles(f"stage {stage}", timings)
+        if self._last_drop is not None:
+            values["last drop"] = f"{self._last_drop[1]}: {self._last_drop[2]}"
+        return values | self.notes
+
+
+def _percentiles(name: str, values_ms: deque[float]) -> dict[str, str]:
+    if not values_ms:
+        return {}
+    p50, p99 = np.percentile(values_ms, (50, 99))
+    return {f"{name} p50 ms": f"{p50:.2f}", f"{name} p99 ms": f"{p99:.2f}"}

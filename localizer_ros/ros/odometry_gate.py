@@ -1,0 +1,65 @@
+"""Which odometry samples a frame gets to see. Knows nothing of ROS.
+
+Offline a frame is given every sample up to its own stamp and none after it. Live, samples and images travel
+on different topics and overtake each other; the gate restores the order, so that both give the same answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+Sample = TypeVar("Sample")
+
+
+class OdometryGate(Generic[Sample]):
+    """Holds samples until a frame at or after their stamp asks for them.
+
+    Args:
+        max_held: the oldest samples are dropped beyond this.
+    """
+
+    def __init__(self, max_held: int = 2000) -> None:
+        self._changed = threading.Condition()
+        self._held: deque[tuple[int, Sample]] = deque(maxlen=max_held)
+        self._newest_ns: int | None = None
+        self._period_ns: int | None = None
+
+    def add(self, stamp_ns: int, sample: Sample) -> None:
+        """Hold a sample. One older than the last means that time or the odometry started over."""
+        with self._changed:
+            if self._newest_ns is not None:
+                step_ns = stamp_ns - self._newest_ns
+                if step_ns <= 0:
+                    self._held.clear()
+                self._period_ns = step_ns if step_ns > 0 else None
+            self._newest_ns = stamp_ns
+            self._held.append((stamp_ns, sample))
+            self._changed.notify_all()
+
+    def release(self, stamp_ns: int, timeout_s: float) -> list[tuple[int, Sample]]:
+        """The samples up to and including ``stamp_ns``, oldest first.
+
+        Waits at most ``timeout_s``, and only where the rhythm of the samples says that one of them is still
+        on its way.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._complete(stamp_ns), timeout_s)
+            released = []
+            while self._held and self._held[0][0] <= stamp_ns:
+                released.append(self._held.popleft())
+            return released
+
+    def reset(self) -> None:
+        """Forget everything."""
+        with self._changed:
+            self._held.clear()
+            self._newest_ns = self._period_ns = None
+
+    def _complete(self, stamp_ns: int) -> bool:
+        if self._newest_ns is None or self._period_ns is None:
+            return True
+        late_ns = stamp_ns - self._newest_ns
+        # A stream that has been silent for long has ended; do not wait for it with every frame.
+        return late_ns < 0.99 * self._period_ns or late_ns > 5 * self._period_ns

@@ -1,0 +1,111 @@
+"""Transforms between named frames over time: what a TF listener remembers. Knows nothing of ROS."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+
+from localizer_ros.core.se3 import SE3, interpolate
+from localizer_ros.core.types import LocalizerError
+
+
+class TransformError(LocalizerError):
+    """Two frames are not connected, or not at that time; the message says what is missing."""
+
+
+@dataclass(slots=True)
+class _Edge:
+    """One parent -> child edge: a fixed transform, or a history sorted by stamp."""
+
+    parent: str
+    fixed: SE3 | None = None
+    stamps_ns: list[int] = field(default_factory=list)
+    transforms: list[SE3] = field(default_factory=list)
+
+
+class TransformTree:
+    """Frames that know their parents.
+
+    Args:
+        history_s: seconds of a moving edge that are kept.
+        time_jump_s: a stamp further back than this means that time itself went back (a looping recording).
+    """
+
+    def __init__(self, history_s: float = 10.0, time_jump_s: float = 0.5) -> None:
+        self._history_ns = round(history_s * 1e9)
+        self._time_jump_ns = round(time_jump_s * 1e9)
+        self._edges: dict[str, _Edge] = {}
+
+    def set(self, parent: str, child: str, T_parent_child: SE3, stamp_ns: int | None) -> None:
+        """Remember an edge; ``stamp_ns`` None makes it fixed."""
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent:
+            edge = self._edges[child] = _Edge(parent)
+        if stamp_ns is None:
+            edge.fixed = T_parent_child
+            return
+        edge.fixed = None
+        if edge.stamps_ns and stamp_ns < edge.stamps_ns[-1] - self._time_jump_ns:
+            edge.stamps_ns.clear()
+            edge.transforms.clear()
+        index = bisect.bisect_left(edge.stamps_ns, stamp_ns)
+        if index < len(edge.stamps_ns) and edge.stamps_ns[index] == stamp_ns:
+            edge.transforms[index] = T_parent_child
+            return
+        edge.stamps_ns.insert(index, stamp_ns)
+        edge.transforms.insert(index, T_parent_child)
+        keep = bisect.bisect_left(edge.stamps_ns, edge.stamps_ns[-1] - self._history_ns)
+        del edge.stamps_ns[:keep], edge.transforms[:keep]
+
+    def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> SE3:
+        """``T_target_source`` at a time, or over fixed edges only.
+
+        Moving edges are interpolated, never extrapolated.
+
+        Raises:
+            TransformError: not connected, a moving edge without a stamp, or a time outside an edge's history.
+        """
+        of_target, of_source = self._ancestors(target), self._ancestors(source)
+        common = next((frame for frame in of_source if frame in of_target), None)
+        if common is None:
+            known = ", ".join(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
+            raise TransformError(
+                f"no transform connects {target!r} and {source!r}; known frames: {known or 'none'}"
+            )
+        T_common_source = self._climb(of_source[: of_source.index(common)], stamp_ns)
+        T_common_target = self._climb(of_target[: of_target.index(common)], stamp_ns)
+        return T_common_target.inverse() @ T_common_source
+
+    def clear_moving(self) -> None:
+        """Forget moving edges (time went back); fixed ones stay."""
+        self._edges = {child: edge for child, edge in self._edges.items() if edge.fixed is not None}
+
+    def _ancestors(self, frame: str) -> list[str]:
+        """The frame, its parent and so on to the root."""
+        chain = [frame]
+        while (edge := self._edges.get(chain[-1])) is not None and edge.parent not in chain:
+            chain.append(edge.parent)
+        return chain
+
+    def _climb(self, children: list[str], stamp_ns: int | None) -> SE3:
+        T = SE3.identity()
+        for child in children:
+            T = self._at(child, stamp_ns) @ T
+        return T
+
+    def _at(self, child: str, stamp_ns: int | None) -> SE3:
+        edge = self._edges[child]
+        if edge.fixed is not None:
+            return edge.fixed
+        if stamp_ns is None:
+            raise TransformError(f"{edge.parent!r} -> {child!r} moves; expected a static transform")
+        index = bisect.bisect_left(edge.stamps_ns, stamp_ns)
+        if index < len(edge.stamps_ns) and edge.stamps_ns[index] == stamp_ns:
+            return edge.transforms[index]
+        if index == 0:
+            raise TransformError(f"{edge.parent!r} -> {child!r} is not known as early as {stamp_ns} ns")
+        if index == len(edge.stamps_ns):
+            raise TransformError(f"{edge.parent!r} -> {child!r} is not known as late as {stamp_ns} ns yet")
+        before, after = edge.stamps_ns[index - 1], edge.stamps_ns[index]
+        fraction = (stamp_ns - before) / (after - before)
+        return interpolate(edge.transforms[index - 1], edge.transforms[index], fraction)
