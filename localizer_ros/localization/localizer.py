@@ -22,7 +22,9 @@ from localizer_ros.core.types import (
     Status,
 )
 from localizer_ros.localization.front_end import FrontEnd
+from localizer_ros.localization.front_ends import open_front_end
 from localizer_ros.localization.odometry import ExternalOdometry
+from localizer_ros.localization.scene import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
 
@@ -350,7 +352,5 @@ def open_localizer(scene_path: Path, config: LocalizerConfig, T_base_cam: SE3 | 
         SceneError: the scene is missing, incomplete, changed or of another version.
         BackendError: no inference back end can run its network.
     """
-    from localizer_ros.localization.front_ends import open_front_end
-
-    front_end = open_front_end(scene_path, config)
+    front_end = open_front_end(Scene.load(scene_path), config)
     return Localizer(front_end, open_smoother(config.smoother), config, T_base_cam)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from localizer_ros.core.config import PosenetConfig
+from localizer_ros.core.se3 import SE3
 from localizer_ros.networks.backbones import Features
 from localizer_ros.networks.posenet import (
     BalancedLoss,
@@ -131,3 +135,29 @@ def predict(training: PosenetTraining, data: PosedImages, batch_size: int = 32) 
             rows[key].append(value.float().cpu())
     training.train(was_training)
     return {k: torch.cat(v).numpy().astype(np.float64) for k, v in rows.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Errors on known frames, [rotation (rad), translation (m)].
+
+    Attributes:
+        absolute_N6: of the absolute poses, in the tangent of each.
+        motion_M6: of the motions between successive frames of one drive.
+        motion_rows: (M,) the later frame of each motion.
+    """
+
+    absolute_N6: NDArray[np.float64]
+    motion_M6: NDArray[np.float64]
+    motion_rows: NDArray[np.int64]
+
+
+def residuals(outputs: dict[str, np.ndarray], data: PosedImages) -> Residuals:
+    """Errors of :func:`predict` on frames with known poses."""
+    absolute = [
+        (SE3.from_quaternion(t, q).inverse() @ T).log()
+        for t, q, T in zip(outputs["t"], outputs["q"], data.poses, strict=True)
+    ]
+    rows = np.flatnonzero(np.diff(data.sequences) == 0) + 1
+    motions = [motion_vector(data.poses[row - 1], data.poses[row]) - outputs["rel"][row] for row in rows]
+    return Residuals(np.array(absolute), np.array(motions).reshape(-1, 6), rows)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric as fabric_module
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -210,15 +209,3 @@ def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(history)
-
-
-def median_errors(
-    t: np.ndarray, q_xyzw: np.ndarray, t_true: np.ndarray, q_true_xyzw: np.ndarray
-) -> tuple[float, float]:
-    """Median position (m) and orientation (deg) error of (N, 3) positions and (N, 4) quaternions of any norm."""
-    q = q_xyzw / np.linalg.norm(q_xyzw, axis=1, keepdims=True)
-    cosine = np.clip(np.abs((q * q_true_xyzw).sum(1)), 0.0, 1.0)
-    return (
-        float(np.median(np.linalg.norm(t - t_true, axis=1))),
-        float(np.degrees(np.median(2.0 * np.arccos(cosine)))),
-    )

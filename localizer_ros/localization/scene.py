@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +107,9 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
     """
     check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = path.parent / f".{path.name}.partial"
+    # What a killed run left behind is of no use: what it may go on from lies elsewhere.
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -128,7 +129,8 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            old = temporary.with_suffix(".old")
+            old = path.parent / f".{path.name}.old"
+            shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old, ignore_errors=True)

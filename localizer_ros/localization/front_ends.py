@@ -1,0 +1,33 @@
+"""The front end of a scene, by its method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from localizer_ros.core.config import LocalizerConfig
+from localizer_ros.core.types import SceneError
+from localizer_ros.localization.front_end import FrontEnd
+from localizer_ros.localization.scene import Scene
+
+
+def _network(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+    from localizer_ros.localization.network_front_end import open_network_front_end
+
+    return open_network_front_end(scene.path, scene.method, config.backend)
+
+
+FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig], FrontEnd]] = {
+    "posenet": _network,
+}
+
+
+def open_front_end(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+    """The front end of a scene.
+
+    Raises:
+        SceneError: the method is not known here, or a file does not fit.
+        BackendError: no back end can run its network.
+    """
+    if scene.method not in FRONT_ENDS:
+        raise SceneError(f"{scene.path}: method {scene.method!r} is not known; this version knows {', '.join(FRONT_ENDS)}")
+    return FRONT_ENDS[scene.method](scene, config)

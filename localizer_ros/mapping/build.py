@@ -1,0 +1,112 @@
+"""A recording to a scene, by method: the work behind ``localizer map``."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localizer_ros.core.config import MapConfig, dump_yaml
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.types import ConfigError
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.localization.scene import check_free, write_scene
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a method needs to build its part of a scene.
+
+    Attributes:
+        source: the recording, cut to the part to map.
+        config: the whole tree.
+        weights: pretrained weights, None without.
+        folder: scene folder being written.
+        work: folder that outlives an interruption.
+        resume: go on from ``work``.
+        progress: told as it goes.
+    """
+
+    source: FrameSource
+    config: MapConfig
+    weights: Path | None
+    folder: Path
+    work: Path
+    resume: bool
+    progress: Progress
+
+
+def _posenet(request: BuildRequest) -> dict[str, Any]:
+    from localizer_ros.training.build_posenet import build_posenet
+
+    r = request
+    return build_posenet(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
+
+
+BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {"posenet": _posenet}
+
+
+def build_scene(
+    source: FrameSource,
+    split: str,
+    config: MapConfig,
+    out: Path,
+    weights: Path | None = None,
+    map_frame: str = "map",
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Map a recording.
+
+    Args:
+        source: the recording, already cut to ``split``.
+        split: name of that part, for the record.
+        config: the whole tree.
+        out: folder of the scene; appears whole, at the end.
+        weights: pretrained encoder weights.
+        map_frame: name of the frame of all poses.
+        overwrite: replace a scene at ``out``.
+        resume: go on where an interrupted call stopped.
+        progress: told as it goes.
+
+    Returns:
+        The manifest's facts, ``minutes`` included.
+
+    Raises:
+        SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
+    """
+    check_free(out, overwrite)
+    started = time.monotonic()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = out.parent / f".{out.name}.work"
+    settings = dump_yaml(config)
+    if resume and work.exists():
+        if (work / "config.yaml").read_text() != settings:
+            raise ConfigError(f"{work}: was begun with other settings; map without --resume to start over")
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        (work / "config.yaml").write_text(settings)
+    manifest: dict[str, Any] = {
+        "method": config.method,
+        "map_frame": map_frame,
+        "camera": source.camera.to_dict(),
+        "training": {
+            "source": source.path.name,
+            "format": source.format,
+            "split": split,
+            "frames": len(source.records),
+            "ground_truth": source.ground_truth,
+        },
+    }
+    with write_scene(out, manifest, overwrite) as folder:
+        (folder / "config.yaml").write_text(settings)
+        request = BuildRequest(source, config, weights, folder, work, resume, progress)
+        manifest.update(BUILDERS[config.method](request))
+        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
+    shutil.rmtree(work, ignore_errors=True)
+    return manifest
