@@ -16,14 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros import __version__
 from localizer_ros.core.config import LocalizerConfig, config_to_dict
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
@@ -44,21 +41,10 @@ from localizer_ros.evaluation.metrics import (
     off_path_table,
     percentiles,
 )
+from localizer_ros.localization.scene import Scene, library_versions
 
 Array = NDArray[np.float64]
-
 Kind = Literal["smoothed", "raw", "nearest_neighbour"]
-
-_DISTRIBUTIONS = (
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "gtsam",
-    "openvino",
-    "onnxruntime",
-    "torch",
-    "tensorrt",
-)
 
 
 class FrameLocalizer(Protocol):
@@ -68,26 +54,21 @@ class FrameLocalizer(Protocol):
         """The answer to one frame. Raises FrameRejected."""
         ...
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
         """A pose of the external odometry."""
         ...
 
-    def reset(self, reason: str) -> None:
+    def reset(self) -> None:
         """Forget all past frames."""
         ...
 
 
 class Baseline(Protocol):
-    """Mapping images, by appearance."""
-
-    @property
-    def descriptors(self) -> NDArray[np.float32]:
-        """(N, D) of unit length."""
-        ...
+    """What evaluation needs of ``localization.baseline.NearestNeighbour``."""
 
     @property
     def poses(self) -> Sequence[SE3]:
-        """N poses ``T_map_cam``."""
+        """N poses ``T_map_cam`` of the mapping images."""
         ...
 
     @property
@@ -95,37 +76,8 @@ class Baseline(Protocol):
         """N names of the mapping images."""
         ...
 
-    def descriptor(self, frame: Frame) -> NDArray[np.float32]:
-        """(D,) of unit length."""
-        ...
-
-
-class EvaluatedScene(Protocol):
-    """What evaluation needs of ``mapping.scene.Scene``."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
-
-    @property
-    def method(self) -> str:
-        """E.g. ``posenet``."""
-        ...
-
-    @property
-    def map_frame(self) -> str:
-        """Name of the map frame."""
-        ...
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Content of ``scene.yaml``."""
-        ...
-
-    @property
-    def baseline(self) -> Baseline | None:
-        """Nearest-neighbour baseline, None when the scene has none."""
+    def nearest(self, frame: Frame) -> int:
+        """Index of the mapping image that looks most alike."""
         ...
 
 
@@ -158,6 +110,7 @@ class Evaluation:
 
     Attributes:
         scene: what was localized in.
+        baseline: mapping images of the scene; None when it has none or the baseline was not asked for.
         source: the part of the recording that was run, for reading its images again.
         split: name of that part.
         config: of the localizer.
@@ -170,7 +123,8 @@ class Evaluation:
         versions: of this package and what it stands on.
     """
 
-    scene: EvaluatedScene
+    scene: Scene
+    baseline: Baseline | None
     source: FrameSource
     split: str
     config: LocalizerConfig
@@ -185,12 +139,11 @@ class Evaluation:
     @property
     def mapping_poses(self) -> Sequence[SE3]:
         """Poses ``T_map_cam`` of the mapping images; empty when the scene does not have them."""
-        return self.scene.baseline.poses if self.scene.baseline is not None else ()
+        return self.baseline.poses if self.baseline is not None else ()
 
     def answers(self, kind: Kind = "smoothed") -> list[Answer]:
         """The frames as the metrics see them."""
-        baseline = self.scene.baseline
-        return _answers(self.frames, kind, baseline.poses if baseline is not None else ())
+        return _answers(self.frames, kind, self.mapping_poses)
 
     def to_dict(self) -> dict[str, Any]:
         """The one JSON object of ``localizer eval --json``."""
@@ -237,7 +190,7 @@ class Evaluation:
         text = io.StringIO()
         writer = csv.DictWriter(text, FRAME_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        baseline = self.scene.baseline
+        baseline = self.baseline
         for frame, smoothed, raw in zip(self.frames, self.answers(), self.answers("raw"), strict=True):
             sigma_m, sigma_deg = sigmas(smoothed.covariance)
             row: dict[str, Any] = {
@@ -284,13 +237,13 @@ FRAME_COLUMNS = (
 
 def evaluate(
     localizer: FrameLocalizer,
-    scene: EvaluatedScene,
+    scene: Scene,
     source: FrameSource,
     split: str = "test",
     *,
     config: LocalizerConfig | None = None,
     limit: int | None = None,
-    baseline: bool = True,
+    baseline: Baseline | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Run a part of a recording through the localizer and measure the answers.
@@ -300,12 +253,12 @@ def evaluate(
 
     Args:
         localizer: freshly opened, for ``scene``.
-        scene: gives the baseline and what the report tells of the map.
+        scene: that ``localizer`` was opened for.
         source: the whole recording.
         split: part of it, ``all`` for everything.
         config: that ``localizer`` was opened with; goes into the result.
         limit: at most this many frames, the first ones.
-        baseline: False leaves the nearest-neighbour baseline out, which costs a network call a frame.
+        baseline: to stand beside the result; costs a network call a frame, which is not part of the latency.
         progress: told of every frame.
 
     Raises:
@@ -317,23 +270,23 @@ def evaluate(
     part = source.split(split)
     total = len(part.records) if limit is None else min(limit, len(part.records))
     odometry = _Odometry(part)
-    neighbours = scene.baseline if baseline else None
     frames: list[FrameResult] = []
     started = time.perf_counter()
     sequence: str | None = None
     for index, record in enumerate(part.records[:total]):
         if sequence is not None and record.sequence != sequence:
-            localizer.reset(f"sequence {record.sequence} begins")
+            localizer.reset()
         sequence = record.sequence
         odometry.feed(localizer, record.stamp_ns)
-        frames.append(_run(localizer, neighbours, part, index, record))
+        frames.append(_run(localizer, baseline, part, index, record))
         progress("eval", index + 1, total)
     unreadable = [f for f in frames if f.dropped == "unreadable"]
     if frames and len(unreadable) == len(frames):
         raise SourceError(unreadable[0].message)
-    poses = neighbours.poses if neighbours is not None else ()
+    poses = baseline.poses if baseline is not None else ()
     return Evaluation(
         scene=scene,
+        baseline=baseline,
         source=part,
         split=split,
         config=config if config is not None else LocalizerConfig(),
@@ -341,7 +294,7 @@ def evaluate(
         metrics=compute_metrics(_answers(frames, "smoothed", poses)),
         raw=compute_metrics(_answers(frames, "raw", poses)),
         nearest_neighbour=(
-            compute_metrics(_answers(frames, "nearest_neighbour", poses)) if neighbours is not None else None
+            compute_metrics(_answers(frames, "nearest_neighbour", poses)) if baseline is not None else None
         ),
         peak_rss_mb=peak_rss_mb(),
         wall_s=time.perf_counter() - started,
@@ -370,14 +323,8 @@ def peak_rss_mb() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and what the answers depend on; what is not installed is left out."""
-    found = {"localizer_ros": __version__, "python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Versions of this package, Python and what the answers depend on."""
+    return {"python": platform.python_version(), **library_versions()}
 
 
 class _Odometry:
@@ -398,10 +345,7 @@ class _Odometry:
         if trajectory is None:
             return
         while self._next < len(trajectory) and int(trajectory.stamps_ns[self._next]) <= stamp_ns:
-            covariance = trajectory.covariances[self._next] if trajectory.covariances is not None else None
-            localizer.add_odometry(
-                int(trajectory.stamps_ns[self._next]), trajectory.poses[self._next], covariance
-            )
+            localizer.add_odometry(int(trajectory.stamps_ns[self._next]), trajectory.poses[self._next])
             self._next += 1
 
 
@@ -416,7 +360,7 @@ def _run(
         return FrameResult(index, record, None, "unreadable", str(error))
     nearest = None
     if baseline is not None:
-        nearest = int(np.argmax(baseline.descriptors @ baseline.descriptor(frame)))
+        nearest = baseline.nearest(frame)
     began = time.perf_counter()
     try:
         output = localizer.process(frame)
