@@ -48,7 +48,7 @@ OFF_PATH_DEG = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0)
 """Edges of the bins by distance and angle to the mapping pose most alike; the last is open."""
 
 RPE_INTERVAL_NS = 1_000_000_000
-RPE_TOLERANCE_NS = 200_000_000
+RPE_TOLERANCE_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
