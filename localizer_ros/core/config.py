@@ -23,6 +23,197 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of all settings."""
 
 
+# --- structure ---
+# Maps of points, and what localises in them: hierarchical, direct, retrieval, relative.
+
+
+class LocalFeatureConfig(Config):
+    """Keypoints and descriptors of an image."""
+
+    kind: Annotated[
+        Literal["rootsift", "onnx"], Meta(description="rootsift needs no download; onnx runs card")
+    ] = "rootsift"
+    card: Annotated[
+        str, Meta(description="model card of the ONNX extractor (kind onnx), beside its network")
+    ] = ""
+    matcher_card: Annotated[
+        str, Meta(description="model card of an ONNX matcher; empty = mutual neighbours")
+    ] = ""
+    max_keypoints: Annotated[
+        int, Meta(ge=100, le=20_000, description="keypoints of a mapping image, the strongest")
+    ] = 2000
+    contrast: Annotated[
+        float, Meta(gt=0.0, le=0.2, description="least contrast of a SIFT keypoint")
+    ] = 0.012
+    max_image_px: Annotated[
+        int, Meta(ge=160, le=8192, description="a longer image side is scaled down to this before extraction")
+    ] = 1280
+
+
+class MappingImagesConfig(Config):
+    """Which images carry the map, and which of them are matched with each other."""
+
+    max_images: Annotated[
+        int, Meta(ge=4, le=100_000, description="mapping images, spread as evenly over the views as possible")
+    ] = 150
+    min_spacing_deg: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=90.0,
+            description="nearer views (by turn, or a move of like effect) add nothing",
+        ),
+    ] = 1.5
+    neighbours: Annotated[
+        int, Meta(ge=2, le=1000, description="images that each image is matched with")
+    ] = 18
+    max_angle_deg: Annotated[
+        float, Meta(gt=0.0, le=180.0, description="largest angle between the views of a matched pair")
+    ] = 45.0
+    ratio: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="best over second best descriptor distance of a match")
+    ] = 0.85
+    epipolar_px: Annotated[
+        float,
+        Meta(gt=0.0, le=100.0, description="largest distance of a match from its epipolar line"),
+    ] = 12.0
+
+
+class BundleConfig(Config):
+    """Bundle adjustment of a map whose image poses were given, with the error they have."""
+
+    refine_poses: Annotated[
+        bool, Meta(description="let poses move against their prior; false keeps them as they were given")
+    ] = True
+    refine_intrinsics: Annotated[
+        bool, Meta(description="refine focal lengths, principal point and distortion against their prior")
+    ] = True
+    refine_mounting: Annotated[
+        bool,
+        Meta(
+            description="find the camera's place on the body whose poses were given (depth camera, marker): "
+            "one rigid offset for all images"
+        ),
+    ] = True
+    pose_sigma_deg: Annotated[
+        float, Meta(gt=0.0, le=90.0, description="error of given rotations, against 1 px of a keypoint")
+    ] = 0.1
+    pose_sigma_m: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="error of given positions; 0 = a thousandth of the median depth"),
+    ] = 0.0
+    keypoint_sigma_px: Annotated[float, Meta(gt=0.0, le=100.0, description="error of a keypoint")] = 1.0
+    iterations: Annotated[int, Meta(ge=1, le=1000, description="at most, in each round")] = 12
+    rounds: Annotated[
+        int, Meta(ge=1, le=10, description="of adjusting, dropping bad observations, finding new ones")
+    ] = 2
+
+
+class MapPointConfig(Config):
+    """Which points stay in the map."""
+
+    max_error_px: Annotated[float, Meta(gt=0.0, le=100.0, description="of an observation that is kept")] = 4.0
+    min_angle_deg: Annotated[float, Meta(ge=0.0, le=90.0, description="between the rays of a point")] = 1.0
+    max_megabytes: Annotated[
+        float, Meta(gt=0.0, le=1e6, description="size of the map; the least useful observations are pruned")
+    ] = 20.0
+
+
+class RetrievalConfig(Config):
+    """Global descriptors and their index."""
+
+    kind: Annotated[
+        Literal["vlad", "bow"], Meta(description="vlad = residuals to visual words, bow = histogram of words")
+    ] = "vlad"
+    words: Annotated[int, Meta(ge=4, le=65536, description="visual words, trained on this scene")] = 64
+    dimensions: Annotated[
+        int, Meta(ge=0, le=65536, description="of the stored descriptor after projection, 0 = all")
+    ] = 512
+    index: Annotated[
+        Literal["auto", "flat", "hnsw", "ivf"],
+        Meta(description="auto = exact search up to 10 000 images, then hnsw"),
+    ] = "auto"
+
+
+class PoseFieldConfig(Config):
+    """Smooth correction that carries the map's poses to the given ones."""
+
+    enabled: Annotated[bool, Meta(description="answer as the given poses would, local drift included")] = True
+    reach_deg: Annotated[
+        float, Meta(gt=0.0, le=180.0, description="turn (or move of like effect) it is smooth over")
+    ] = 20.0
+    noise: Annotated[
+        float, Meta(gt=0.0, le=100.0, description="variance of one image's correction over that of the field")
+    ] = 0.1
+
+
+class StructureConfig(Config):
+    """How a map of points is built."""
+
+    features: LocalFeatureConfig = LocalFeatureConfig()
+    images: MappingImagesConfig = MappingImagesConfig()
+    bundle: BundleConfig = BundleConfig()
+    points: MapPointConfig = MapPointConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    pose_field: PoseFieldConfig = PoseFieldConfig()
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
+class SearchConfig(Config):
+    """Full search: from an image and nothing else to a pose."""
+
+    neighbours: Annotated[int, Meta(ge=1, le=1000, description="retrieved images")] = 12
+    ratio: Annotated[
+        float, Meta(gt=0.0, le=1.0, description="best over second best descriptor distance of a match")
+    ] = 0.9
+    max_error_px: Annotated[float, Meta(gt=0.0, le=100.0, description="of an inlier in RANSAC")] = 8.0
+    min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer are no answer")] = 12
+    max_iterations: Annotated[int, Meta(ge=10, le=1_000_000, description="of RANSAC")] = 2000
+    min_confidence: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="an answer below is none (docs/structure.md)")
+    ] = 0.5
+    fine_features: Annotated[
+        Literal["never", "fallback", "always"],
+        Meta(description="search with the finest octave of keypoints too: four times the time of extraction"),
+    ] = "fallback"
+    interpolation: Annotated[
+        Literal["nearest", "equal", "cosine", "barycentric"],
+        Meta(description="method retrieval: how poses of retrieved images are averaged"),
+    ] = "cosine"
+    interpolation_neighbours: Annotated[
+        int, Meta(ge=1, le=100, description="method retrieval: images averaged")
+    ] = 4
+    relative_neighbours: Annotated[
+        int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
+    ] = 8
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
+class TrackingConfig(Config):
+    """Guided search around the predicted pose, at camera rate."""
+
+    enabled: Annotated[bool, Meta(description="false = full search for every frame")] = True
+    max_keypoints: Annotated[int, Meta(ge=50, le=20_000, description="keypoints of a frame")] = 800
+    window_px: Annotated[
+        float, Meta(gt=1.0, le=500.0, description="largest search radius around a predicted point")
+    ] = 40.0
+    images: Annotated[
+        int, Meta(ge=1, le=1000, description="nearest mapping images whose points are looked for")
+    ] = 8
+    min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer end tracking")] = 20
+    max_prior_sigma_deg: Annotated[
+        float, Meta(gt=0.0, le=180.0, description="a less certain prediction is searched in full")
+    ] = 6.0
+    max_gap_s: Annotated[float, Meta(gt=0.0, le=60.0, description="a longer gap ends tracking")] = 0.5
+
+
+class StructureLocalizationConfig(Config):
+    """How frames are localised in a map of points."""
+
+    search: SearchConfig = SearchConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
 # --- running a localizer -----------------------------------------------------------------------------------------------
 
 
