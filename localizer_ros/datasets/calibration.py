@@ -1,4 +1,4 @@
-"""Cameras from ROS calibrations: ``camera.yaml`` files and ``sensor_msgs/CameraInfo`` values."""
+"""Cameras from calibrations: ROS ``camera.yaml`` files, ``sensor_msgs/CameraInfo``, COLMAP's models."""
 
 from __future__ import annotations
 
@@ -66,6 +66,102 @@ def camera_from_calibration(
     return Camera(
         width_px, height_px, np.array(K, dtype=np.float64).reshape(3, 3), np.array(D, dtype=np.float64), name
     )
+
+
+def camera_from_info(message: Any, rectified: bool = False) -> Camera:
+    """The camera of images read out as a ``sensor_msgs/CameraInfo`` says: region of interest, then binning.
+
+    Args:
+        message: of ROS 2 or ROS 1, of any library that has the fields.
+        rectified: see :func:`camera_from_calibration`.
+
+    Raises:
+        ConfigError: as :func:`camera_from_calibration`, or a region of interest outside the image.
+    """
+    names = "dkp" if hasattr(message, "k") else "DKP"
+    D, K, P = ([float(v) for v in getattr(message, name)] for name in names)
+    full = camera_from_calibration(
+        int(message.width), int(message.height), str(message.distortion_model), D, K, P, rectified
+    )
+    width, height, matrix, roi = full.width_px, full.height_px, full.K.copy(), message.roi
+    if roi.width or roi.height:
+        inside = roi.x_offset + roi.width <= width and roi.y_offset + roi.height <= height
+        if not (inside and roi.width and roi.height):
+            raise ConfigError(
+                f"camera: region of interest {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) "
+                f"does not lie in the {width}x{height} image"
+            )
+        matrix[0, 2] -= roi.x_offset
+        matrix[1, 2] -= roi.y_offset
+        width, height = int(roi.width), int(roi.height)
+    camera = Camera(width, height, matrix, full.distortion, full.model)
+    binning_x, binning_y = max(1, int(message.binning_x)), max(1, int(message.binning_y))
+    if (binning_x, binning_y) == (1, 1):
+        return camera
+    return camera.scaled(max(1, width // binning_x), max(1, height // binning_y))
+
+
+# COLMAP's camera models, which kapture shares: number of focal lengths, model, coefficients in OpenCV's
+# order.
+_COLMAP_MODELS: dict[str, tuple[int, str, int]] = {
+    "SIMPLE_PINHOLE": (1, "plumb_bob", 0),
+    "PINHOLE": (2, "plumb_bob", 0),
+    "SIMPLE_RADIAL": (1, "plumb_bob", 1),
+    "RADIAL": (1, "plumb_bob", 2),
+    "OPENCV": (2, "plumb_bob", 4),
+    "FULL_OPENCV": (2, "rational_polynomial", 8),
+    "OPENCV_FISHEYE": (2, "equidistant", 4),
+    "SIMPLE_RADIAL_FISHEYE": (1, "equidistant", 1),
+    "RADIAL_FISHEYE": (1, "equidistant", 2),
+}
+
+
+def camera_from_colmap(model: str, width_px: int, height_px: int, params: Sequence[float]) -> Camera:
+    """A camera from a model name and parameters as COLMAP and kapture write them.
+
+    Raises:
+        ConfigError: unknown model or wrong number of parameters.
+    """
+    if model not in _COLMAP_MODELS:
+        raise ConfigError(f"camera: unknown model {model!r}; known: {', '.join(_COLMAP_MODELS)}")
+    n_focal, name, n_distortion = _COLMAP_MODELS[model]
+    expected = n_focal + 2 + n_distortion
+    if len(params) != expected:
+        raise ConfigError(f"camera: {model} expects {expected} parameters, got {len(params)}")
+    fx, fy = params[0], params[n_focal - 1]
+    # COLMAP puts the origin on the corner of the first pixel, OpenCV on its centre.
+    cx, cy = params[n_focal] - 0.5, params[n_focal + 1] - 0.5
+    distortion = np.zeros({"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}[name])
+    distortion[:n_distortion] = params[n_focal + 2 :]
+    return Camera(
+        width_px,
+        height_px,
+        np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]),
+        distortion if np.any(distortion) else np.zeros(0),
+        name,
+    )
+
+
+def camera_to_colmap(camera: Camera) -> tuple[str, list[float]]:
+    """Model name and parameters; inverse of :func:`camera_from_colmap`.
+
+    Raises:
+        ConfigError: coefficients that COLMAP's models cannot hold.
+    """
+    K, D = camera.K, np.zeros(14)
+    D[: camera.distortion.size] = camera.distortion
+    params = [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
+    if not camera.distorted:
+        model, n = "PINHOLE", 0
+    elif camera.model == "equidistant":
+        model, n = "OPENCV_FISHEYE", 4
+    elif not np.any(D[4:]):
+        model, n = "OPENCV", 4
+    elif not np.any(D[8:]):
+        model, n = "FULL_OPENCV", 8
+    else:
+        raise ConfigError("camera: COLMAP has no model with thin-prism or tilt coefficients")
+    return model, [float(v) for v in (*params, *D[:n])]
 
 
 def read_camera_yaml(path: Path) -> Camera:

@@ -7,6 +7,7 @@ read-only view of it; nothing loops over pixels.
 from __future__ import annotations
 
 from array import array
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from localizer_ros.core.types import FrameRejected
 
 Image = NDArray[np.uint8]
 # Messages hold bytes (rosbags: an array of numpy, rclpy: an array of the standard library).
-ImageData = bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]
+ImageData: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
 
 # encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two
 # channels. OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's
