@@ -6,6 +6,7 @@ parameters (``ros/parameters.py``) and writes ``config/localizer.param.yaml``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,7 +28,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 # Maps of points, and what localises in them: hierarchical, direct, retrieval, relative.
 
 
-class LocalFeatureConfig(Config):
+class LocalFeatureConfig(Config, frozen=True):
     """Keypoints and descriptors of an image."""
 
     kind: Annotated[
@@ -42,15 +43,13 @@ class LocalFeatureConfig(Config):
     max_keypoints: Annotated[
         int, Meta(ge=100, le=20_000, description="keypoints of a mapping image, the strongest")
     ] = 2000
-    contrast: Annotated[
-        float, Meta(gt=0.0, le=0.2, description="least contrast of a SIFT keypoint")
-    ] = 0.012
+    contrast: Annotated[float, Meta(gt=0.0, le=0.2, description="least contrast of a SIFT keypoint")] = 0.012
     max_image_px: Annotated[
         int, Meta(ge=160, le=8192, description="a longer image side is scaled down to this before extraction")
     ] = 1280
 
 
-class MappingImagesConfig(Config):
+class MappingImagesConfig(Config, frozen=True):
     """Which images carry the map, and which of them are matched with each other."""
 
     max_images: Annotated[
@@ -64,9 +63,7 @@ class MappingImagesConfig(Config):
             description="nearer views (by turn, or a move of like effect) add nothing",
         ),
     ] = 1.5
-    neighbours: Annotated[
-        int, Meta(ge=2, le=1000, description="images that each image is matched with")
-    ] = 18
+    neighbours: Annotated[int, Meta(ge=2, le=1000, description="images that each image is matched with")] = 18
     max_angle_deg: Annotated[
         float, Meta(gt=0.0, le=180.0, description="largest angle between the views of a matched pair")
     ] = 45.0
@@ -79,7 +76,7 @@ class MappingImagesConfig(Config):
     ] = 12.0
 
 
-class BundleConfig(Config):
+class BundleConfig(Config, frozen=True):
     """Bundle adjustment of a map whose image poses were given, with the error they have."""
 
     refine_poses: Annotated[
@@ -109,7 +106,7 @@ class BundleConfig(Config):
     ] = 2
 
 
-class MapPointConfig(Config):
+class MapPointConfig(Config, frozen=True):
     """Which points stay in the map."""
 
     max_error_px: Annotated[float, Meta(gt=0.0, le=100.0, description="of an observation that is kept")] = 4.0
@@ -119,7 +116,7 @@ class MapPointConfig(Config):
     ] = 20.0
 
 
-class RetrievalConfig(Config):
+class RetrievalConfig(Config, frozen=True):
     """Global descriptors and their index."""
 
     kind: Annotated[
@@ -135,7 +132,7 @@ class RetrievalConfig(Config):
     ] = "auto"
 
 
-class PoseFieldConfig(Config):
+class PoseFieldConfig(Config, frozen=True):
     """Smooth correction that carries the map's poses to the given ones."""
 
     enabled: Annotated[bool, Meta(description="answer as the given poses would, local drift included")] = True
@@ -147,7 +144,7 @@ class PoseFieldConfig(Config):
     ] = 0.1
 
 
-class StructureConfig(Config):
+class StructureConfig(Config, frozen=True):
     """How a map of points is built."""
 
     features: LocalFeatureConfig = LocalFeatureConfig()
@@ -159,7 +156,7 @@ class StructureConfig(Config):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
-class SearchConfig(Config):
+class SearchConfig(Config, frozen=True):
     """Full search: from an image and nothing else to a pose."""
 
     neighbours: Annotated[int, Meta(ge=1, le=1000, description="retrieved images")] = 12
@@ -189,7 +186,7 @@ class SearchConfig(Config):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
-class TrackingConfig(Config):
+class TrackingConfig(Config, frozen=True):
     """Guided search around the predicted pose, at camera rate."""
 
     enabled: Annotated[bool, Meta(description="false = full search for every frame")] = True
@@ -207,22 +204,24 @@ class TrackingConfig(Config):
     max_gap_s: Annotated[float, Meta(gt=0.0, le=60.0, description="a longer gap ends tracking")] = 0.5
 
 
-class StructureLocalizationConfig(Config):
+class StructureLocalizationConfig(Config, frozen=True):
     """How frames are localised in a map of points."""
 
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
-# --- running a localizer -----------------------------------------------------------------------------------------------
+# --- running a localizer ---
 
 
-class BackendConfig(Config):
+class BackendConfig(Config, frozen=True):
     """How the network of a scene is run."""
 
     kind: Annotated[
         Literal["auto", "torch", "openvino", "tensorrt"],
-        Meta(description="inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch"),
+        Meta(
+            description="inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch"
+        ),
     ] = "auto"
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"], Meta(description="arithmetic of the network")
@@ -230,15 +229,15 @@ class BackendConfig(Config):
     threads: Annotated[int, Meta(ge=0, le=256, description="CPU threads of the network, 0 = all cores")] = 0
 
 
-class SmootherConfig(Config):
+class SmootherConfig(Config, frozen=True):
     """Fixed-lag pose graph that fuses absolute and relative poses."""
 
     kind: Annotated[
         Literal["gtsam", "none"], Meta(description="gtsam = fixed-lag pose graph, none = raw absolute poses")
     ] = "gtsam"
-    lag_s: Annotated[
-        float, Meta(gt=0.0, le=60.0, description="seconds of past poses kept in the graph")
-    ] = 3.0
+    lag_s: Annotated[float, Meta(gt=0.0, le=60.0, description="seconds of past poses kept in the graph")] = (
+        3.0
+    )
     robust_kernel: Annotated[
         Literal["huber", "cauchy", "none"], Meta(description="robust kernel of absolute poses")
     ] = "huber"
@@ -266,12 +265,16 @@ class SmootherConfig(Config):
     ] = 2.0
 
 
-class GateConfig(Config):
+class GateConfig(Config, frozen=True):
     """Which absolute poses are believed."""
 
     probability: Annotated[
         float,
-        Meta(gt=0.5, lt=1.0, description="an absolute pose outside this confidence region of the prediction is rejected"),
+        Meta(
+            gt=0.5,
+            lt=1.0,
+            description="an absolute pose outside this confidence region of the prediction is rejected",
+        ),
     ] = 0.9999
     agreeing_rejections: Annotated[
         int,
@@ -283,7 +286,7 @@ class GateConfig(Config):
     ] = 15
 
 
-class StatusConfig(Config):
+class StatusConfig(Config, frozen=True):
     """When the answer is called DEGRADED or LOST."""
 
     degraded_after_s: Annotated[
@@ -300,11 +303,15 @@ class StatusConfig(Config):
     ] = 3.0
     time_jump_s: Annotated[
         float,
-        Meta(gt=0.0, le=3600.0, description="a stamp further back than this resets; a smaller step back is dropped"),
+        Meta(
+            gt=0.0,
+            le=3600.0,
+            description="a stamp further back than this resets; a smaller step back is dropped",
+        ),
     ] = 0.5
 
 
-class OdometryConfig(Config):
+class OdometryConfig(Config, frozen=True):
     """External odometry topic, where there is one."""
 
     use: Annotated[bool, Meta(description="fuse the odometry topic when it is published")] = True
@@ -325,7 +332,7 @@ class OdometryConfig(Config):
     ] = 0.2
 
 
-class LocalizerConfig(Config):
+class LocalizerConfig(Config, frozen=True):
     """Everything ``Localizer.process`` needs beside the scene."""
 
     backend: BackendConfig = BackendConfig()
@@ -335,7 +342,7 @@ class LocalizerConfig(Config):
     odometry: OdometryConfig = OdometryConfig()
 
 
-class NodeConfig(Config):
+class NodeConfig(Config, frozen=True):
     """The ROS node around the localizer."""
 
     map_frame: Annotated[
@@ -343,14 +350,17 @@ class NodeConfig(Config):
     ] = ""
     odom_frame: Annotated[
         str,
-        Meta(description="when set, TF is map -> odom_frame and odom_frame -> base_frame must come from elsewhere"),
+        Meta(
+            description="when set, TF is map -> odom_frame and odom_frame -> base_frame must come from elsewhere"
+        ),
     ] = ""
     base_frame: Annotated[
         str, Meta(description="robot frame whose pose is published; empty = the camera's own frame")
     ] = ""
     publish_tf: Annotated[bool, Meta(description="broadcast the map transform")] = True
     transform_tolerance_s: Annotated[
-        float, Meta(ge=0.0, le=10.0, description="seconds the map -> odom transform is dated ahead (REP-105 users)")
+        float,
+        Meta(ge=0.0, le=10.0, description="seconds the map -> odom transform is dated ahead (REP-105 users)"),
     ] = 0.0
     image_transport: Annotated[
         Literal["raw", "compressed"], Meta(description="compressed subscribes to image/compressed")
@@ -359,27 +369,27 @@ class NodeConfig(Config):
         Literal["best_effort", "reliable"], Meta(description="QoS reliability of the image subscription")
     ] = "best_effort"
     camera_info_reliability: Annotated[
-        Literal["best_effort", "reliable"], Meta(description="QoS reliability of the camera_info subscription")
+        Literal["best_effort", "reliable"],
+        Meta(description="QoS reliability of the camera_info subscription"),
     ] = "best_effort"
     image_rectified: Annotated[
-        bool, Meta(description="true = the image is rectified already: use P of camera_info, ignore distortion")
+        bool,
+        Meta(description="true = the image is rectified already: use P of camera_info, ignore distortion"),
     ] = False
-    path_length: Annotated[
-        int, Meta(ge=2, le=100_000, description="poses kept in the published path")
-    ] = 1000
+    path_length: Annotated[int, Meta(ge=2, le=100_000, description="poses kept in the published path")] = 1000
 
 
-class RunConfig(Config):
+class RunConfig(Config, frozen=True):
     """The whole tree behind ``localizer run``, ``eval`` and ``replay``."""
 
     localizer: LocalizerConfig = LocalizerConfig()
     node: NodeConfig = NodeConfig()
 
 
-# --- building a scene --------------------------------------------------------------------------------------------------
+# --- building a scene ---
 
 
-class NetworkConfig(Config):
+class NetworkConfig(Config, frozen=True):
     """Encoder and heads of a regression network."""
 
     encoder: Annotated[
@@ -388,7 +398,9 @@ class NetworkConfig(Config):
     ] = "auto"
     stride_padding: Annotated[
         Literal["symmetric", "same"],
-        Meta(description="padding of stride-2 convolutions: symmetric (PyTorch) or same (TensorFlow weights)"),
+        Meta(
+            description="padding of stride-2 convolutions: symmetric (PyTorch) or same (TensorFlow weights)"
+        ),
     ] = "symmetric"
     width_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 256
     height_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 192
@@ -399,10 +411,12 @@ class NetworkConfig(Config):
     ] = True
 
 
-class AugmentationConfig(Config):
+class AugmentationConfig(Config, frozen=True):
     """What is done to training images; poses change with them where the geometry does."""
 
-    colour: Annotated[float, Meta(ge=0.0, le=1.0, description="strength of brightness, contrast, colour, gamma")] = 0.5
+    colour: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="strength of brightness, contrast, colour, gamma")
+    ] = 0.5
     blur_px: Annotated[float, Meta(ge=0.0, le=20.0, description="largest motion blur")] = 4.0
     noise: Annotated[float, Meta(ge=0.0, le=0.5, description="largest noise sigma, 1 = full range")] = 0.03
     virtual_rotation_deg: Annotated[
@@ -410,7 +424,7 @@ class AugmentationConfig(Config):
     ] = 20.0
 
 
-class TrainingConfig(Config):
+class TrainingConfig(Config, frozen=True):
     """The training loop."""
 
     epochs: Annotated[int, Meta(ge=1, le=100_000)] = 60
@@ -426,7 +440,8 @@ class TrainingConfig(Config):
     ] = 12
     validate_every: Annotated[int, Meta(ge=1, le=1000, description="epochs between validations")] = 5
     time_budget_min: Annotated[
-        float, Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none")
+        float,
+        Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none"),
     ] = 0.0
     seed: Annotated[int, Meta(ge=0)] = 0
     precision: Annotated[
@@ -435,7 +450,7 @@ class TrainingConfig(Config):
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
-class PosenetConfig(Config):
+class PosenetConfig(Config, frozen=True):
     """PoseNet: absolute pose regression with a VO head on the same encoder."""
 
     loss: Annotated[
@@ -447,7 +462,7 @@ class PosenetConfig(Config):
     ] = 4
 
 
-class MapConfig(Config):
+class MapConfig(Config, frozen=True):
     """Everything ``localizer map`` needs beside the recording."""
 
     method: Literal["posenet"] = "posenet"
@@ -456,7 +471,7 @@ class MapConfig(Config):
     training: TrainingConfig = TrainingConfig()
 
 
-# --- reading and writing -------------------------------------------------------------------------------------------------
+# --- reading and writing ---
 
 C = TypeVar("C", bound=Config)
 
@@ -508,10 +523,8 @@ def _with_override(values: Any, override: str) -> dict[str, Any]:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
     # YAML 1.1 reads 1e-3 as a string.
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     updated: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
     node = updated
     *parents, last = key.strip().split(".")

@@ -70,9 +70,7 @@ class Trajectory:
         before, after = int(self.stamps_ns[index - 1]), int(self.stamps_ns[index])
         if after - before > max_gap_ns:
             return None
-        return interpolate(
-            self.poses[index - 1], self.poses[index], (stamp_ns - before) / (after - before)
-        )
+        return interpolate(self.poses[index - 1], self.poses[index], (stamp_ns - before) / (after - before))
 
     def nearest(self, stamps_ns: Sequence[int], tolerance_ns: int) -> list[int | None]:
         """For each stamp the index of the pose closest in time, None beyond ``tolerance_ns``."""

@@ -83,7 +83,9 @@ class Camera:
             raise ConfigError(f"camera: expected a positive size, got {self.width_px}x{self.height_px}")
         K = np.array(self.K, dtype=np.float64)
         if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
-            raise ConfigError(f"camera: expected a finite 3x3 K with positive focal lengths, got {K.tolist()}")
+            raise ConfigError(
+                f"camera: expected a finite 3x3 K with positive focal lengths, got {K.tolist()}"
+            )
         distortion = np.array(self.distortion, dtype=np.float64).reshape(-1)
         if self.model not in ("plumb_bob", "rational_polynomial", "equidistant"):
             raise ConfigError(

@@ -53,7 +53,12 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     camera: dict[str, Any]
-    sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="see the class")] = (1, 1, 1, 1)
+    sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="see the class")] = (
+        1,
+        1,
+        1,
+        1,
+    )
     weights_sha256: str = ""
     onnx_sha256: str = ""
 

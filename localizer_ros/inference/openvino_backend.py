@@ -48,7 +48,9 @@ class OpenVinoBackend:
         try:
             self._model = core.compile_model(str(folder / f"{card.name}.onnx"), "CPU", settings)
         except RuntimeError as error:
-            raise BackendError(f"openvino: cannot load {card.name}.onnx ({str(error).splitlines()[0]})") from error
+            raise BackendError(
+                f"openvino: cannot load {card.name}.onnx ({str(error).splitlines()[0]})"
+            ) from error
         self._request = self._model.create_infer_request()
         self._states = StateKeeper(card)
 

@@ -25,7 +25,9 @@ class TorchBackend:
 
     def __init__(self, folder: Path, card: ModelCard, config: BackendConfig) -> None:
         if config.precision not in _DTYPES:
-            raise BackendError(f"torch: precision {config.precision} is not supported; take fp32, fp16 or bf16")
+            raise BackendError(
+                f"torch: precision {config.precision} is not supported; take fp32, fp16 or bf16"
+            )
         self.card = card
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _DTYPES[config.precision]
@@ -40,7 +42,7 @@ class TorchBackend:
         self._network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
         self._states = StateKeeper(card)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
         """See the protocol."""
         given = self._states.inputs(inputs)

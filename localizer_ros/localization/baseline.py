@@ -36,7 +36,7 @@ class NearestNeighbour:
     def descriptor(self, frame: Frame) -> NDArray[np.float32]:
         """(D,) float32 of unit length."""
         image = self._preprocess(frame.image, frame.camera)
-        return self._backend.run({"image": image})["descriptor"][0]
+        return np.asarray(self._backend.run({"image": image})["descriptor"][0])
 
     def nearest(self, frame: Frame) -> int:
         """Index of the mapping image that looks most alike."""

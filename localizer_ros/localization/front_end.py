@@ -1,4 +1,4 @@
-"""What every localization method gives the pipeline for a frame: an absolute pose, a motion, or a reason for neither."""
+"""What every localization method gives the pipeline for a frame: a pose, a motion, or a reason for neither."""
 
 from __future__ import annotations
 

@@ -29,5 +29,7 @@ def open_front_end(scene: Scene, config: LocalizerConfig) -> FrontEnd:
         BackendError: no back end can run its network.
     """
     if scene.method not in FRONT_ENDS:
-        raise SceneError(f"{scene.path}: method {scene.method!r} is not known; this version knows {', '.join(FRONT_ENDS)}")
+        raise SceneError(
+            f"{scene.path}: method {scene.method!r} is not known; this version knows {', '.join(FRONT_ENDS)}"
+        )
     return FRONT_ENDS[scene.method](scene, config)

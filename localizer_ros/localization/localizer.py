@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ class Localizer:
         self._odometry = ExternalOdometry(config.odometry)
         self._gate = float(chi2.ppf(config.gate.probability, 6))
         self._last_ns: int | None = None
-        self._clear()
+        self._memory = _Memory()
 
     def process(self, frame: Frame) -> LocalizerOutput:
         """Localise the next frame.
@@ -69,16 +69,16 @@ class Localizer:
         observation = self._front_end.observe(frame, prior)
         clock.add(observation.timings_ms, "front_end")
         motions = self._motions(frame.stamp_ns, observation.relative)
-        self._travelled.extend(motions[:1])
+        self._memory.travelled.extend(motions[:1])
         predicted = self._predict(frame.stamp_ns, motions[0] if motions else None)
-        if self._started:
+        if self._memory.started:
             for motion in motions:
                 self._smoother.add_relative(motion)
         reasons = [observation.reason] if observation.reason else []
         relocalized = False
         for answer in self._absolutes(observation.absolute, observation.late, frame.stamp_ns):
             # With a graph an answer goes to its own frame; without one there is no past frame to go to.
-            absolute = answer if self._started else self._brought_forward(answer, frame.stamp_ns)
+            absolute = answer if self._memory.started else self._brought_forward(answer, frame.stamp_ns)
             if self._believable(absolute, predicted if absolute.stamp_ns == frame.stamp_ns else None):
                 self._accept(absolute)
             elif self._agree(absolute, motions[0] if motions else None):
@@ -88,7 +88,7 @@ class Localizer:
             else:
                 reasons.append("absolute pose rejected: far from the prediction")
         clock.lap("gate")
-        estimate = self._smoother.estimate() if self._started else None
+        estimate = self._smoother.estimate() if self._memory.started else None
         clock.lap("smoother")
         status, why = self._judge(frame.stamp_ns, estimate)
         if why:
@@ -96,7 +96,7 @@ class Localizer:
         if status in (Status.INITIALIZING, Status.LOST):
             # Nothing here is worth trusting: the next absolute pose starts afresh, without a gate.
             self._smoother.reset()
-            self._started, estimate = False, None
+            self._memory.started, estimate = False, None
         self._remember(frame.stamp_ns, estimate, motions)
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
@@ -116,13 +116,13 @@ class Localizer:
     def set_prior(self, prior: PoseEstimate) -> None:
         """Start over at a pose somebody knows; taken as the pose of the next frame."""
         self.reset()
-        self._given = prior
+        self._memory.given = prior
 
     def relocalize(self) -> None:
         """Forget the pose and find it again from the map; time and odometry go on."""
         self._smoother.reset()
         self._front_end.reset()
-        self._clear()
+        self._memory = _Memory()
 
     def reset(self) -> None:
         """Forget everything but the scene."""
@@ -143,7 +143,9 @@ class Localizer:
             if back_s == 0.0:
                 raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
             if back_s < self.config.status.time_jump_s:
-                raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {back_s:.3f} s before the last")
+                raise FrameRejected(
+                    "stamp_goes_back", f"frame at {stamp_ns} ns: {back_s:.3f} s before the last"
+                )
             self.reset()
             return True
         if self._last_ns is not None and (stamp_ns - self._last_ns) * 1e-9 > self.config.smoother.max_gap_s:
@@ -155,9 +157,9 @@ class Localizer:
         if self._last_ns is None:
             return None
         external = self._external_motion(stamp_ns)
-        if external is not None or self._velocity is None:
+        if external is not None or self._memory.velocity is None:
             return external
-        v = self._velocity
+        v = self._memory.velocity
         share = (stamp_ns - self._last_ns) / (v.stamp_cur_ns - v.stamp_prev_ns)
         T = interpolate(SE3.identity(), v.T_prev_cur, share)
         return RelativePose(self._last_ns, stamp_ns, T, self._walk(stamp_ns), "velocity")
@@ -173,9 +175,7 @@ class Localizer:
             return []
         measured = [m for m in (relative, self._external_motion(stamp_ns)) if m is not None]
         if not measured:
-            return [
-                RelativePose(self._last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")
-            ]
+            return [RelativePose(self._last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")]
         return sorted(measured, key=lambda m: float(np.trace(m.covariance)))
 
     def _walk(self, stamp_ns: int) -> Array:
@@ -187,34 +187,38 @@ class Localizer:
 
     def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:
         """The last estimate moved by ``motion``; before the first estimate the pose somebody gave."""
-        if self._estimate is None:
-            given = self._given
+        if self._memory.estimate is None:
+            given = self._memory.given
             if given is None:
                 return None
             return replace(given, stamp_ns=stamp_ns)
         if motion is None:
-            last_ns = self._estimate.stamp_ns
+            last_ns = self._memory.estimate.stamp_ns
             motion = RelativePose(last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")
-        assert self._estimate.covariance is not None
-        covariance = compose_covariance(self._estimate.covariance, motion.T_prev_cur, motion.covariance)
-        return PoseEstimate(stamp_ns, self._estimate.T_map_cam @ motion.T_prev_cur, covariance, "prediction")
+        assert self._memory.estimate.covariance is not None
+        covariance = compose_covariance(
+            self._memory.estimate.covariance, motion.T_prev_cur, motion.covariance
+        )
+        return PoseEstimate(
+            stamp_ns, self._memory.estimate.T_map_cam @ motion.T_prev_cur, covariance, "prediction"
+        )
 
     def _absolutes(
         self, absolute: PoseEstimate | None, late: tuple[PoseEstimate, ...], stamp_ns: int
     ) -> list[PoseEstimate]:
         """The absolute poses to consider, oldest first; a pose somebody gave comes before all."""
-        given = self._given
-        self._given = None
+        given = self._memory.given
+        self._memory.given = None
         first = [] if given is None else [replace(given, stamp_ns=stamp_ns)]
         return first + sorted(late, key=lambda p: p.stamp_ns) + ([] if absolute is None else [absolute])
 
     def _believable(self, absolute: PoseEstimate, predicted: PoseEstimate | None) -> bool:
         """Inside the gate around the prediction; always while there is nothing to compare with."""
-        if not self._started:
+        if not self._memory.started:
             return True
         if predicted is None:
             # A late pose: compare at its own time.
-            predicted = self._past.get(absolute.stamp_ns)
+            predicted = self._memory.past.get(absolute.stamp_ns)
         if predicted is None or predicted.covariance is None or absolute.covariance is None:
             return predicted is None
         return self._distance(predicted, absolute) < self._gate
@@ -228,14 +232,14 @@ class Localizer:
 
     def _accept(self, absolute: PoseEstimate) -> None:
         if self._smoother.add_absolute(absolute):
-            self._started = True
-            self._rejected = []
-            self._accepted_ns = max(self._accepted_ns or absolute.stamp_ns, absolute.stamp_ns)
+            self._memory.started = True
+            self._memory.rejected = []
+            self._memory.accepted_ns = max(self._memory.accepted_ns or absolute.stamp_ns, absolute.stamp_ns)
 
     def _agree(self, absolute: PoseEstimate, motion: RelativePose | None) -> bool:
         """True when enough rejected poses in a row tell the same story among themselves."""
-        if self._rejected:
-            last = self._rejected[-1]
+        if self._memory.rejected:
+            last = self._memory.rejected[-1]
             moved = last
             if motion is not None and last.stamp_ns == motion.stamp_prev_ns and last.covariance is not None:
                 moved = PoseEstimate(
@@ -245,13 +249,13 @@ class Localizer:
                     last.source,
                 )
             if absolute.covariance is None or self._distance(moved, absolute) >= self._gate:
-                self._rejected = []
-        self._rejected.append(absolute)
-        return len(self._rejected) >= self.config.gate.agreeing_rejections
+                self._memory.rejected = []
+        self._memory.rejected.append(absolute)
+        return len(self._memory.rejected) >= self.config.gate.agreeing_rejections
 
     def _brought_forward(self, absolute: PoseEstimate, stamp_ns: int) -> PoseEstimate:
         """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since."""
-        for motion in self._travelled:
+        for motion in self._memory.travelled:
             if motion.stamp_prev_ns == absolute.stamp_ns and absolute.stamp_ns < stamp_ns:
                 covariance = absolute.covariance
                 if covariance is not None:
@@ -266,15 +270,15 @@ class Localizer:
 
     def _start_over_at(self, absolute: PoseEstimate) -> None:
         self._smoother.reset()
-        self._started, self._rejected, self._accepted_ns = False, [], None
-        self._past.clear()
+        self._memory.started, self._memory.rejected, self._memory.accepted_ns = False, [], None
+        self._memory.past.clear()
         self._accept(absolute)
 
     def _judge(self, stamp_ns: int, estimate: PoseEstimate | None) -> tuple[Status, str]:
-        if self._accepted_ns is None:
+        if self._memory.accepted_ns is None:
             return Status.INITIALIZING, "no absolute pose yet"
         c = self.config.status
-        since_s = (stamp_ns - self._accepted_ns) * 1e-9
+        since_s = (stamp_ns - self._memory.accepted_ns) * 1e-9
         if since_s > c.lost_after_s:
             return Status.LOST, f"no believable absolute pose for {since_s:.1f} s"
         if estimate is None or estimate.covariance is None:
@@ -288,39 +292,51 @@ class Localizer:
             return Status.DEGRADED, f"position known to {sigma_m:.1f} m only"
         return Status.TRACKING, ""
 
-    def _remember(
-        self, stamp_ns: int, estimate: PoseEstimate | None, motions: list[RelativePose]
-    ) -> None:
+    def _remember(self, stamp_ns: int, estimate: PoseEstimate | None, motions: list[RelativePose]) -> None:
         self._last_ns = stamp_ns
-        moved = estimate is not None and self._estimate is not None
+        moved = estimate is not None and self._memory.estimate is not None
         measured = [m for m in motions if m.source != "walk"]
         if measured:
-            self._velocity = measured[0]
+            self._memory.velocity = measured[0]
         elif moved:
-            assert estimate is not None and self._estimate is not None
-            T_prev_cur = self._estimate.T_map_cam.inverse() @ estimate.T_map_cam
-            self._velocity = RelativePose(
-                self._estimate.stamp_ns, stamp_ns, T_prev_cur, np.eye(6), "velocity"
+            assert estimate is not None and self._memory.estimate is not None
+            T_prev_cur = self._memory.estimate.T_map_cam.inverse() @ estimate.T_map_cam
+            self._memory.velocity = RelativePose(
+                self._memory.estimate.stamp_ns, stamp_ns, T_prev_cur, np.eye(6), "velocity"
             )
         else:
-            self._velocity = None
-        self._estimate = estimate
+            self._memory.velocity = None
+        self._memory.estimate = estimate
         if estimate is not None and estimate.covariance is not None:
-            self._past[stamp_ns] = estimate
+            self._memory.past[stamp_ns] = estimate
         oldest_ns = stamp_ns - int(self.config.smoother.lag_s * 1e9)
-        while self._past and next(iter(self._past)) < oldest_ns:
-            del self._past[next(iter(self._past))]
+        while self._memory.past and next(iter(self._memory.past)) < oldest_ns:
+            del self._memory.past[next(iter(self._memory.past))]
 
-    def _clear(self) -> None:
-        self._started = False
-        self._estimate: PoseEstimate | None = None
-        self._velocity: RelativePose | None = None
-        self._given: PoseEstimate | None = None
-        self._accepted_ns: int | None = None
-        self._rejected: list[PoseEstimate] = []
-        self._past: dict[int, PoseEstimate] = {}
-        # Motions of the last seconds, for answers that come late while there is no graph.
-        self._travelled: deque[RelativePose] = deque(maxlen=300)
+
+@dataclass(eq=False)
+class _Memory:
+    """What is known of the drive so far; gone at a reset.
+
+    Attributes:
+        started: the smoother holds a graph.
+        estimate: answer to the last frame.
+        velocity: last motion, for predicting the next.
+        given: pose somebody gave, not used yet.
+        accepted_ns: stamp of the newest absolute pose believed.
+        rejected: absolute poses rejected in a row that agree with each other.
+        past: answers within the lag, by stamp.
+        travelled: last motions, for answers that come late while there is no graph.
+    """
+
+    started: bool = False
+    estimate: PoseEstimate | None = None
+    velocity: RelativePose | None = None
+    given: PoseEstimate | None = None
+    accepted_ns: int | None = None
+    rejected: list[PoseEstimate] = field(default_factory=list)
+    past: dict[int, PoseEstimate] = field(default_factory=dict)
+    travelled: deque[RelativePose] = field(default_factory=lambda: deque(maxlen=300))
 
 
 class _Clock:

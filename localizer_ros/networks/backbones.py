@@ -111,7 +111,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*layers)
 
 
-# --- ResNet (He et al., CVPR 2016) ---------------------------------------------------------------------------------------
+# --- ResNet (He et al., CVPR 2016) ---
 
 
 class BasicBlock(nn.Module):
@@ -162,7 +162,7 @@ class ResNet(Encoder):
         return Features(fine, self.layer4(self.layer3(fine)))
 
 
-# --- MobileNetV2 (Sandler et al., CVPR 2018) -----------------------------------------------------------------------------
+# --- MobileNetV2 (Sandler et al., CVPR 2018) ---
 
 
 class InvertedResidual(nn.Module):
@@ -220,7 +220,7 @@ class MobileNetV2(Encoder):
         return Features(fine, self.features[7:](fine))
 
 
-# --- MobileNetV3 (Howard et al., ICCV 2019) ------------------------------------------------------------------------------
+# --- MobileNetV3 (Howard et al., ICCV 2019) ---
 
 
 class SqueezeExcitation(nn.Module):
@@ -342,7 +342,7 @@ class MobileNetV3(Encoder):
         return Features(fine, self.features[self._fine_end :](fine))
 
 
-# --- by name -----------------------------------------------------------------------------------------------------------
+# --- by name ---
 
 ENCODERS: dict[str, Callable[[StridePadding], Encoder]] = {
     "resnet18": lambda padding: ResNet((2, 2, 2, 2), padding),

@@ -167,7 +167,7 @@ class BetaLoss(nn.Module):
 
 
 def quaternion_distance(q_B4: Tensor, target_B4: Tensor, order: int) -> Tensor:
-    """Mean norm of the difference to the nearer of q and -q (they are one rotation); (B, 4) each, target of unit length."""
+    """Mean norm of the difference to the nearer of q and -q, which are one rotation; (B, 4), target of unit length."""
     return torch.minimum(
         torch.linalg.vector_norm(q_B4 - target_B4, ord=order, dim=1),
         torch.linalg.vector_norm(q_B4 + target_B4, ord=order, dim=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from typing import SupportsFloat, SupportsIndex, SupportsInt
 
 import numpy as np
 
@@ -15,7 +16,9 @@ try:
     import gtsam
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise ConfigError(f"smoother: gtsam cannot be imported ({error}); set smoother.kind to none") from error
-if not hasattr(gtsam, "IncrementalFixedLagSmoother"):  # pragma: no cover - old wheels, which also crash with numpy 2
+if not hasattr(
+    gtsam, "IncrementalFixedLagSmoother"
+):  # pragma: no cover - old wheels, which also crash with numpy 2
     raise ConfigError("smoother: gtsam 4.3 or newer is needed (gtsam.IncrementalFixedLagSmoother is missing)")
 
 logger = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class GtsamSmoother:
         self._smoother = gtsam.IncrementalFixedLagSmoother(self._config.lag_s, parameters)
         self._factors = gtsam.NonlinearFactorGraph()
         self._values = gtsam.Values()
-        self._times: dict[int, float] = {}
+        self._times: dict[SupportsInt | SupportsIndex, SupportsFloat | SupportsIndex] = {}
         # Frames of the window: stamp -> key. Times are counted from the first, as GTSAM keeps them as doubles.
         self._keys: OrderedDict[int, int] = OrderedDict()
         self._next_key = 0
@@ -64,7 +67,7 @@ class GtsamSmoother:
         self._period_s: float | None = None
 
     def add_relative(self, relative: RelativePose) -> None:
-        """See :class:`Smoother`. The covariance is floored; it is not robust, as odometry has no outliers of its own."""
+        """See :class:`Smoother`. No robust kernel here: what measures motion has rejected its outliers itself."""
         if relative.stamp_prev_ns not in self._keys:
             raise ValueError(f"add_relative: no frame at {relative.stamp_prev_ns} ns")
         prev = self._keys[relative.stamp_prev_ns]
@@ -90,7 +93,7 @@ class GtsamSmoother:
             return False
         # Errors closer in time than the correlation time are one error: n of them must weigh as one.
         repeated = max(1.0, self._config.absolute_correlation_s / self._period_s) if self._period_s else 1.0
-        noise = _gaussian(absolute.covariance * repeated)
+        noise: gtsam.noiseModel.Base = _gaussian(absolute.covariance * repeated)
         # The first pose anchors the graph: a robust kernel there would leave it loose.
         if self._kernel is not None and not first:
             noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
@@ -127,7 +130,9 @@ class GtsamSmoother:
 
     def _rebuild(self, stamp_ns: int, guess: SE3, error: str) -> PoseEstimate | None:
         """Start over from the last good estimate, moved to the newest frame by its motion."""
-        logger.warning("smoother: rebuilt after a numerical failure (%s)", error.splitlines()[0] if error else "")
+        logger.warning(
+            "smoother: rebuilt after a numerical failure (%s)", error.splitlines()[0] if error else ""
+        )
         last, rebuilds, period_s = self._newest, self.rebuilds + 1, self._period_s
         self.reset()
         self.rebuilds, self._period_s = rebuilds, period_s
@@ -137,9 +142,7 @@ class GtsamSmoother:
         step = np.radians(self._config.walk_rotation_deg_s), self._config.walk_translation_m_s
         walk = np.diag(np.repeat(np.square(np.array(step) * elapsed_s), 3))
         motion = last.T_map_cam.inverse() @ guess
-        anchor = PoseEstimate(
-            stamp_ns, guess, compose_covariance(last.covariance, motion, walk), "smoother"
-        )
+        anchor = PoseEstimate(stamp_ns, guess, compose_covariance(last.covariance, motion, walk), "smoother")
         self.add_absolute(anchor)
         self._smoother.update(self._factors, self._values, self._times)
         self._factors, self._values, self._times, self._guess = (

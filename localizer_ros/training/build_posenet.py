@@ -23,7 +23,6 @@ from localizer_ros.export import check_parity, descriptor_card, posenet_card, sa
 from localizer_ros.localization.baseline import save_baseline
 from localizer_ros.networks.backbones import (
     Encoder,
-    build_encoder,
     encoder_of_weights,
     freeze_batch_norms,
     has_folded_norms,
@@ -41,6 +40,7 @@ from localizer_ros.training.data import (
 )
 from localizer_ros.training.posenet_training import PosenetTraining, initialize_scale, predict, residuals
 from localizer_ros.training.train import TrainingResult, train
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
@@ -164,7 +164,11 @@ def build_posenet(
     shutil.copy(work / "training.csv", folder / "training.csv")
     progress("exporting", 3, 3)
     return {
-        "accuracy": {"part": "validation" if len(held) > 1 else "training", "frames": len(measured_on), **accuracy},
+        "accuracy": {
+            "part": "validation" if len(held) > 1 else "training",
+            "frames": len(measured_on),
+            **accuracy,
+        },
         "parity": {"openvino_fp32": {"t_m": parity_m, "r_deg": parity_deg}},
         "learning": _learning_facts(result, len(training_part)),
         "baseline": f"{spec['encoder']} {'as loaded' if loaded else 'as trained'}",
@@ -251,4 +255,3 @@ def _write_baseline(
             rows.append(network(torch.from_numpy(normalize(image))).descriptor_BC[0].numpy())
             progress("baseline", row + 1, len(data))
     save_baseline(networks, np.stack(rows), data.poses, data.names)
-

@@ -124,7 +124,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         shared = rng.uniform(-limit, limit, 3)
         item: dict[str, Tensor] = {}
         T_map = {}
-        # One light and one turn for both, as in a video, and a small turn of their own for the motion head to learn from.
+        # One light and one turn for both, as in a video, and a small turn of their own for the motion head.
         colour = random_colour(rng, self.augmentation.colour)
         for name, row in (("prev", other), ("cur", index)):
             own = rng.normal(0.0, 0.1 * limit, 3)

@@ -78,7 +78,10 @@ def train(
         encoder.requires_grad_(False)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for p in module.parameters() if id(p) not in in_encoder], "lr": config.learning_rate},
+            {
+                "params": [p for p in module.parameters() if id(p) not in in_encoder],
+                "lr": config.learning_rate,
+            },
             {
                 "params": [p for p in module.parameters() if id(p) in in_encoder and p.requires_grad],
                 "lr": config.encoder_learning_rate,

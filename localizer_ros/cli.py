@@ -1,0 +1,426 @@
+"""The ``localizer`` command: parse first, import late, one line for each known error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from localizer_ros.core.config import RunConfig
+    from localizer_ros.core.progress import Progress
+    from localizer_ros.datasets.source import FrameSource
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="localizer",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Visual localization for robots: drive a place once, then know where the camera is.",
+)
+
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Recording: folder of 7-Scenes, Cambridge, TUM RGB-D, KITTI, kapture or COLMAP, a ROS 1/2 bag, or a "
+        "simulated world.yaml.",
+    ),
+]
+SceneArgument = Annotated[Path, typer.Argument(metavar="SCENE", help="Scene folder made by `localizer map`.")]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="Format of SOURCE; recognised from the files by default.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one setting, e.g. training.epochs=20. Repeatable."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings; unknown keys are errors.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Also write the result as JSON to this file, - = stdout.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")]
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Known errors become one line on standard error and exit code 1."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from localizer_ros.core.types import LocalizerError
+
+        try:
+            function(*args, **kwargs)
+        except LocalizerError as error:
+            print(f"localizer: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("localizer: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on a terminal, a plain line every few seconds elsewhere; on standard error."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        ) as bar:
+            tasks: dict[str, Any] = {}
+
+            def draw(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(stage, total=total or None)
+                bar.update(tasks[stage], completed=done, total=total or None)
+
+            yield draw
+        return
+    last = {"stage": "", "at": time.monotonic()}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - float(last["at"]) >= 5.0 or (stage != last["stage"] and now - float(last["at"]) >= 2.0):
+            print(f"{stage}: {done}/{total}" if total else f"{stage}: {done}", file=sys.stderr, flush=True)
+            last.update(stage=stage, at=now)
+
+    yield tell
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("localizer_ros").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _run_config(path: Path | None, overrides: list[str] | None, smoothing: bool = True) -> RunConfig:
+    from localizer_ros.core.config import RunConfig, load_config
+
+    extra = [] if smoothing else ["localizer.smoother.kind=none"]
+    return load_config(RunConfig, path, [*(overrides or []), *extra])
+
+
+def _open_source(path: Path, format: str | None) -> FrameSource:
+    from localizer_ros.datasets import open_source
+
+    return open_source(path, format)
+
+
+def _write_json(target: Path | None, text: str) -> None:
+    from localizer_ros.core.types import LocalizerError
+
+    if target is None:
+        return
+    if str(target) == "-":
+        print(text)
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text + "\n")
+    except OSError as error:
+        raise LocalizerError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Visual localization for robots: drive a place once, then know where the camera is."""
+    if version:
+        from localizer_ros import __version__
+
+        print(f"localizer {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@command
+def info(
+    path: Annotated[Path, typer.Argument(metavar="SOURCE|SCENE", help="A recording or a scene.")],
+    format: FormatOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What is in a recording or a scene.
+
+    Example: `localizer info ../shared/data/redkitchen`
+    """
+    from localizer_ros.localization.scene import Scene, is_scene
+
+    if is_scene(path):
+        scene = Scene.load(path)
+        facts: dict[str, Any] = {
+            "kind": "scene",
+            "path": str(path),
+            **{k: v for k, v in scene.manifest.items() if k != "files"},
+            "size_mb": round(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6, 1),
+        }
+    else:
+        from localizer_ros.datasets.info import info as source_info
+
+        with progress_bar() as progress:
+            facts = {"kind": "recording", **source_info(_open_source(path, format), progress=progress)}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print_facts(facts)
+
+
+def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _print_facts(value, indent + "  ")
+        elif isinstance(value, float):
+            print(f"{indent}{key}: {value:.6g}")
+        elif isinstance(value, list) and len(value) > 12:
+            print(f"{indent}{key}: {', '.join(str(v) for v in value[:12])}, ... ({len(value)})")
+        elif isinstance(value, list):
+            print(f"{indent}{key}: {', '.join(str(v) for v in value)}")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+@app.command("map")
+@command
+def map_command(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="How to localise in it; see the README for what each needs."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Part to map; train where the recording has one, else everything."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Encoder weights, safetensors in torchvision's key names."),
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    map_frame: Annotated[str, typer.Option("--map-frame", help="Name of the frame of all poses.")] = "map",
+    time_budget: Annotated[
+        str | None,
+        typer.Option("--time-budget", help="Training time, e.g. 10min; the best model so far is kept."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted call stopped.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
+    format: FormatOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a scene from a recording with poses.
+
+    Example: `localizer map ../shared/data/redkitchen --method posenet --out scenes/kitchen`
+    """
+    _set_up_logging(verbose)
+    from localizer_ros.core.config import MapConfig, load_config
+    from localizer_ros.mapping.build import build_scene
+
+    overrides = list(settings or [])
+    if method is not None:
+        overrides.append(f"method={method}")
+    if time_budget is not None:
+        overrides.append(f"training.time_budget_min={_minutes(time_budget)}")
+    map_config = load_config(MapConfig, config, overrides)
+    recording = _open_source(source, format)
+    part = split or ("train" if "train" in recording.splits else "all")
+    with progress_bar() as progress:
+        facts = build_scene(
+            recording.split(part),
+            part,
+            map_config,
+            out,
+            weights=weights,
+            map_frame=map_frame,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    print(
+        f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
+    )
+    _print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
+
+
+def _minutes(text: str) -> float:
+    from localizer_ros.core.types import ConfigError
+
+    for suffix, factor in (("min", 1.0), ("h", 60.0), ("s", 1.0 / 60.0), ("", 1.0)):
+        number = text.strip().removesuffix(suffix)
+        if text.strip().endswith(suffix):
+            try:
+                return float(number) * factor
+            except ValueError:
+                break
+    raise ConfigError(f"--time-budget: expected e.g. 10min, 1h or 90s, got {text!r}")
+
+
+@app.command("eval")
+@command
+def eval_command(
+    scene: SceneArgument,
+    source: SourceArgument,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Part to localise; test where there is one, else everything."),
+    ] = None,
+    json_file: JsonOption = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Folder for an HTML report with plots.")
+    ] = None,
+    no_smoothing: Annotated[bool, typer.Option("--no-smoothing", help="Raw absolute poses only.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Localise a recording in a scene and measure the answers against its ground truth.
+
+    Example: `localizer eval scenes/kitchen ../shared/data/redkitchen --split test --report report`
+    """
+    _set_up_logging(verbose)
+    from localizer_ros.evaluation.evaluate import evaluate
+    from localizer_ros.localization.baseline import open_baseline
+    from localizer_ros.localization.localizer import open_localizer
+    from localizer_ros.localization.scene import Scene
+
+    run_config = _run_config(config, settings, not no_smoothing)
+    opened = Scene.load(scene)
+    recording = _open_source(source, format)
+    part = split or ("test" if "test" in recording.splits else "all")
+    localizer = open_localizer(scene, run_config.localizer, recording.T_base_cam)
+    baseline = open_baseline(scene, run_config.localizer.backend)
+    try:
+        with progress_bar() as progress:
+            evaluation = evaluate(
+                localizer,
+                opened,
+                recording,
+                part,
+                config=run_config.localizer,
+                limit=limit,
+                baseline=baseline,
+                progress=progress,
+            )
+    finally:
+        localizer.close()
+    text = evaluation.to_json()
+    if report is not None:
+        from localizer_ros.evaluation.report import write_report
+
+        page = write_report(evaluation, report)
+        print(f"report: {page}", file=sys.stderr)
+    _write_json(json_file, text)
+    if json_file is None or str(json_file) != "-":
+        _print_facts({k: v for k, v in json.loads(text).items() if k not in ("config", "versions")})
+
+
+@app.command()
+@command
+def replay(
+    scene: SceneArgument,
+    bag: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new bag.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Localise a recorded bag as the node would, without ROS; writes pose, tf, path and diagnostics.
+
+    Example: `localizer replay scenes/room drive.bag --out answers.bag`
+    """
+    _set_up_logging(verbose)
+    from localizer_ros.evaluation.replay import replay as run_replay
+    from localizer_ros.localization.localizer import open_localizer
+    from localizer_ros.localization.scene import Scene
+
+    run_config = _run_config(config, settings)
+    recording = _open_source(bag, format)
+    localizer = open_localizer(scene, run_config.localizer, recording.T_base_cam)
+    try:
+        with progress_bar() as progress:
+            summary = run_replay(localizer, Scene.load(scene), recording, out, run_config, progress)
+    finally:
+        localizer.close()
+    _print_facts({"bag": str(out), **summary})
+
+
+@app.command()
+@command
+def play(
+    source: SourceArgument,
+    rate: Annotated[float, typer.Option("--rate", min=0.01, help="Speed, 1 = as recorded.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
+    format: FormatOption = None,
+) -> None:
+    """Publish a recording on ROS 2 topics with /clock, as a robot would.
+
+    Example: `localizer play drive.bag --rate 0.5`
+    """
+    from localizer_ros.ros.play import play as run_play
+
+    with progress_bar() as progress:
+        run_play(_open_source(source, format), rate=rate, loop=loop, progress=progress)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@command
+def run(context: typer.Context, scene: SceneArgument) -> None:
+    """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
+
+    Example: `localizer run scenes/room --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
+    """
+    from localizer_ros.ros.node import run_scene
+
+    raise typer.Exit(run_scene(scene, context.args))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
