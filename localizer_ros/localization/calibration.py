@@ -1,0 +1,86 @@
+"""From pixels to rays: the camera as it was given, and what bundle adjustment found out about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from localizer_ros.core.types import Array, Camera, ConfigError
+
+
+def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
+    """(N, 2) coordinates on the plane z = 1 of the camera, of (N, 2) pixels."""
+    xy = np.asarray(xy_px, dtype=np.float64).reshape(-1, 1, 2)
+    if len(xy) == 0:
+        return np.zeros((0, 2))
+    if not camera.distorted:
+        rays = (xy[:, 0] - camera.K[:2, 2]) / camera.K[[0, 1], [0, 1]]
+        return np.asarray(rays - (camera.K[0, 1] / camera.K[0, 0]) * np.stack([rays[:, 1], 0 * rays[:, 1]], axis=1))
+    if camera.model == "equidistant":
+        return np.asarray(cv2.fisheye.undistortPoints(xy, camera.K, camera.distortion[:4]))[:, 0]
+    # The inverse has no closed form; OpenCV's default of five steps is short of strong distortion at the corners.
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-9)
+    rays = cv2.undistortPointsIter(xy, camera.K, camera.distortion, np.eye(3), np.eye(3), criteria)
+    return np.asarray(rays, dtype=np.float64)[:, 0]
+
+
+class Calibration:
+    """Rays of keypoints.
+
+    A map refines the camera that its images came with; the refinement is kept as a second camera that looks at the
+    first one's ideal image, so that it fits any distortion model. It applies only to that same camera: a robot that
+    comes with another one is taken at its word.
+
+    Args:
+        camera: of the mapping images, as given.
+        refinement: camera of the ideal image of ``camera`` (pixels by its K), None when nothing was refined.
+    """
+
+    def __init__(self, camera: Camera, refinement: Camera | None = None) -> None:
+        if refinement is not None and refinement.model != "plumb_bob":
+            raise ConfigError(f"calibration: expected a plumb_bob refinement, got {refinement.model}")
+        self.camera, self.refinement = camera, refinement
+
+    @property
+    def focal_px(self) -> float:
+        """Pixels of an image per unit on the plane z = 1, near its centre."""
+        K = (self.refinement or self.camera).K
+        return 0.5 * float(K[0, 0] + K[1, 1])
+
+    def rays(self, camera: Camera, xy_px: ArrayLike) -> Array:
+        """(N, 2) coordinates on the plane z = 1 of pixels (N, 2) of an image by ``camera``."""
+        rays = undistorted(camera, xy_px)
+        if self.refinement is None:
+            return rays
+        same = camera is self.camera or camera.same_as(self.camera, 1e-3)
+        if not same:
+            scaled = self.camera.scaled(camera.width_px, camera.height_px)
+            if not camera.same_as(scaled, 0.51):
+                return rays
+        return undistorted(self.refinement, rays @ self.camera.K[:2, :2].T + self.camera.K[:2, 2])
+
+    def half_view(self, camera: Camera) -> Array:
+        """(2,) half width and height of the view on the plane z = 1, distortion aside."""
+        f = np.array([camera.K[0, 0], camera.K[1, 1]])
+        return np.array([camera.width_px, camera.height_px]) / (2.0 * f)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; :meth:`from_dict` reads them back."""
+        return {
+            "camera": self.camera.to_dict(),
+            "refinement": self.refinement.to_dict() if self.refinement is not None else None,
+        }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Calibration:
+        """Inverse of :meth:`to_dict`. Raises ConfigError when a field is missing or malformed."""
+        refinement = values.get("refinement")
+        if "camera" not in values:
+            raise ConfigError("calibration: camera is missing")
+        return Calibration(
+            Camera.from_dict(values["camera"]),
+            Camera.from_dict(refinement) if refinement is not None else None,
+        )

@@ -1,0 +1,117 @@
+"""The pose field: how given poses differ from the map's, as a smooth function of where the camera is.
+
+Poses from a depth camera or an odometry bend the world by centimetres over metres. Bundle adjustment makes images agree
+with each other and so leaves that bend behind. Who maps with given poses wants answers in their frame: the difference
+is learnt from the mapping images by Gaussian process regression over position and orientation, and added to answers.
+Far from all mapping images it fades to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Array, SceneError
+
+FILE = "pose_field.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class PoseField:
+    """Correction ``T_map_cam = T_uncorrected @ Exp(field(T_uncorrected))``.
+
+    Attributes:
+        T: (I, 4, 4) uncorrected poses of the mapping images.
+        weights: (I, 6) of the regression.
+        inverse: (I, I) inverse of the images' kernel matrix with noise, for the uncertainty.
+        amplitude: (6,) standard deviation of the corrections, rad and metres.
+        reach_rad: turn over which the field changes.
+        reach_m: move over which the field changes.
+    """
+
+    T: Array
+    weights: Array
+    inverse: Array
+    amplitude: Array
+    reach_rad: float
+    reach_m: float
+
+    @staticmethod
+    def fit(T: Array, T_given: Array, reach_rad: float, reach_m: float, noise: float) -> PoseField:
+        """The field that carries ``T`` to ``T_given``.
+
+        Args:
+            T: (I, 4, 4) poses of the mapping images by the map.
+            T_given: (I, 4, 4) their given poses.
+            reach_rad: turn over which the field changes.
+            reach_m: move over which the field changes.
+            noise: variance of one image's correction over that of the field.
+        """
+        corrections = np.stack(
+            [
+                (SE3(a[:3, :3], a[:3, 3]).inverse() @ SE3(b[:3, :3], b[:3, 3])).log()
+                for a, b in zip(T, T_given, strict=True)
+            ]
+        )
+        features = _features(T, reach_rad, reach_m)
+        kernel = _kernel(features, features) + noise * np.eye(len(T))
+        inverse = np.asarray(scipy.linalg.inv(kernel))
+        return PoseField(
+            T, inverse @ corrections, inverse, np.sqrt(np.mean(corrections**2, axis=0)), reach_rad, reach_m
+        )
+
+    def correct(self, T: SE3) -> tuple[SE3, Array]:
+        """The corrected pose, and the (6, 6) covariance of the correction."""
+        k = _kernel(
+            _features(T.matrix()[None], self.reach_rad, self.reach_m),
+            _features(self.T, self.reach_rad, self.reach_m),
+        )[0]
+        known = float(np.clip(k @ self.inverse @ k, 0.0, 1.0))
+        return T @ SE3.exp(k @ self.weights), np.diag((1.0 - known) * self.amplitude**2)
+
+    def save(self, folder: Path) -> int:
+        """Write to ``folder``; returns the bytes written."""
+        np.savez(
+            folder / FILE,
+            T=self.T[:, :3].astype(np.float32),
+            weights=self.weights,
+            inverse=self.inverse.astype(np.float32),
+            amplitude=self.amplitude,
+            reach=np.array([self.reach_rad, self.reach_m]),
+        )
+        return (folder / FILE).stat().st_size
+
+    @staticmethod
+    def load(folder: Path) -> PoseField | None:
+        """Read a field; None when the map has none. Raises SceneError when it is damaged."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return PoseField(
+                    data["T"].astype(np.float64),
+                    data["weights"],
+                    data["inverse"].astype(np.float64),
+                    data["amplitude"],
+                    float(data["reach"][0]),
+                    float(data["reach"][1]),
+                )
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise SceneError(f"{path}: cannot be read ({error})") from error
+
+
+def _features(T: Array, reach_rad: float, reach_m: float) -> Array:
+    """(N, 12) such that squared distances are those of move and turn in units of the reach."""
+    # |R1 - R2| is sqrt(2) times the angle for small angles; being Euclidean, it gives a valid kernel at large ones.
+    turn = T[:, :3, :3].reshape(-1, 9) / (np.sqrt(2.0) * reach_rad)
+    return np.concatenate([T[:, :3, 3] / reach_m, turn], axis=1)
+
+
+def _kernel(a: Array, b: Array) -> Array:
+    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
+    return np.asarray(np.exp(-0.5 * np.maximum(squared, 0.0)))

@@ -1,0 +1,60 @@
+"""Training of global descriptors on a scene's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+
+from localizer_ros.core.config import RetrievalConfig
+from localizer_ros.core.types import SourceError
+from localizer_ros.localization.features import Float32
+from localizer_ros.localization.retrieval import GlobalDescriptor
+
+# Enough for a few hundred words; more only takes time.
+_SAMPLE = 60_000
+
+
+def train_global_descriptor(
+    descriptors: Sequence[Float32], config: RetrievalConfig, seed: int
+) -> GlobalDescriptor:
+    """Visual words and projection from the local descriptors of the mapping images.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        config: which kind, how many words and dimensions.
+        seed: of sampling and clustering.
+
+    Raises:
+        SourceError: fewer descriptors than words.
+    """
+    rng = np.random.default_rng(seed)
+    everything = np.concatenate(list(descriptors)) if descriptors else np.zeros((0, 1), np.float32)
+    if len(everything) < config.words:
+        raise SourceError(
+            f"retrieval: {len(everything)} features in all mapping images, expected at least {config.words}"
+        )
+    if len(everything) > _SAMPLE:
+        everything = everything[rng.choice(len(everything), _SAMPLE, replace=False)]
+    kmeans = faiss.Kmeans(
+        everything.shape[1], config.words, niter=15, seed=seed, min_points_per_centroid=1, verbose=False
+    )
+    kmeans.train(np.ascontiguousarray(everything))
+    words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
+    none = np.zeros(0, dtype=np.float32)
+    describe = GlobalDescriptor(config.kind, words, np.ones(config.words, np.float32), none, none)
+    full = np.stack([describe.unprojected(d) for d in descriptors])
+    if config.kind == "bow":
+        frequency = np.count_nonzero(full, axis=0)
+        weight = np.log((1.0 + len(full)) / (1.0 + frequency)).astype(np.float32) + 0.1
+        describe = GlobalDescriptor("bow", words, weight, none, none)
+        full = np.stack([describe.unprojected(d) for d in descriptors])
+    dimensions = min(config.dimensions, len(full) - 1)
+    if config.dimensions == 0 or dimensions < 8 or dimensions >= full.shape[1]:
+        return describe
+    mean = full.mean(axis=0)
+    _, _, axes = np.linalg.svd(full - mean, full_matrices=False)
+    return GlobalDescriptor(
+        config.kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
+    )
