@@ -93,6 +93,7 @@ def write_tum(source: FrameSource, out: Path, progress: Progress | None = None) 
             lines.append(f"{stamp} {names[frame.name]}\n")
         (folder / "rgb.txt").write_text("".join(lines))
         _write_trajectory(source, folder / "groundtruth.txt")
+        (folder / "ground_truth.txt").write_text(f"{source.ground_truth}\n")
         write_camera_yaml(folder / "camera.yaml", source.camera)
         _write_splits(source, folder, names)
 
@@ -139,6 +140,7 @@ def write_kapture(source: FrameSource, out: Path, progress: Progress | None = No
             (sensors / "trajectories.txt").write_text(
                 f"{version}# timestamp, device_id, qw, qx, qy, qz, tx, ty, tz\n" + "".join(poses)
             )
+            (folder / "ground_truth.txt").write_text(f"{source.ground_truth}\n")
         _write_splits(source, folder, names)
 
 

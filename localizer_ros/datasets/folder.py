@@ -25,7 +25,8 @@ class FolderSource:
     Args:
         path: the folder.
         format: its name in ``FORMATS``.
-        ground_truth: what the poses are, in words.
+        ground_truth: what the poses are, in words; a one-line ``ground_truth.txt`` in the folder knows
+            better.
         records: all frames, in order of time.
         files: image file of each record.
         camera: one for all frames, or one a frame; None when the format knows none: then ``camera.yaml`` is
@@ -52,7 +53,9 @@ class FolderSource:
         self.format = format
         self.records: Sequence[FrameRecord] = records
         has_poses = any(record.T_map_cam is not None for record in records)
-        self.ground_truth = ground_truth if has_poses else "none"
+        note = path / "ground_truth.txt"
+        notes = read_lines(note) if note.is_file() else []
+        self.ground_truth = (notes[0][1] if notes else ground_truth) if has_poses else "none"
         self.odometry: Trajectory | None = None
         self.T_base_cam: SE3 | None = None
         self._files = files
@@ -69,7 +72,7 @@ class FolderSource:
             **(splits or {}),
             **{file.stem: _read_split(file, records) for file in sorted(path.glob("splits/*.txt"))},
         }
-        self.splits: Sequence[str] = tuple(self._splits)
+        self.splits: Sequence[str] = tuple(sorted(self._splits, key=lambda name: (name != "train", name)))
         # A calibration of another image size is the likeliest mistake: find it here, not during training.
         self.read(0)
 

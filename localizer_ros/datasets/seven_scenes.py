@@ -62,11 +62,8 @@ def open_recording(path: Path) -> FolderSource:
         if not single and (path / file_name).is_file():
             splits[name] = _read_split(path / file_name, dict(folders), records)
 
-    note = path / "ground_truth.txt"
-    ground_truth = read_lines(note)[0][1] if note.is_file() and read_lines(note) else "KinectFusion"
-    return FolderSource(
-        path, "7scenes", ground_truth, records, files, _default_camera(path, files[0]), splits
-    )
+    camera = _default_camera(path, files[0])
+    return FolderSource(path, "7scenes", "KinectFusion", records, files, camera, splits)
 
 
 def _default_camera(path: Path, image: Path) -> Camera | None:

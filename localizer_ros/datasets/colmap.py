@@ -1,0 +1,94 @@
+"""A COLMAP model, text or binary, with its images: ``sparse/0``, ``sparse`` or the folder itself, beside
+``images``.
+
+The model has no time: images are in order of their names, 30 a second, a folder of images is a sequence.
+Poses have the scale of the model, which is metric only if it was made so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import ConfigError, SourceError
+from localizer_ros.datasets.calibration import camera_from_colmap
+from localizer_ros.datasets.folder import FolderSource
+from localizer_ros.datasets.source import FrameRecord
+
+_FRAME_NS = 1e9 / 30.0
+_SEQUENCE_NS = 1_000_000_000_000
+_IMAGE_FOLDERS = ("images", "../images", "../../images", "rgb", ".")
+
+
+def open_recording(path: Path, images: str | None = None) -> FolderSource:
+    """Open a model with its images; images without a pose in the model are not part of it.
+
+    Args:
+        path: the folder that holds the model (see the module).
+        images: folder of the images, relative to ``path``; None looks for ``images`` beside the model.
+
+    Raises:
+        SourceError: no model, damaged, an unknown camera model, or no images.
+    """
+    import pycolmap
+
+    folder = next(
+        (
+            path / at
+            for at in ("sparse/0", "sparse", ".")
+            if any((path / at / f"cameras.{kind}").is_file() for kind in ("bin", "txt"))
+        ),
+        None,
+    )
+    if folder is None:
+        raise SourceError(
+            f"{path}: no COLMAP model; expected cameras.bin or cameras.txt in sparse/0, sparse or here"
+        )
+    try:
+        model = pycolmap.Reconstruction(folder)
+    except Exception as error:
+        # pycolmap throws whatever its C++ threw.
+        raise SourceError(
+            f"{folder}: COLMAP model cannot be read ({' '.join(str(error).split())})"
+        ) from error
+    registered = sorted(
+        (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
+    )
+    if not registered:
+        raise SourceError(f"{folder}: COLMAP model has no images with poses")
+    root = _image_folder(path, images, registered[0].name)
+    cameras = {}
+    for key, camera in model.cameras.items():
+        try:
+            cameras[key] = camera_from_colmap(camera.model.name, camera.width, camera.height, camera.params)
+        except ConfigError as error:
+            raise SourceError(f"{folder}: {error}") from error
+    sequences = sorted({image.name.rpartition("/")[0] for image in registered})
+    counts = dict.fromkeys(sequences, 0)
+    records = []
+    for image in registered:
+        sequence = image.name.rpartition("/")[0]
+        stamp_ns = sequences.index(sequence) * _SEQUENCE_NS + round(counts[sequence] * _FRAME_NS)
+        counts[sequence] += 1
+        T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
+        records.append(
+            FrameRecord(image.name, sequence or path.resolve().name, stamp_ns, T_cam_map.inverse())
+        )
+    records.sort(key=lambda record: record.stamp_ns)
+    by_name = {image.name: image for image in registered}
+    return FolderSource(
+        path,
+        "colmap",
+        "COLMAP model",
+        records,
+        [root / record.name for record in records],
+        [cameras[by_name[record.name].camera_id] for record in records],
+    )
+
+
+def _image_folder(path: Path, wanted: str | None, first: str) -> Path:
+    candidates = (wanted,) if wanted is not None else _IMAGE_FOLDERS
+    for candidate in candidates:
+        if (path / candidate / first).is_file():
+            return path / candidate
+    raise SourceError(f"{path}: image {first!r} not found; looked in {', '.join(candidates)}")

@@ -1,0 +1,117 @@
+"""KITTI odometry: ``sequences/NN/{image_0,image_2,times.txt,calib.txt}`` and ``poses/NN.txt``.
+
+The path is the folder that holds ``sequences`` (all of them, one after the other) or one ``sequences/NN``.
+Poses are of the left grey camera; those of the colour camera follow from its calibration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.trajectory import seconds_to_ns
+from localizer_ros.core.types import Camera, SourceError
+from localizer_ros.datasets.folder import FolderSource, image_size, read_lines
+from localizer_ros.datasets.source import FrameRecord
+
+# Times of each sequence begin at zero.
+_SEQUENCE_NS = 10_000_000_000_000
+
+
+def open_recording(path: Path, images: str | None = None) -> FolderSource:
+    """Open all sequences of a folder, or one.
+
+    Args:
+        path: see the module.
+        images: ``image_0`` (left grey) or ``image_2`` (left colour); None takes colour where it is.
+
+    Raises:
+        SourceError: files missing or malformed; the message names file and line.
+    """
+    path = path.resolve()
+    if (path / "times.txt").is_file():
+        folders = [path]
+    else:
+        folders = sorted(file.parent for file in path.glob("sequences/*/times.txt"))
+    if not folders:
+        raise SourceError(f"{path}: expected sequences/NN/times.txt or times.txt")
+    records: list[FrameRecord] = []
+    files: list[Path] = []
+    cameras: list[Camera] = []
+    for position, folder in enumerate(folders):
+        number = int(folder.name) if folder.name.isdigit() else position
+        kind = _image_folder(folder, images)
+        pictures = sorted(f for f in (folder / kind).iterdir() if f.stem.isdigit() and f.suffix != ".txt")
+        if not pictures:
+            raise SourceError(f"{folder / kind}: no images; expected NNNNNN.png")
+        camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], image_size(pictures[0]))
+        times = [seconds_to_ns(text) for _, text in _numbers(folder / "times.txt")]
+        poses = _read_poses(folder.parent.parent / "poses" / f"{folder.name}.txt")
+        for file in pictures:
+            index = int(file.stem)
+            if index >= len(times):
+                raise SourceError(f"{folder / 'times.txt'}: no line {index + 1} for image {file.name}")
+            T_map_cam0 = poses[index] if index < len(poses) else None
+            records.append(
+                FrameRecord(
+                    name=f"{folder.name}/{kind}/{file.name}",
+                    sequence=folder.name,
+                    stamp_ns=number * _SEQUENCE_NS + times[index],
+                    T_map_cam=None if T_map_cam0 is None else T_map_cam0 @ T_cam0_cam,
+                )
+            )
+            files.append(file)
+            cameras.append(camera)
+    return FolderSource(path, "kitti", "KITTI (GPS and inertial)", records, files, cameras)
+
+
+def _image_folder(folder: Path, wanted: str | None) -> str:
+    candidates = ("image_2", "image_0") if wanted is None else (wanted,)
+    if wanted is not None and wanted not in ("image_0", "image_2"):
+        raise SourceError(f"{folder}: images: expected image_0 or image_2, got {wanted!r}")
+    for kind in candidates:
+        if (folder / kind).is_dir():
+            return kind
+    raise SourceError(f"{folder}: expected a folder {' or '.join(candidates)}")
+
+
+def _read_calibration(file: Path, key: str, size: tuple[int, int]) -> tuple[Camera, SE3]:
+    """The rectified camera ``key`` (P0, P2), and its pose in camera 0."""
+    for number, line in read_lines(file):
+        name, _, values = line.partition(":")
+        if name.strip() != key:
+            continue
+        try:
+            P = np.array(values.split(), dtype=np.float64).reshape(3, 4)
+        except ValueError as error:
+            raise SourceError(f"{file}:{number}: expected '{key}:' and 12 numbers") from error
+        K = P[:, :3]
+        # P = K [I | t] maps points of camera 0, so t is the origin of camera 0 in this camera.
+        t_cam_cam0 = np.linalg.solve(K, P[:, 3])
+        return Camera(*size, K), SE3(np.eye(3), -np.asarray(t_cam_cam0, np.float64))
+    raise SourceError(f"{file}: expected a line '{key}: ...'")
+
+
+def _numbers(file: Path) -> list[tuple[int, str]]:
+    lines = read_lines(file)
+    for number, text in lines:
+        try:
+            float(text)
+        except ValueError as error:
+            raise SourceError(f"{file}:{number}: expected seconds, got {text!r}") from error
+    return lines
+
+
+def _read_poses(file: Path) -> list[SE3]:
+    """``T_map_cam0`` of every frame; empty where the sequence has no ground truth."""
+    if not file.is_file():
+        return []
+    poses = []
+    for number, line in read_lines(file):
+        try:
+            poses.append(SE3.from_matrix(np.array(line.split(), dtype=np.float64).reshape(3, 4)))
+        except ValueError as error:
+            raise SourceError(f"{file}:{number}: expected 12 numbers of a pose ({error})") from error
+    return poses
