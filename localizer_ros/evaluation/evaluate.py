@@ -111,7 +111,8 @@ class Evaluation:
     Attributes:
         scene: what was localized in.
         baseline: mapping images of the scene; None when it has none or the baseline was not asked for.
-        source: the part of the recording that was run, for reading its images again.
+        recording: the whole recording.
+        source: the part of it that was run, for reading its images again.
         split: name of that part.
         config: of the localizer.
         frames: one result a frame, in the order they were run.
@@ -125,6 +126,7 @@ class Evaluation:
 
     scene: Scene
     baseline: Baseline | None
+    recording: FrameSource
     source: FrameSource
     split: str
     config: LocalizerConfig
@@ -287,6 +289,7 @@ def evaluate(
     return Evaluation(
         scene=scene,
         baseline=baseline,
+        recording=source,
         source=part,
         split=split,
         config=config if config is not None else LocalizerConfig(),
