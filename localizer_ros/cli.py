@@ -137,7 +137,7 @@ def _run_config(path: Path | None, overrides: list[str] | None, smoothing: bool 
 
 
 def _open_source(path: Path, format: str | None) -> FrameSource:
-    from localizer_ros.datasets import open_source
+    from localizer_ros.datasets.source import open_source
 
     return open_source(path, format)
 

@@ -69,16 +69,25 @@ class AbsoluteHead(nn.Module):
 
 
 class MotionHead(nn.Module):
-    """Visual odometry: local correlation of the fine features of two frames, read by a small convolutional network."""
+    """Visual odometry: where each cell of the frame before has gone, and the motion that explains it.
+
+    The fine features of the two frames are correlated locally; a softmax over the displacements gives a flow of less
+    than a cell, which is near to linear in the motion. The correlations themselves, read by convolutions without that
+    step, did not learn small motions at all.
+    """
 
     radius = 4  # cells of 8 px: motions up to 32 px of the network's image
+    channels = 32
 
     def __init__(self, fine_channels: int, cells_hw: tuple[int, int], width: int = 64) -> None:
         super().__init__()
-        self.matching = nn.Conv2d(fine_channels, 32, 1)
-        displacements = (2 * self.radius + 1) ** 2
+        self.matching = nn.Conv2d(fine_channels, self.channels, 3, padding=1)
+        self.log_sharpness = nn.Parameter(torch.tensor(3.0))
+        step = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
+        grid = torch.stack(torch.meshgrid(step, step, indexing="ij")).flatten(1)
+        self.register_buffer("displacements_2K", grid, persistent=False)
         self.read = nn.Sequential(
-            nn.Conv2d(displacements + 32, width, 3, padding=1),
+            nn.Conv2d(3, width, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -87,12 +96,14 @@ class MotionHead(nn.Module):
         )
         cells = -(-cells_hw[0] // 4) * -(-cells_hw[1] // 4)
         self.hidden = nn.Linear(width * cells, 256)
-        self.motion = nn.Linear(256, 6)
+        self.linear = nn.Linear(2 * cells_hw[0] * cells_hw[1], 6, bias=False)
+        self.correction = nn.Linear(256, 6)
         self.spread = nn.Sequential(nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 6))
         # Typical size of a motion [rotation, translation], so that the head starts near zero motion.
         self.register_buffer("scale_6", torch.ones(6))
-        nn.init.normal_(self.motion.weight, std=1e-2)
-        nn.init.zeros_(self.motion.bias)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.normal_(self.correction.weight, std=1e-2)
+        nn.init.zeros_(self.correction.bias)
 
     def features(self, fine_BFhw: Tensor) -> Tensor:
         """What is kept of a frame to be matched with the next: (B, 32, h, w), unit length along channels."""
@@ -102,7 +113,7 @@ class MotionHead(nn.Module):
         h, w = cur_BFhw.shape[2:]
         r = self.radius
         padded = F.pad(cur_BFhw, (r, r, r, r))
-        correlation = torch.stack(
+        correlation_BKhw = torch.stack(
             [
                 (prev_BFhw * padded[:, :, dy : dy + h, dx : dx + w]).sum(1)
                 for dy in range(2 * r + 1)
@@ -110,8 +121,13 @@ class MotionHead(nn.Module):
             ],
             1,
         )
-        x = F.relu(self.hidden(self.read(torch.cat([correlation, prev_BFhw], 1)).flatten(1)))
-        return self.scale_6 * self.motion(x), self.spread(x.detach()).clamp(-8.0, 2.0)
+        probability_BKhw = torch.softmax(correlation_BKhw * self.log_sharpness.exp(), 1)
+        flow_B2hw = torch.einsum("bkhw,ck->bchw", probability_BKhw, self.displacements_2K)
+        certainty_B1hw = probability_BKhw.amax(1, keepdim=True)
+        x = self.read(torch.cat([flow_B2hw, certainty_B1hw], 1))
+        x = F.relu(self.hidden(x.flatten(1)))
+        motion = self.linear((flow_B2hw * certainty_B1hw).flatten(1)) + self.correction(x)
+        return self.scale_6 * motion, self.spread(x.detach()).clamp(-8.0, 2.0)
 
 
 class PoseNet(nn.Module):
@@ -130,7 +146,7 @@ class PoseNet(nn.Module):
         self.encoder = encoder
         self.absolute = AbsoluteHead(encoder.coarse_channels, height * width // 1024, hidden, dropout)
         self.motion = MotionHead(encoder.fine_channels, (height // 8, width // 8))
-        self.state_shape = (32, height // 8, width // 8)
+        self.state_shape = (MotionHead.channels, height // 8, width // 8)
 
     def forward(self, image_B3HW: Tensor, matching_prev_BFhw: Tensor) -> PosenetOutput:
         features = self.encoder(image_B3HW)

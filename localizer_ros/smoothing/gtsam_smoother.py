@@ -82,8 +82,10 @@ class GtsamSmoother:
         self._factors.add(gtsam.BetweenFactorPose3(prev, cur, _pose3(relative.T_prev_cur), noise))
 
     def add_absolute(self, absolute: PoseEstimate) -> bool:
-        """See :class:`Smoother`. Without a covariance it cannot be weighed and is refused."""
-        if absolute.covariance is None:
+        """See :class:`Smoother`. What cannot be weighed, for want of a finite covariance, is refused."""
+        if absolute.covariance is None or not (
+            np.all(np.isfinite(absolute.covariance)) and np.all(np.isfinite(absolute.T_map_cam.matrix()))
+        ):
             return False
         first = not self._keys
         if first:
@@ -135,7 +137,7 @@ class GtsamSmoother:
         )
         last, rebuilds, period_s = self._newest, self.rebuilds + 1, self._period_s
         self.reset()
-        self.rebuilds, self._period_s = rebuilds, period_s
+        self.rebuilds = rebuilds
         if last is None or last.covariance is None or not np.all(np.isfinite(guess.matrix())):
             return None
         elapsed_s = max(0.0, (stamp_ns - last.stamp_ns) * 1e-9)
@@ -151,7 +153,7 @@ class GtsamSmoother:
             {},
             {},
         )
-        self._newest = anchor
+        self._newest, self._period_s = anchor, period_s
         return anchor
 
     def _add_frame(self, stamp_ns: int, guess: SE3) -> None:

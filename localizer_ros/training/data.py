@@ -127,7 +127,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         # One light and one turn for both, as in a video, and a small turn of their own for the motion head.
         colour = random_colour(rng, self.augmentation.colour)
         for name, row in (("prev", other), ("cur", index)):
-            own = rng.normal(0.0, 0.1 * limit, 3)
+            own = rng.normal(0.0, 0.05 * limit, 3)
             R_cam_new = Rotation.from_euler("yxz", shared + own).as_matrix()
             image = self.data.images[row]
             if limit > 0.0:

@@ -23,6 +23,10 @@ from localizer_ros.networks.posenet import (
 from localizer_ros.training.data import PosedImages, motion_vector
 
 
+# Radians and metres: motions smaller than this need not be known to a share of their size.
+MOTION_FLOOR = 0.01
+
+
 class PosenetTraining(nn.Module):
     """Network and losses in one module, so that data-parallel wrapping sees one forward.
 
@@ -45,7 +49,6 @@ class PosenetTraining(nn.Module):
         self.absolute_loss: nn.Module = BetaLoss(config.beta) if config.loss == "beta" else BalancedLoss()
         # The paper of 2015 has L2 norms, the one of 2017 L1.
         self.order = 2 if config.loss == "beta" else 1
-        self.motion_loss = BalancedLoss()
         self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255.0 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -70,15 +73,19 @@ class PosenetTraining(nn.Module):
         orientation = quaternion_distance(q, q_true, self.order)
         prev, cur = network.motion.features(features.fine).chunk(2)
         rel, rel_log_sigma = network.motion(prev, cur)
-        error = (rel - batch["rel"]).abs()
-        rel_rotation, rel_translation = error[:, :3].sum(1).mean(), error[:, 3:].sum(1).mean()
+        # Relative errors: between the frames of a camera the motion is small, and its size is what must be right.
+        error_rotation, error_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).unbind(1)
+        true_rotation, true_translation = batch["rel"].unflatten(1, (2, 3)).norm(dim=2).unbind(1)
+        rel_rotation = (error_rotation / (MOTION_FLOOR + true_rotation)).mean()
+        rel_translation = (error_translation / (MOTION_FLOOR + true_translation)).mean()
         with torch.no_grad():
             residual = pose_residual(t, q, t_true, q_true)
         spread = gaussian_nll(residual, log_sigma)
         rel_spread = gaussian_nll((rel - batch["rel"]).detach(), rel_log_sigma)
         total = (
             self.absolute_loss(position, orientation)
-            + self.motion_loss(rel_translation, rel_rotation)
+            + rel_rotation
+            + rel_translation
             + 0.1 * (spread + rel_spread)
         )
         return {
