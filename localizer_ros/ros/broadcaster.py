@@ -95,9 +95,8 @@ class TransformListener:
 class MapBroadcaster:
     """Publishes the one TF edge that the localizer owns.
 
-    With ``odom_frame``, ``T_map_odom = T_map_base @ T_base_odom`` needs the odometry at the image's own stamp.
-    It may come after the pose: the newest pose waits for it, and is never combined with odometry of another
-    time.
+    With ``odom_frame``, ``T_map_odom = T_map_base @ T_base_odom`` needs the odometry of the image's own time.
+    It may come after the pose: the newest pose waits for it, and is never combined with that of another time.
 
     Args:
         node: that publishes.

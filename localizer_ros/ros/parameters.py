@@ -1,6 +1,6 @@
 """ROS parameters from the config structs: names, defaults, ranges and meanings, declared and read back.
 
-``localizer.smoother.lag_s`` is ``RunConfig.localizer.smoother.lag_s``; the fields of ``RunConfig.node`` stand
+``localizer.smoother.lag_s`` is ``RunConfig.localizer.smoother.lag_s``; fields of ``RunConfig.node`` stand
 at the top (``odom_frame``). ``python -m localizer_ros.ros.parameters`` prints ``config/localizer.param.yaml``.
 """
 

@@ -1,0 +1,133 @@
+"""The localizer, and optionally a recording that feeds it and RViz that shows it.
+
+ros2 launch localizer_ros localizer.launch.py scene:=/path/to/scene image:=/camera/image_raw
+ros2 launch localizer_ros localizer.launch.py scene:=/path/to/scene bag:=/path/to/recording rviz:=true
+"""
+
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+PACKAGE = "localizer_ros"
+
+# name -> (default, description); None as default makes the argument obligatory.
+ARGUMENTS: dict[str, tuple[str | None, str]] = {
+    "scene": (None, "folder of the scene, made by `localizer map`"),
+    "image": ("image", "topic of the raw images; compressed ones are expected on <image>/compressed"),
+    "camera_info": ("camera_info", "topic of the calibration of these images"),
+    "odom": ("odom", "topic of external odometry; unused while nobody publishes it"),
+    "image_transport": ("", "raw or compressed; empty leaves it to params_file"),
+    "map_frame": ("", "frame of the published poses; empty leaves it to params_file, then to the scene"),
+    "odom_frame": ("", "when set, TF is map -> odom_frame; empty leaves it to params_file"),
+    "base_frame": (
+        "",
+        "robot frame whose pose is published; empty leaves it to params_file, then the camera",
+    ),
+    "params_file": ("", "parameter file; empty takes the package's config/localizer.param.yaml"),
+    "namespace": ("", "namespace of the node"),
+    "use_sim_time": ("", "take time from /clock; empty means: when a bag is given"),
+    "autostart": ("true", "configure and activate at once; false leaves it to a lifecycle manager"),
+    "respawn": ("true", "start the node again when it ends"),
+    "respawn_delay": ("2.0", "seconds before that"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "bag": ("", "recording to play: bag or any other format `localizer info` knows; empty plays nothing"),
+    "rate": ("1.0", "speed of the recording"),
+    "loop": ("false", "play the recording again and again"),
+    "rviz": ("false", "show poses, path, covariance and the debug image in RViz"),
+    "rviz_config": ("", "RViz configuration; empty takes the package's config/localizer.rviz"),
+    "fastdds_profile": (
+        "",
+        "Fast DDS profile; empty keeps FASTRTPS_DEFAULT_PROFILES_FILE where it is set, else takes the package's "
+        "config/fastdds.xml, without which raw images are lost",
+    ),
+}
+
+
+def in_config(name: str) -> PathJoinSubstitution:
+    """A file of the package's config folder."""
+    return PathJoinSubstitution([FindPackageShare(PACKAGE), "config", name])
+
+
+def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node and what goes with it, once the arguments have their values."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    playing = value["bag"] != ""
+    sim_time = value["use_sim_time"] or str(playing).lower()
+    # Only what was given overrides the file.
+    given = {
+        name: ParameterValue(value[name], value_type=str)
+        for name in ("image_transport", "map_frame", "odom_frame", "base_frame")
+        if value[name]
+    }
+    parameters = [
+        value["params_file"] or in_config("localizer.param.yaml"),
+        {
+            "scene": ParameterValue(value["scene"], value_type=str),
+            "autostart": ParameterValue(value["autostart"], value_type=bool),
+            "use_sim_time": ParameterValue(sim_time, value_type=bool),
+            **given,
+        },
+    ]
+    entities: list[LaunchDescriptionEntity] = []
+    if value["fastdds_profile"]:
+        entities.append(SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", value["fastdds_profile"]))
+    entities.append(
+        LifecycleNode(
+            package=PACKAGE,
+            executable="localizer_node",
+            name="localizer",
+            namespace=value["namespace"],
+            parameters=parameters,
+            remappings=[
+                (name, value[name]) for name in ("image", "camera_info", "odom") if value[name] != name
+            ],
+            ros_arguments=["--log-level", f"localizer:={value['log_level']}"],
+            respawn=value["respawn"].lower() in ("true", "1"),
+            respawn_delay=float(value["respawn_delay"]),
+            output="screen",
+            emulate_tty=True,
+        )
+    )
+    if playing:
+        command = [ExecutableInPackage(package=PACKAGE, executable="localizer"), "play", value["bag"]]
+        command += ["--rate", value["rate"]]
+        if value["loop"].lower() in ("true", "1"):
+            command.append("--loop")
+        remaps = [
+            f"{name}:={value[name]}" for name in ("image", "camera_info", "odom") if value[name] != name
+        ]
+        if remaps:
+            command.append("--ros-args")
+        for remap in remaps:
+            command += ["-r", remap]
+        entities.append(ExecuteProcess(cmd=command, name="play", output="screen", emulate_tty=True))
+    entities.append(
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["-d", value["rviz_config"] or in_config("localizer.rviz")],
+            parameters=[{"use_sim_time": ParameterValue(sim_time, value_type=bool)}],
+            condition=IfCondition(value["rviz"]),
+        )
+    )
+    return entities
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Read by `ros2 launch`."""
+    declared = [
+        DeclareLaunchArgument(name, description=description)
+        if default is None
+        else DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    profile = SetEnvironmentVariable(
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+        EnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", default_value=in_config("fastdds.xml")),
+    )
+    return LaunchDescription([*declared, profile, OpaqueFunction(function=node)])

@@ -1,0 +1,92 @@
+"""What people look at in RViz: the covariance, the view of the camera, the image with the status on it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+
+from localizer_ros.core.preprocess import to_rgb
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Array, Camera, Frame, LocalizerOutput, Status
+from localizer_ros.ros.conversions import BasePose, header, pose_msg
+
+_COLOURS = {
+    Status.TRACKING: (40, 170, 60),
+    Status.DEGRADED: (230, 150, 20),
+    Status.LOST: (210, 40, 40),
+    Status.INITIALIZING: (90, 90, 200),
+}
+_VIEW_DEPTH_M = 0.3
+_LARGEST_WIDTH_PX = 640
+
+
+def pose_markers(pose: BasePose | None, T_base_cam: SE3, camera: Camera, map_frame: str) -> MarkerArray:
+    """Three-sigma ellipsoid of the position and the frustum of the camera; removes both without a pose."""
+    if pose is None:
+        return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+    markers = [_frustum(pose, T_base_cam, camera, map_frame)]
+    if pose.covariance is not None:
+        markers.append(_ellipsoid(pose, map_frame))
+    return MarkerArray(markers=markers)
+
+
+def _ellipsoid(pose: BasePose, map_frame: str) -> Marker:
+    assert pose.covariance is not None
+    R = pose.T_map_base.R
+    values, vectors = np.linalg.eigh(R @ pose.covariance[3:, 3:] @ R.T)
+    # Columns of a rotation, not of a reflection.
+    vectors = vectors * np.sign(np.linalg.det(vectors))
+    marker = Marker(header=header(pose.stamp_ns, map_frame), ns="position_3_sigma", type=Marker.SPHERE)
+    marker.pose = pose_msg(SE3(Rotation.from_matrix(vectors).as_matrix(), pose.T_map_base.t))
+    # A marker's scale is its diameter; zero would not be drawn.
+    marker.scale.x, marker.scale.y, marker.scale.z = (6.0 * np.sqrt(np.maximum(values, 1e-8))).tolist()
+    marker.color = ColorRGBA(r=0.9, g=0.6, b=0.1, a=0.35)
+    return marker
+
+
+def _frustum(pose: BasePose, T_base_cam: SE3, camera: Camera, map_frame: str) -> Marker:
+    corners = _corner_rays(camera) * _VIEW_DEPTH_M
+    T_map_cam = pose.T_map_base @ T_base_cam
+    marker = Marker(header=header(pose.stamp_ns, map_frame), ns="camera", type=Marker.LINE_LIST)
+    marker.pose = pose_msg(T_map_cam)
+    marker.scale.x = 0.01
+    marker.color = ColorRGBA(r=0.1, g=0.5, b=0.9, a=1.0)
+    origin = Point()
+    points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in corners]
+    for index, point in enumerate(points):
+        marker.points += [origin, point, point, points[(index + 1) % 4]]
+    return marker
+
+
+def _corner_rays(camera: Camera) -> Array:
+    """(4, 3) directions through the corners of the image with z = 1, without distortion."""
+    w, h = camera.width_px - 0.5, camera.height_px - 0.5
+    pixels = np.array([[-0.5, -0.5, 1.0], [w, -0.5, 1.0], [w, h, 1.0], [-0.5, h, 1.0]])
+    return np.asarray(pixels @ np.linalg.inv(camera.K).T)
+
+
+def debug_image(frame: Frame, output: LocalizerOutput) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB: the frame with status, uncertainty and reason written on it, at most 640 wide."""
+    scale = min(1.0, _LARGEST_WIDTH_PX / frame.image.shape[1])
+    size = (max(1, round(frame.image.shape[1] * scale)), max(1, round(frame.image.shape[0] * scale)))
+    image = to_rgb(np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)).copy()
+    lines = [output.status.value]
+    if output.estimate is not None and output.estimate.covariance is not None:
+        S = output.estimate.covariance
+        sigma_m = float(np.sqrt(max(0.0, np.linalg.eigvalsh(S[3:, 3:])[-1])))
+        sigma_deg = float(np.degrees(np.sqrt(max(0.0, np.linalg.eigvalsh(S[:3, :3])[-1]))))
+        lines[0] += f"  {sigma_m:.2f} m  {sigma_deg:.1f} deg  {output.timings_ms.get('total', 0.0):.0f} ms"
+    if output.reason:
+        lines.append(output.reason)
+    height = 18 * len(lines) + 6
+    image[:height] //= 3
+    for row, line in enumerate(lines):
+        colour = _COLOURS[output.status] if row == 0 else (255, 255, 255)
+        place = (6, 16 + 18 * row)
+        cv2.putText(image, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    return image

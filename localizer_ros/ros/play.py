@@ -1,0 +1,290 @@
+"""Publishes a recording as a robot would: images, camera_info, odometry, TF and /clock, with its own stamps.
+
+Topics are ``image`` (or ``image/compressed``), ``camera_info``, ``odom``, ``/tf``, ``/tf_static`` and ``/clock``,
+whatever format the recording has; remap them with ROS arguments. Poses of the camera are never published: they are
+what the localizer has to find.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import rclpy
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMsg
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import ConfigError, SourceError
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.broadcaster import TF_QOS, TF_STATIC_QOS
+
+ODOM_FRAME = "odom"
+BASE_FRAME = "base_link"
+CAMERA_FRAME = "camera"
+
+_CLOCK_PERIOD_S = 0.01
+_READ_AHEAD = 8
+# Both ends learn of each other within some milliseconds, but not in the same instant: a subscriber that the
+# publisher knows may not know the publisher yet, and would miss the first message.
+_SETTLE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class PlayOptions:
+    """How a recording is played.
+
+    Attributes:
+        rate: 2.0 plays twice as fast.
+        loop: start again at the end, with the same stamps: time jumps back.
+        image_format: ``raw``, ``jpeg`` or ``png``.
+        wait_for_subscribers: start when this many subscribe to the images; 0 starts at once.
+        wait_timeout_s: for them.
+        limit: play at most this many frames a round; None plays all.
+        ros_arguments: as after ``--ros-args``, e.g. ``["-r", "image:=/camera/image_raw"]``.
+    """
+
+    rate: float = 1.0
+    loop: bool = False
+    image_format: str = "raw"
+    wait_for_subscribers: int = 0
+    wait_timeout_s: float = 60.0
+    limit: int | None = None
+    ros_arguments: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate < float("inf"):
+            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        if self.image_format not in ("raw", "jpeg", "png"):
+            raise ConfigError(f"image format: expected raw, jpeg or png, got {self.image_format!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlayReport:
+    """What was played.
+
+    Attributes:
+        frames: published.
+        wall_s: from the first to the last message.
+        latest_s: the most that a message came after its time: how far this machine fell behind.
+    """
+
+    frames: int
+    wall_s: float
+    latest_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """One frame or one odometry pose, ready to be published."""
+
+    stamp_ns: int
+    image: Image | CompressedImage | None = None
+    info: CameraInfo | None = None
+    T_odom_base: SE3 | None = None
+
+
+def play(
+    source: FrameSource,
+    options: PlayOptions = PlayOptions(),
+    progress: Progress = no_progress,
+    on_image: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> PlayReport:
+    """Publish a recording and return at its end.
+
+    Args:
+        source: the recording.
+        options: see there.
+        progress: told of every frame.
+        on_image: called with the stamp just before an image is published.
+        stop: ends the playing early when set.
+
+    Raises:
+        SourceError: a frame cannot be read.
+        ConfigError: nobody subscribed in time.
+    """
+    context = rclpy.Context()
+    rclpy.init(args=["play", "--ros-args", *options.ros_arguments], context=context)
+    try:
+        player = _Player(Node("player", context=context), source, options)
+        return player.run(progress, on_image, stop or threading.Event())
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+class _Player:
+    def __init__(self, node: Node, source: FrameSource, options: PlayOptions) -> None:
+        self._source, self._options = source, options
+        # Reliable fits every subscriber; a best-effort one still gets best effort.
+        qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+        if options.image_format == "raw":
+            self._image = node.create_publisher(Image, "image", qos)
+        else:
+            topic = f"{node.resolve_topic_name('image')}/compressed"
+            self._image = node.create_publisher(CompressedImage, topic, qos)
+        self._info = node.create_publisher(CameraInfo, "camera_info", qos)
+        self._clock = node.create_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
+        self._static = node.create_publisher(TFMessage, "/tf_static", TF_STATIC_QOS)
+        self._odometry = self._tf = None
+        if source.odometry is not None:
+            self._odometry = node.create_publisher(Odometry, "odom", QoSProfile(depth=100))
+            self._tf = node.create_publisher(TFMessage, "/tf", TF_QOS)
+        self._total = (
+            len(source.records) if options.limit is None else min(options.limit, len(source.records))
+        )
+        self._node = node
+
+    def run(
+        self, progress: Progress, on_image: Callable[[int], None] | None, stop: threading.Event
+    ) -> PlayReport:
+        self._publish_static()
+        self._wait_for_subscribers(stop)
+        frames, latest_s, began_s = 0, 0.0, time.monotonic()
+        while not stop.is_set():
+            start_s, first_ns = time.monotonic(), self._begin_ns()
+            for event in self._events(stop):
+                due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._options.rate
+                self._sleep_until(due_s, event.stamp_ns, stop)
+                if stop.is_set():
+                    break
+                latest_s = max(latest_s, time.monotonic() - due_s)
+                self._publish(event, on_image)
+                if event.image is not None:
+                    frames += 1
+                    progress("play", (frames - 1) % self._total + 1, self._total)
+            if not self._options.loop:
+                break
+        self._image.wait_for_all_acked()
+        return PlayReport(frames, time.monotonic() - began_s, latest_s)
+
+    def _begin_ns(self) -> int:
+        return self._source.records[0].stamp_ns
+
+    def _publish_static(self) -> None:
+        if self._source.T_base_cam is not None:
+            transform = convert.transform_msg(
+                self._source.T_base_cam, self._begin_ns(), BASE_FRAME, CAMERA_FRAME
+            )
+            self._static.publish(TFMessage(transforms=[transform]))
+
+    def _wait_for_subscribers(self, stop: threading.Event) -> None:
+        wanted = self._options.wait_for_subscribers
+        if wanted <= 0:
+            return
+        deadline_s = time.monotonic() + self._options.wait_timeout_s
+        while self._image.get_subscription_count() < wanted or self._info.get_subscription_count() < wanted:
+            if stop.wait(0.01):
+                return
+            if time.monotonic() > deadline_s:
+                raise ConfigError(
+                    f"{self._image.topic_name}: expected {wanted} subscriber(s) within "
+                    f"{self._options.wait_timeout_s:g} s, got {self._image.get_subscription_count()}"
+                )
+        stop.wait(_SETTLE_S)
+
+    def _sleep_until(self, due_s: float, stamp_ns: int, stop: threading.Event) -> None:
+        """Wait for an event's time while /clock goes on."""
+        while (left_s := due_s - time.monotonic()) > 0.0 and not stop.is_set():
+            self._publish_clock(stamp_ns - round(left_s * self._options.rate * 1e9))
+            time.sleep(min(left_s, _CLOCK_PERIOD_S))
+        self._publish_clock(stamp_ns)
+
+    def _publish_clock(self, stamp_ns: int) -> None:
+        self._clock.publish(ClockMsg(clock=convert.stamp_msg(max(0, stamp_ns))))
+
+    def _publish(self, event: _Prepared, on_image: Callable[[int], None] | None) -> None:
+        if event.T_odom_base is not None and self._odometry is not None and self._tf is not None:
+            args = (event.T_odom_base, event.stamp_ns, ODOM_FRAME, BASE_FRAME)
+            self._odometry.publish(convert.odometry_sample_msg(*args))
+            self._tf.publish(TFMessage(transforms=[convert.transform_msg(*args)]))
+        if event.image is not None:
+            self._info.publish(event.info)
+            if on_image is not None:
+                on_image(event.stamp_ns)
+            self._image.publish(event.image)
+
+    def _events(self, stop: threading.Event) -> Iterator[_Prepared]:
+        """Frames and odometry in order of time; odometry first where both have the same stamp."""
+        odometry = self._odometry_events()
+        waiting = next(odometry, None)
+        for frame in self._read_ahead(stop):
+            while waiting is not None and waiting.stamp_ns <= frame.stamp_ns:
+                yield waiting
+                waiting = next(odometry, None)
+            yield frame
+
+    def _odometry_events(self) -> Iterator[_Prepared]:
+        trajectory = self._source.odometry
+        if trajectory is None:
+            return
+        # What a robot sent just before the first image; the minutes before a split are no part of it.
+        begin_ns = self._begin_ns() - 1_000_000_000
+        for stamp_ns, T_odom_base in zip(trajectory.stamps_ns.tolist(), trajectory.poses, strict=True):
+            if stamp_ns >= begin_ns:
+                yield _Prepared(stamp_ns, T_odom_base=T_odom_base)
+
+    def _read_ahead(self, stop: threading.Event) -> Iterator[_Prepared]:
+        """Frames, read and packed in a thread of their own: the disk and the decoder do not shake the rhythm."""
+        ready: queue.Queue[_Prepared | Exception | None] = queue.Queue(_READ_AHEAD)
+        left = threading.Event()
+
+        def put(item: _Prepared | Exception | None) -> bool:
+            while not (stop.is_set() or left.is_set()):
+                try:
+                    ready.put(item, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def read() -> None:
+            try:
+                for index in range(self._total):
+                    if not put(self._prepared(index)):
+                        return
+                put(None)
+            except Exception as error:
+                put(error)
+
+        thread = threading.Thread(target=read, name="read_ahead", daemon=True)
+        thread.start()
+        try:
+            while not stop.is_set():
+                try:
+                    item = ready.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            left.set()
+            thread.join()
+
+    def _prepared(self, index: int) -> _Prepared:
+        try:
+            frame = self._source.read(index)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(
+                f"{self._source.path}: frame {self._source.records[index].name}: {error}"
+            ) from error
+        stamp_ns = frame.stamp_ns
+        if self._options.image_format == "raw":
+            image: Image | CompressedImage = convert.image_msg(frame.image, stamp_ns, CAMERA_FRAME)
+        else:
+            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._options.image_format)
+        return _Prepared(stamp_ns, image, convert.info_msg(frame.camera, stamp_ns, CAMERA_FRAME))
