@@ -1,4 +1,4 @@
-"""The algorithm on one screen: gates, status, time, late answers, odometry. The front end is scripted, the rest is real."""
+"""The algorithm on one screen: gates, status, time, late answers, odometry. The front end is scripted."""
 
 from __future__ import annotations
 
