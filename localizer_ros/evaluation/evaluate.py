@@ -271,7 +271,7 @@ def evaluate(
         raise ConfigError(f"limit: expected at least 1, got {limit}")
     part = source.split(split)
     total = len(part.records) if limit is None else min(limit, len(part.records))
-    odometry = _Odometry(part)
+    odometry = OdometryFeed(part)
     frames: list[FrameResult] = []
     started = time.perf_counter()
     sequence: str | None = None
@@ -330,8 +330,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **library_versions()}
 
 
-class _Odometry:
-    """Gives a localizer the external odometry up to a time, each pose once."""
+class OdometryFeed:
+    """Gives a localizer the external odometry up to a time, each pose once.
+
+    Args:
+        source: the part of a recording that is run.
+    """
 
     def __init__(self, source: FrameSource) -> None:
         self._trajectory = source.odometry
