@@ -133,6 +133,9 @@ def camera_from_colmap(model: str, width_px: int, height_px: int, params: Sequen
     cx, cy = params[n_focal] - 0.5, params[n_focal + 1] - 0.5
     distortion = np.zeros({"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}[name])
     distortion[:n_distortion] = params[n_focal + 2 :]
+    if name == "rational_polynomial" and not np.any(distortion[5:]):
+        # COLMAP has no model of its own for plumb_bob's five coefficients.
+        name, distortion = "plumb_bob", distortion[:5]
     return Camera(
         width_px,
         height_px,
