@@ -194,8 +194,7 @@ def info(
     else:
         from localizer_ros.datasets.info import info as source_info
 
-        with progress_bar() as progress:
-            facts = {"kind": "recording", **source_info(_open_source(path, format), progress=progress)}
+        facts = {"kind": "recording", **source_info(_open_source(path, format))}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -389,20 +388,191 @@ def replay(
 
 @app.command()
 @command
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new bag.")],
+    world: Annotated[
+        Path | None,
+        typer.Option("--world", help="YAML file of the world and the drive; all settings have defaults."),
+    ] = None,
+    settings: SetOption = None,
+    storage: Annotated[str, typer.Option("--storage", help="mcap or sqlite3.")] = "mcap",
+    compression: Annotated[str, typer.Option("--compression", help="none, jpeg or png.")] = "none",
+) -> None:
+    """Record a drive through a simulated place, with exact ground truth and drifting odometry, as a rosbag2.
+
+    Example: `localizer simulate drive1 --set drive=1 --set duration_s=20`
+    """
+    from localizer_ros.core.config import load_config
+    from localizer_ros.datasets.convert import write_bag
+    from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+
+    storage = _one_of("--storage", storage, ("mcap", "sqlite3"))
+    compression = _one_of("--compression", compression, ("none", "jpeg", "png"))
+    source = SimulatedSource(load_config(WorldConfig, world, settings or ()))
+    with progress_bar() as progress:
+        write_bag(source, out, storage, compression, lambda done, total: progress("simulating", done, total))
+    print(f"{out}: {len(source.records)} frames, {len(source.records) / source.config.fps:.1f} s")
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> Any:
+    from localizer_ros.core.types import ConfigError
+
+    if value not in known:
+        raise ConfigError(f"{option}: expected {', '.join(known)}, got {value!r}")
+    return value
+
+
+@app.command()
+@command
+def convert(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
+    to: Annotated[str, typer.Option("--to", help="bag, tum or kapture.")],
+    split: Annotated[str, typer.Option("--split", help="Part to convert.")] = "all",
+    storage: Annotated[str, typer.Option("--storage", help="Of a bag: mcap or sqlite3.")] = "mcap",
+    compression: Annotated[str, typer.Option("--compression", help="Of a bag: none, jpeg or png.")] = "none",
+    format: FormatOption = None,
+) -> None:
+    """Write a recording in another format.
+
+    Example: `localizer convert ../shared/data/redkitchen kitchen.bag --to bag --split test`
+    """
+    from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
+
+    part = _open_source(source, format).split(split)
+    _one_of("--to", to, ("bag", "tum", "kapture"))
+    with progress_bar() as progress:
+
+        def told(done: int, total: int) -> None:
+            progress("converting", done, total)
+
+        if to == "bag":
+            storage = _one_of("--storage", storage, ("mcap", "sqlite3"))
+            compression = _one_of("--compression", compression, ("none", "jpeg", "png"))
+            write_bag(part, out, storage, compression, told)
+        elif to == "tum":
+            write_tum(part, out, told)
+        else:
+            write_kapture(part, out, told)
+    print(f"{out}: {len(part.records)} frames")
+
+
+@app.command()
+@command
+def export(
+    scene: SceneArgument,
+    backend: Annotated[str, typer.Option("--backend", help="openvino, tensorrt, torch or onnx.")],
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="Recording whose images check the engine; random ones otherwise."),
+    ] = None,
+) -> None:
+    """Build the engine of a back end for a scene and check it against PyTorch, in metres and degrees.
+
+    Example: `localizer export scenes/kitchen --backend openvino --precision fp16`
+    """
+    from localizer_ros.core.config import BackendConfig, config_from_dict
+    from localizer_ros.export import export_scene
+    from localizer_ros.localization.scene import Scene
+
+    kind = {"onnx": "openvino"}.get(backend, backend)
+    config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision}, "export")
+    opened = Scene.load(scene)
+    result = export_scene(opened, config, None if source is None else _open_source(source, None))
+    print(
+        f"{backend} {precision}: differs from torch by {result.t_m:.6f} m and {result.r_deg:.5f} deg at most"
+    )
+    for path in result.files:
+        print(f"  {path.name}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+@command
+def bench(
+    scene: SceneArgument,
+    source: SourceArgument,
+    split: Annotated[str | None, typer.Option("--split", help="Part to run.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Frames per back end.")] = 200,
+    smoother_frames: Annotated[
+        int,
+        typer.Option("--smoother-frames", min=0, help="Also run the smoother alone over this many frames."),
+    ] = 0,
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+) -> None:
+    """Latency, throughput and memory of every stage, for every back end of this machine.
+
+    Example: `localizer bench scenes/kitchen ../shared/data/redkitchen`
+    """
+    _set_up_logging(False)
+    from localizer_ros.evaluation.benchmark import bench as run_bench
+
+    run_config = _run_config(config, settings)
+    recording = _open_source(source, format)
+    part = split or ("test" if "test" in recording.splits else "all")
+    with progress_bar() as progress:
+        result = run_bench(
+            scene,
+            recording.split(part),
+            run_config.localizer,
+            limit=limit,
+            smoother_frames=smoother_frames,
+            progress=progress,
+        )
+    _write_json(json_file, json.dumps(result, indent=2))
+    if json_file is None or str(json_file) != "-":
+        _print_facts(result)
+
+
+@app.command()
+@command
+def view(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A scene, or the folder of a report.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write: .png or .rrd (rerun); a viewer opens without it."),
+    ] = None,
+) -> None:
+    """Trajectory, frames and map in a viewer, or in a file.
+
+    Example: `localizer view scenes/kitchen --out kitchen.png`
+    """
+    from localizer_ros.evaluation.view import view as run_view
+
+    written = run_view(result, out)
+    if written is not None:
+        print(written)
+
+
+@app.command()
+@command
 def play(
     source: SourceArgument,
-    rate: Annotated[float, typer.Option("--rate", min=0.01, help="Speed, 1 = as recorded.")] = 1.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
+    rate: Annotated[float, typer.Option("--rate", help="Speed, 1 = as recorded.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end: time jumps back.")] = False,
+    image_format: Annotated[str, typer.Option("--image-format", help="raw, jpeg or png.")] = "raw",
+    wait_for_subscribers: Annotated[
+        int, typer.Option("--wait", min=0, help="Start when this many subscribe to the images.")
+    ] = 0,
+    split: Annotated[str, typer.Option("--split", help="Part to play.")] = "all",
     format: FormatOption = None,
 ) -> None:
     """Publish a recording on ROS 2 topics with /clock, as a robot would.
 
     Example: `localizer play drive.bag --rate 0.5`
     """
+    from localizer_ros.ros.play import PlayOptions
     from localizer_ros.ros.play import play as run_play
 
+    options = PlayOptions(
+        rate=rate, loop=loop, image_format=image_format, wait_for_subscribers=wait_for_subscribers
+    )
     with progress_bar() as progress:
-        run_play(_open_source(source, format), rate=rate, loop=loop, progress=progress)
+        report = run_play(_open_source(source, format).split(split), options, progress)
+    print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -410,11 +580,11 @@ def play(
 def run(context: typer.Context, scene: SceneArgument) -> None:
     """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
 
-    Example: `localizer run scenes/room --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
+    Example: `localizer run scenes/room -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
     """
-    from localizer_ros.ros.node import run_scene
+    from localizer_ros.ros.node import run as run_node
 
-    raise typer.Exit(run_scene(scene, context.args))
+    raise typer.Exit(run_node(scene, context.args))
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import BackendError, Camera
+from localizer_ros.core.types import BackendError, Camera, SceneError
+from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import ModelCard, TensorSpec, open_backend, sha256_of
+from localizer_ros.localization.scene import ENGINES, Scene
 
 # Beyond this a back end does not compute the network that was trained. Lower precision may differ more.
 PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5), "int8": (5e-2, 2.5)}
@@ -154,3 +158,50 @@ def check_parity(
 def _motion(rel_6: NDArray[np.float32]) -> SE3:
     T = SE3.exp(np.concatenate([rel_6[:3], np.zeros(3)]))
     return replace(T, t=rel_6[3:].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A checked engine.
+
+    Attributes:
+        t_m: largest difference to PyTorch in position, metres.
+        r_deg: largest difference in orientation, degrees.
+        files: what a robot needs to run it.
+    """
+
+    t_m: float
+    r_deg: float
+    files: list[Path]
+
+
+def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None) -> ExportResult:
+    """Build the engine of a back end for the pose network of a scene and check it against PyTorch.
+
+    Args:
+        scene: with a pose network.
+        config: back end and precision.
+        source: recording whose first frames are run; noise images without one.
+
+    Raises:
+        SceneError: the scene has no pose network.
+        BackendError: the back end cannot run here, or differs from PyTorch by more than its precision explains.
+    """
+    folder = scene.path / "networks"
+    card_path = folder / f"{scene.method}.json"
+    if not card_path.is_file():
+        raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
+    card = ModelCard.read(card_path)
+    preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
+    if source is None:
+        rng = np.random.default_rng(0)
+        shape = (preprocess.target.height_px, preprocess.target.width_px, 3)
+        noise = [cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 4.0) for _ in range(8)]
+        images = [preprocess.normalize(np.asarray(image, np.uint8)) for image in noise]
+    else:
+        frames = [source.read(index) for index in range(min(16, len(source.records)))]
+        images = [preprocess(frame.image, frame.camera) for frame in frames]
+    t_m, r_deg = check_parity(folder, scene.method, config, np.concatenate(images))
+    suffix = "safetensors" if config.kind == "torch" else "onnx"
+    engines = sorted((scene.path / ENGINES).glob("*")) if (scene.path / ENGINES).is_dir() else []
+    return ExportResult(t_m, r_deg, [card_path, folder / f"{scene.method}.{suffix}", *engines])

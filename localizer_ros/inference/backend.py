@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -189,8 +188,3 @@ def open_backend(folder: Path, name: str, config: BackendConfig) -> Backend:
     if sha256_of(path) != expected:
         raise SceneError(f"{path}: has changed since the scene was made")
     return BACKENDS[kind](folder, card, config)
-
-
-def describe(value: Any) -> str:
-    """One line of JSON, for keys of caches and messages."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -365,22 +365,29 @@ def build_encoder(name: str, stride_padding: StridePadding = "symmetric") -> Enc
 
 
 def encoder_of_weights(weights: Mapping[str, Tensor]) -> str | None:
-    """Name of the encoder these torchvision-named weights belong to, None when none fits."""
+    """Name of the largest encoder these torchvision-named weights fill, None when there is none."""
+    best, most = None, 0
     for name in ENCODERS:
         with torch.device("meta"):
             wanted = build_encoder(name).state_dict()
         needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
-        if needed <= weights.keys() and all(weights[k].shape == wanted[k].shape for k in needed):
-            return name
-    return None
+        fits = needed <= weights.keys() and all(weights[k].shape == wanted[k].shape for k in needed)
+        # ResNet-34 has every layer of ResNet-18 under the same name.
+        if fits and len(needed) > most:
+            best, most = name, len(needed)
+    return best
 
 
 def has_folded_norms(weights: Mapping[str, Tensor]) -> bool:
-    """True when every batch norm is mean 0, variance 1: folded into the convolutions, as converted TensorFlow Lite
-    weights are. Such weights come from SAME padding, and their norms must stay frozen."""
+    """True when every batch norm has mean 0 and variance 1 (less epsilon): folded into the convolutions, as in weights
+    converted from TensorFlow Lite. Such weights come from SAME padding, and their norms must stay frozen."""
     means = [v for k, v in weights.items() if k.endswith("running_mean")]
     variances = [v for k, v in weights.items() if k.endswith("running_var")]
-    return bool(means) and all(not v.any() for v in means) and all(bool((v == 1).all()) for v in variances)
+    return (
+        bool(means)
+        and all(not v.any() for v in means)
+        and all(bool((v - 1.0).abs().max() < 2e-3) for v in variances)
+    )
 
 
 def load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
