@@ -73,6 +73,13 @@ class PoseField:
         known = float(np.clip(k @ self.inverse @ k, 0.0, 1.0))
         return T @ SE3.exp(k @ self.weights), np.diag((1.0 - known) * self.amplitude**2)
 
+    def uncorrect(self, T: SE3) -> SE3:
+        """The pose that :meth:`correct` carries to ``T``."""
+        uncorrected = T
+        for _ in range(3):
+            uncorrected = T @ (uncorrected.inverse() @ self.correct(uncorrected)[0]).inverse()
+        return uncorrected
+
     def save(self, folder: Path) -> int:
         """Write to ``folder``; returns the bytes written."""
         np.savez(

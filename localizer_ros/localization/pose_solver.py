@@ -8,7 +8,7 @@ import numpy as np
 import poselib
 from numpy.typing import NDArray
 
-from localizer_ros.core.se3 import SE3, skew
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
@@ -186,5 +186,3 @@ def spread_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) ->
     cell = np.clip((rays / half_view + 1.0) * 0.5, 0.0, 0.999) * [columns, rows]
     return len(np.unique(cell.astype(int) @ [1, columns])) / (columns * rows)
 
-
-__all__ = ["SolvedPose", "refine_pose", "skew", "solve_pose", "spread_of"]

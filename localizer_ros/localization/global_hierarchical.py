@@ -1,0 +1,244 @@
+"""Full search: from an image and nothing else to a pose.
+
+``hierarchical``: retrieve the nearest mapping images, split them into places (connected components of covisibility), and
+for each place in order match the query with that place's points and solve; the first success ends the search.
+``direct``: match with the points of the whole map, for small maps.
+
+A success is more than many inliers. After solving, the points that should be visible from the pose are looked for again,
+near where they should be (guided matching): a wrong pose finds few of them. That share, the number and the spread of the
+inliers, the rival place and the prior make the confidence; below the threshold there is no answer, only a reason.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from localizer_ros.core.config import SearchConfig
+from localizer_ros.core.types import Frame, PoseEstimate
+from localizer_ros.localization.features import point_matches
+from localizer_ros.localization.guided_matching import guided_matches
+from localizer_ros.localization.pose_solver import SolvedPose, refine_pose, solve_pose, spread_of
+from localizer_ros.localization.structure_scene import StructureScene, View
+
+Index = NDArray[np.intp]
+
+# Images whose points a found pose must show again.
+_VERIFYING_IMAGES = 8
+_VERIFYING_RADIUS_PX = 6.0
+# Points in common that make two mapping images see the same place.
+_COVISIBLE_POINTS = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A verified pose.
+
+    Attributes:
+        solved: pose and inliers of the guided matches.
+        points: (K,) map points matched.
+        keypoints: (K,) keypoints matched.
+        visible: points that should have been seen.
+        spread: share of the image's cells with an inlier.
+        confidence: 0..1.
+    """
+
+    solved: SolvedPose
+    points: Index
+    keypoints: Index
+    visible: int
+    spread: float
+    confidence: float
+
+
+class HierarchicalLocalizer:
+    """Implements ``GlobalLocalizer`` on a map of points.
+
+    Args:
+        scene: map and index.
+        config: thresholds.
+        direct: match with the whole map instead of retrieved places.
+
+    Attributes:
+        reason: why the last frame had no answer; empty when it had one.
+        timings_ms: of the last frame.
+        found: the last verified pose, None when there was none.
+    """
+
+    def __init__(self, scene: StructureScene, config: SearchConfig, direct: bool = False) -> None:
+        self._scene, self._config, self._direct = scene, config, direct
+        self._source = "direct" if direct else "hierarchical"
+        self.reason = ""
+        self.timings_ms: dict[str, float] = {}
+        self.found: Found | None = None
+
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+        """See :class:`GlobalLocalizer`."""
+        c = self._config
+        self.timings_ms, self.reason, self.found = {}, "", None
+        best: Found | None = None
+        for fine in {"never": (False,), "fallback": (False, True), "always": (True,)}[c.fine_features]:
+            started = time.perf_counter()
+            view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine)
+            self._lap("extract", started)
+            found = self.search(view, prior)
+            if found is not None and (best is None or found.confidence > best.confidence):
+                best = found
+            if best is not None and best.confidence >= c.min_confidence:
+                break
+        self.found = best
+        if best is None:
+            return None
+        if best.confidence < c.min_confidence:
+            self.reason = (
+                f"confidence {best.confidence:.2f} of {best.solved.count} inliers, "
+                f"{best.visible} points expected in view"
+            )
+            return None
+        self.reason = ""
+        return self._scene.answer(frame, best.solved, self._source, best.confidence)
+
+    def search(self, view: View, prior: PoseEstimate | None) -> Found | None:
+        """The best verified pose of a view, with any confidence; None with ``reason`` when there is none."""
+        c, structure = self._config, self._scene.structure
+        if len(view.features) < c.min_inliers:
+            self.reason = f"too few keypoints ({len(view.features)})"
+            return None
+        started = time.perf_counter()
+        places: list[Index | None] = [None] if self._direct else list(self._places(view))
+        self._lap("retrieve", started)
+        if not places:
+            self.reason = "no neighbours: no mapping image carries points"
+            return None
+        best: Found | None = None
+        rival: Found | None = None
+        reasons: list[str] = []
+        for place in places:
+            started = time.perf_counter()
+            if place is None:
+                database = structure.mean_descriptors
+                point_of = np.arange(len(structure.points), dtype=np.int32)
+            else:
+                observations = structure.observations_of(place)
+                database = structure.unit_descriptors[observations]
+                point_of = structure.observation_point[observations]
+            keypoint, point = point_matches(view.features.descriptors, database, point_of, c.ratio)
+            self._lap("match", started)
+            if len(keypoint) < c.min_inliers:
+                reasons.append(f"too few matches ({len(keypoint)})")
+                continue
+            started = time.perf_counter()
+            solved = solve_pose(
+                view.rays[keypoint],
+                structure.points[point],
+                self._scene.focal_px,
+                c.max_error_px,
+                c.max_iterations,
+                c.seed,
+                min(c.min_inliers, 8),
+            )
+            self._lap("solve", started)
+            if solved is None:
+                reasons.append(f"few inliers among {len(keypoint)} matches")
+                continue
+            started = time.perf_counter()
+            found = self.verify(view, solved, prior)
+            self._lap("verify", started)
+            if found is None:
+                reasons.append(f"pose of {solved.count} inliers was not confirmed by its surroundings")
+                continue
+            if best is None or found.confidence > best.confidence:
+                best, rival = found, best
+            elif rival is None or found.confidence > rival.confidence:
+                rival = found
+            # First success ends the search; a doubtful one is held against the next place.
+            if best.confidence > 0.9:
+                break
+        if best is None:
+            self.reason = "; ".join(dict.fromkeys(reasons)) or "no match"
+            return None
+        if rival is not None and _apart(best, rival):
+            # Two places that explain the image: believe the better one only as far as it is better.
+            share = best.solved.count / max(best.solved.count + 2 * rival.solved.count, 1)
+            best = replace(best, confidence=best.confidence * min(1.0, 1.5 * share))
+        return best
+
+    def verify(
+        self, view: View, solved: SolvedPose, prior: PoseEstimate | None, images: Index | None = None
+    ) -> Found | None:
+        """Look again for what a pose should show, refine on it, and judge it."""
+        c, scene = self._config, self._scene
+        T, radius = solved.T_map_opt, _VERIFYING_RADIUS_PX
+        for _ in range(2):
+            near = scene.nearest_images(T, _VERIFYING_IMAGES) if images is None else images
+            matches = guided_matches(
+                scene.structure,
+                T,
+                near,
+                view.rays,
+                view.features.descriptors,
+                view.half_view,
+                scene.focal_px,
+                radius,
+                0.75,
+            )
+            refined = refine_pose(
+                T,
+                view.rays[matches.keypoint],
+                scene.structure.points[matches.point],
+                scene.focal_px,
+                4.0,
+                min(c.min_inliers, 8),
+            )
+            if refined is None:
+                return None
+            T, radius = refined.T_map_opt, 4.0
+        inlier_rays = view.rays[matches.keypoint[refined.inliers]]
+        spread = spread_of(inlier_rays, view.half_view)
+        confidence = self._confidence(refined, matches.visible, spread, prior)
+        return Found(refined, matches.point, matches.keypoint, matches.visible, spread, confidence)
+
+    def _confidence(
+        self, solved: SolvedPose, visible: int, spread: float, prior: PoseEstimate | None
+    ) -> float:
+        count = solved.count
+        share = count / max(visible, 1)
+        # Weights by logistic regression, see docs/structure.md.
+        logit = 2.5 * np.log(count / 25.0) + 2.0 * np.log(max(share, 1e-3) / 0.08) + 3.0 * (spread - 0.15)
+        if prior is not None and prior.covariance is not None:
+            T_map_cam, systematic = self._scene.posed(solved.T_map_opt)
+            difference = (prior.T_map_cam.inverse() @ T_map_cam).log()
+            distance = difference @ np.linalg.solve(prior.covariance + systematic, difference)
+            logit += 1.0 if distance < 30.0 else -1.0
+        return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))
+
+    def _places(self, view: View) -> list[Index]:
+        """Retrieved mapping images, split by covisibility; the place with the most of them first."""
+        database, structure = self._scene.database, self._scene.structure
+        query = database.describe(view.features.descriptors[view.features.coarse])
+        wanted = self._config.neighbours
+        found, _ = database.index.search(query, min(len(database.index), 8 * wanted))
+        images = database.mapped[found]
+        # Images without points stand for the nearest one that has some.
+        images = images[images >= 0][:wanted].astype(np.intp)
+        if len(images) == 0:
+            return []
+        linked = structure.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
+        _, label = connected_components(csr_array(linked), directed=False)
+        groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
+        return sorted(groups, key=len, reverse=True)
+
+    def _lap(self, name: str, started: float) -> None:
+        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+
+
+def _apart(a: Found, b: Found) -> bool:
+    return (
+        a.solved.T_map_opt.distance_to(b.solved.T_map_opt) > 0.25
+        or a.solved.T_map_opt.angle_to(b.solved.T_map_opt) > np.radians(5.0)
+    )

@@ -1,0 +1,105 @@
+"""Matching where a predicted pose says a point must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Array
+from localizer_ros.localization.features import Float32
+from localizer_ros.localization.map_store import StructureMap
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GuidedMatches:
+    """Matches around predicted points.
+
+    Attributes:
+        keypoint: (K,) indices of the query's keypoints.
+        point: (K,) indices of map points.
+        offset_px: (K, 2) keypoint minus prediction.
+        visible: number of points predicted to lie in the image.
+    """
+
+    keypoint: Index
+    point: Index
+    offset_px: Array
+    visible: int
+
+
+def guided_matches(
+    structure: StructureMap,
+    T_map_opt: SE3,
+    images: Index,
+    rays: Array,
+    descriptors: Float32,
+    half_view: Array,
+    focal_px: float,
+    radius_px: float,
+    max_distance: float,
+) -> GuidedMatches:
+    """Match the points that some mapping images saw, near where the pose puts them.
+
+    Args:
+        structure: the map.
+        T_map_opt: predicted pose.
+        images: mapping images whose points are looked for.
+        rays: (N, 2) keypoints on the plane z = 1.
+        descriptors: (N, D) of the keypoints.
+        half_view: (2,) half size of the image on that plane.
+        focal_px: pixels per unit on that plane.
+        radius_px: how far a keypoint may be from the prediction.
+        max_distance: largest distance of descriptors.
+
+    Returns:
+        Pairs that are each other's best within the radius.
+    """
+    nothing = np.zeros(0, dtype=np.intp)
+    observations = structure.observations_of(images)
+    if len(observations) == 0 or len(rays) == 0:
+        return GuidedMatches(nothing, nothing, np.zeros((0, 2)), 0)
+    points, inverse = np.unique(structure.observation_point[observations], return_inverse=True)
+    p = (structure.points[points] - T_map_opt.t) @ T_map_opt.R
+    ahead = p[:, 2] > 1e-3
+    predicted = p[:, :2] / np.where(ahead, p[:, 2], 1.0)[:, None]
+    seen = ahead & np.all(np.abs(predicted) < half_view, axis=1)
+    near_image = ahead & np.all(np.abs(predicted) < half_view + radius_px / focal_px, axis=1)
+    candidates = np.nonzero(near_image)[0]
+    if len(candidates) == 0:
+        return GuidedMatches(nothing, nothing, np.zeros((0, 2)), 0)
+    tree = cKDTree(rays * focal_px)
+    around = cKDTree(predicted[candidates] * focal_px)
+    near = around.sparse_distance_matrix(tree, radius_px, output_type="ndarray")
+    visible = int(seen.sum())
+    if len(near) == 0:
+        return GuidedMatches(nothing, nothing, np.zeros((0, 2)), visible)
+    # (point, keypoint) pairs, repeated for every observation of the point by these images.
+    by_point = np.argsort(inverse, kind="stable")
+    first = np.searchsorted(inverse[by_point], np.arange(len(points) + 1))
+    slot = candidates[near["i"]]
+    times = first[slot + 1] - first[slot]
+    pair = np.repeat(np.arange(len(near)), times)
+    within = np.arange(len(pair)) - np.repeat(np.cumsum(times) - times, times)
+    observation = observations[by_point[np.repeat(first[slot], times) + within]]
+    keypoint = near["j"][pair].astype(np.intp)
+    similarity = np.einsum(
+        "kd,kd->k", structure.unit_descriptors[observation], descriptors[keypoint], optimize=False
+    )
+    alike = similarity > 1.0 - 0.5 * max_distance**2
+    pair, keypoint, similarity = pair[alike], keypoint[alike], similarity[alike]
+    slot = slot[pair]
+    order = np.argsort(-similarity, kind="stable")
+    keypoint, slot = keypoint[order], slot[order]
+    _, best_of_keypoint = np.unique(keypoint, return_index=True)
+    _, best_of_point = np.unique(slot, return_index=True)
+    chosen = np.intersect1d(best_of_keypoint, best_of_point)
+    keypoint, slot = keypoint[chosen], slot[chosen]
+    return GuidedMatches(
+        keypoint, points[slot].astype(np.intp), (rays[keypoint] - predicted[slot]) * focal_px, visible
+    )

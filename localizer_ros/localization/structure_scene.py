@@ -1,0 +1,114 @@
+"""A scene's structure, opened for localization: map, pose field, image index and extractor, and the frames between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localizer_ros.core.se3 import SE3, compose_covariance
+from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate
+from localizer_ros.localization.features import Extractor, LocalFeatures, open_extractor
+from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.pose_field import PoseField
+from localizer_ros.localization.pose_solver import SolvedPose
+from localizer_ros.localization.retrieval import ImageDatabase
+
+MAP_FOLDER, INDEX_FOLDER = "map", "index"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What one frame shows, ready for matching.
+
+    Attributes:
+        frame: where it comes from.
+        rays: (N, 2) keypoints on the plane z = 1.
+        features: their descriptors.
+        half_view: (2,) half width and height of the image on that plane.
+    """
+
+    frame: Frame
+    rays: Array
+    features: LocalFeatures
+    half_view: Array
+
+
+@dataclass(frozen=True, eq=False)
+class StructureScene:
+    """Everything the structure methods read from a scene.
+
+    Attributes:
+        structure: the map of points.
+        database: index of mapping images.
+        extractor: the local features the map was built with.
+        field: correction to the given poses, None when there is none.
+    """
+
+    structure: StructureMap
+    database: ImageDatabase
+    extractor: Extractor
+    field: PoseField | None
+
+    @staticmethod
+    def open(scene_dir: Path) -> StructureScene:
+        """Read a scene folder. Raises SceneError when a file is missing or damaged."""
+        structure = StructureMap.load(scene_dir / MAP_FOLDER)
+        return StructureScene(
+            structure,
+            ImageDatabase.load(scene_dir / INDEX_FOLDER),
+            open_extractor(structure.settings.features, scene_dir),
+            PoseField.load(scene_dir / MAP_FOLDER),
+        )
+
+    @property
+    def focal_px(self) -> float:
+        """Pixels per unit on the plane z = 1."""
+        return self.structure.calibration.focal_px
+
+    def view(self, frame: Frame, max_keypoints: int, fine: bool) -> View:
+        """Features of a frame and where they look."""
+        features = self.extractor.extract(frame.image, max_keypoints, fine)
+        calibration = self.structure.calibration
+        return View(
+            frame,
+            calibration.rays(frame.camera, features.xy_px),
+            features,
+            half_view_of(frame.camera),
+        )
+
+    def optical(self, T_map_cam: SE3) -> SE3:
+        """``T_map_opt`` of a pose in the frame of the given poses."""
+        uncorrected = self.field.uncorrect(T_map_cam) if self.field is not None else T_map_cam
+        return uncorrected @ self.structure.T_cam_opt
+
+    def posed(self, T_map_opt: SE3) -> tuple[SE3, Array]:
+        """``T_map_cam`` of an optical pose, and the (6, 6) covariance of what led there."""
+        T_map_cam = T_map_opt @ self.structure.T_cam_opt.inverse()
+        systematic = self.structure.systematic_covariance
+        if self.field is None:
+            return T_map_cam, systematic
+        corrected, covariance = self.field.correct(T_map_cam)
+        return corrected, systematic + covariance
+
+    def answer(self, frame: Frame, solved: SolvedPose, source: str, confidence: float) -> PoseEstimate:
+        """A solved pose in the frame of the given poses, with the map's own error in its covariance."""
+        T_map_cam, systematic = self.posed(solved.T_map_opt)
+        noise = compose_covariance(solved.covariance, self.structure.T_cam_opt.inverse())
+        return PoseEstimate(
+            frame.stamp_ns, T_map_cam, noise + systematic, source, inliers=solved.count, confidence=confidence
+        )
+
+    def nearest_images(self, T_map_opt: SE3, count: int) -> NDArray[np.intp]:
+        """Mapping images that look at the scene most alike a camera at the pose, most alike first."""
+        distance = self.structure.view_distances(T_map_opt)
+        count = min(count, len(distance))
+        nearest = np.argpartition(distance, count - 1)[:count] if count < len(distance) else np.arange(count)
+        return np.asarray(nearest[np.argsort(distance[nearest], kind="stable")], dtype=np.intp)
+
+
+def half_view_of(camera: Camera) -> Array:
+    """(2,) half width and height of a camera's view on the plane z = 1, distortion aside."""
+    return np.array([camera.width_px / camera.K[0, 0], camera.height_px / camera.K[1, 1]]) / 2.0

@@ -1,0 +1,61 @@
+"""The map as a COLMAP model, for the tools that read one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from localizer_ros.localization.map_store import StructureMap
+
+# COLMAP's origin is the corner of the first pixel, ours its centre.
+_PIXEL_CENTRE = 0.5
+
+
+def write_colmap_model(structure: StructureMap, folder: Path) -> int:
+    """Write ``cameras.bin``, ``images.bin``, ``points3D.bin`` and what else COLMAP's version has.
+
+    Keypoints are in the ideal image of the given camera, which the model's OPENCV camera describes after refinement;
+    image poses are the refined ones.
+
+    Returns:
+        Bytes written.
+    """
+    calibration = structure.calibration
+    given = calibration.camera
+    camera = calibration.refinement or given
+    K = camera.K
+    d = np.zeros(4)
+    if calibration.refinement is not None:
+        d[: min(4, camera.distortion.size)] = camera.distortion[:4]
+    reconstruction = pycolmap.Reconstruction()
+    reconstruction.add_camera_with_trivial_rig(
+        pycolmap.Camera(
+            model="OPENCV",
+            width=camera.width_px,
+            height=camera.height_px,
+            params=[K[0, 0], K[1, 1], K[0, 2] + _PIXEL_CENTRE, K[1, 2] + _PIXEL_CENTRE, *d],
+            camera_id=1,
+        )
+    )
+    from localizer_ros.localization.calibration import undistorted
+
+    xy = undistorted(given, structure.observation_xy_px) @ given.K[:2, :2].T + given.K[:2, 2] + _PIXEL_CENTRE
+    start = structure.image_start
+    for i, name in enumerate(structure.names):
+        T_opt_map = np.linalg.inv(structure.T_map_opt[i])
+        image = pycolmap.Image(name=name, keypoints=xy[start[i] : start[i + 1]], camera_id=1, image_id=i + 1)
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(T_opt_map[:3, :3]), T_opt_map[:3, 3])
+        reconstruction.add_image_with_trivial_frame(image, pose)
+    slot = np.arange(len(structure.observation_point)) - start[structure.observation_image]
+    by_point = np.argsort(structure.observation_point, kind="stable")
+    ends = np.searchsorted(structure.observation_point[by_point], np.arange(len(structure.points) + 1))
+    for p, position in enumerate(structure.points.astype(np.float64)):
+        track = pycolmap.Track()
+        for n in by_point[ends[p] : ends[p + 1]]:
+            track.add_element(int(structure.observation_image[n]) + 1, int(slot[n]))
+        reconstruction.add_point3D(position, track)
+    folder.mkdir(parents=True, exist_ok=True)
+    reconstruction.write(str(folder))
+    return sum(file.stat().st_size for file in folder.iterdir())
