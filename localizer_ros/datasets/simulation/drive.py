@@ -69,7 +69,7 @@ class Drive:
         stop_s = rng.uniform(0.3, 0.9) * max(duration_s, 4.0)
         # Standing at the start and for a moment on the way, with smooth ramps.
         drive = _ramp((times - 0.3) / 1.0) * (
-            1.0 - _ramp((times - stop_s) / 0.8) * _ramp((stop_s + 2.2 - times) / 0.8)
+            1.0 - _ramp((times - stop_s) / 0.8) * _ramp((stop_s + 4.0 - times) / 0.8)
         )
         at = np.zeros_like(times)
         for i in range(1, len(times)):
@@ -142,7 +142,8 @@ class Drive:
                 P = F @ P @ F.T
                 P[:3, :3] += rotation @ np.diag(sigma**2) @ rotation.T
                 state = state + moved
-            R = np.asarray(Rotation.from_euler("z", state[2]).as_matrix())
+            c, s = np.cos(state[2]), np.sin(state[2])
+            R = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
             poses.append(SE3(R, np.array([state[0], state[1], 0.0])))
             covariances.append(_planar_covariance(P[:3, :3], R))
         stamps = start_ns + np.round(times * 1e9).astype(np.int64)
