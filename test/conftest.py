@@ -7,6 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from localizer_ros.core.config import MapConfig, config_from_dict
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.mapping.build import build_scene
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -31,3 +36,31 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared recordings: no folder named shared beside the repository")
     return folder
+
+
+TINY_WORLD = {"duration_s": 4.0, "fps": 8.0, "width_px": 160, "height_px": 120, "moving_objects": 0}
+TINY_NETWORK = {
+    "encoder": "mobilenet_v3_small",
+    "width_px": 96,
+    "height_px": 64,
+    "hidden": 32,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_source() -> FrameSource:
+    """Four seconds of a simulated drive, small images."""
+    return SimulatedSource(config_from_dict(WorldConfig, TINY_WORLD))
+
+
+@pytest.fixture(scope="session")
+def tiny_scene(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PoseNet scene trained for a moment on ``tiny_source``: real in every part but its accuracy. Read-only."""
+    config = config_from_dict(
+        MapConfig,
+        {"network": TINY_NETWORK, "training": {"epochs": 2, "validate_every": 1, "batch_size": 8}},
+    )
+    scene = tmp_path_factory.mktemp("scenes") / "tiny"
+    build_scene(tiny_source, "all", config, scene)
+    return scene
