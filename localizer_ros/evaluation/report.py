@@ -103,7 +103,7 @@ def trajectory_figure(evaluation: Evaluation) -> Figure:
     answers, raw = evaluation.answers(), evaluation.answers("raw")
     mapping = evaluation.mapping_poses
     poses = [a.T_map_true or a.T_map_cam for a in answers]
-    views = _views([T for T in (*poses, *mapping) if T is not None])
+    views = map_views([T for T in (*poses, *mapping) if T is not None])
     figure = Figure(figsize=(11.0, 5.6), **_STYLE)  # type: ignore[arg-type]
     axes = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
     lines = {"true": _path(answers, True), "raw": _path(raw, False), "smoothed": _path(answers, False)}
@@ -137,7 +137,7 @@ def trajectory_figure(evaluation: Evaluation) -> Figure:
         ax.set_title(title, loc="left", fontsize=11)
         ax.set_xlabel(f"{'xyz'[across]} [m]")
         ax.set_ylabel(f"{'xyz'[up.axis]} [m]")
-        _quiet(ax)
+        quiet_axes(ax)
     if wild:
         axes[0].annotate(
             f"{wild} answers of the localizer are far outside", (0.02, 0.02), xycoords="axes fraction"
@@ -198,7 +198,7 @@ def error_figure(evaluation: Evaluation) -> Figure:
         for at in seconds[missing]:
             ax.axvline(at, ymax=0.04, color="#c0392b", lw=1.0)
         ax.set_ylabel(unit)
-        _quiet(ax)
+        quiet_axes(ax)
     if any(a.T_map_cam is None for a in answers):
         axes[1].plot([], [], color="#c0392b", lw=1.0, label="no answer")
     axes[1].set_xlabel("time [s], sequences side by side")
@@ -234,7 +234,7 @@ def cumulative_figure(evaluation: Evaluation) -> Figure:
         ax.set_xlim(0.0, max(right, marks[column][-1]) * 1.05)
         ax.set_ylim(0.0, 102.0)
         ax.set_xlabel(unit)
-        _quiet(ax)
+        quiet_axes(ax)
     axes[0].set_ylabel("frames [%]")
     if axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(frameon=False, loc="lower right")
@@ -278,7 +278,7 @@ def off_path_figure(evaluation: Evaluation) -> Figure | None:
                 ax.set_xlabel(label)
             if column == 0:
                 ax.set_ylabel(unit)
-            _quiet(ax)
+            quiet_axes(ax)
     return figure
 
 
@@ -316,7 +316,7 @@ def latency_figure(evaluation: Evaluation) -> Figure:
     right.set_xlabel("frame to answer [ms]")
     right.set_ylabel("frames")
     for ax in (left, right):
-        _quiet(ax)
+        quiet_axes(ax)
     return figure
 
 
@@ -349,21 +349,26 @@ def training_figure(path: Path) -> Figure | None:
         ax.set_xlabel("epoch")
         ax.set_title(title, loc="left", fontsize=11)
         ax.legend(frameon=False, fontsize=8)
-        _quiet(ax)
+        quiet_axes(ax)
         if title != "loss":
             ax.set_ylim(bottom=0.0)
     return figure
 
 
 @dataclass(frozen=True)
-class _Up:
-    """Map axis drawn upwards; ``flipped`` when its negative direction is up."""
+class Up:
+    """Map axis drawn upwards.
+
+    Attributes:
+        axis: 0, 1 or 2.
+        flipped: its negative direction is up in the world.
+    """
 
     axis: int
     flipped: bool = False
 
 
-def _views(poses: Sequence[SE3]) -> tuple[tuple[str, int, _Up], tuple[str, int, _Up]]:
+def map_views(poses: Sequence[SE3]) -> tuple[tuple[str, int, Up], tuple[str, int, Up]]:
     """Title, map axis to the right and map axis upwards, of a view from above and one from the side.
 
     Which way is up is not written in a map; cameras are mostly held upright, so it is the map axis closest to
@@ -378,7 +383,7 @@ def _views(poses: Sequence[SE3]) -> tuple[tuple[str, int, _Up], tuple[str, int, 
         right, forward = forward, right
     spread = np.ptp(np.stack([T.t for T in poses]), axis=0) if poses else np.ones(3)
     wide = max((right, forward), key=lambda axis: float(spread[axis]))
-    return ("from above", right, _Up(forward)), ("from the side", wide, _Up(vertical, below))
+    return ("from above", right, Up(forward)), ("from the side", wide, Up(vertical, below))
 
 
 def _path(answers: Sequence[m.Answer], true: bool) -> Array:
@@ -405,7 +410,8 @@ def _time_axis(answers: Sequence[m.Answer]) -> tuple[Array, list[tuple[int, int]
     return np.array(seconds), parts
 
 
-def _quiet(ax: Axes) -> None:
+def quiet_axes(ax: Axes) -> None:
+    """The style of all axes."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#9aa3ad")
     ax.tick_params(colors="#555d66", labelsize=9)
