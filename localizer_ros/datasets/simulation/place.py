@@ -82,12 +82,14 @@ class Place:
         route_m: (half length along x, half length along y, corner radius) of the way around, a rounded
             rectangle.
         wander_m: how far drives stray from the way around.
+        detail: resolution of the paint; large places are seen from further away.
     """
 
     size_m: tuple[float, float, float]
     boxes: tuple[Box, ...]
     route_m: tuple[float, float, float]
     wander_m: float
+    detail: float = 1.0
 
 
 # Texels a metre: what a camera of about 450 px focal length shows sharply from 2 m, less where it looks at a
@@ -109,14 +111,15 @@ def paint(place: Place, seed: int, repetition: float) -> tuple[Quad, ...]:
         repetition: 0..1, share of pictures and doors that look the same everywhere.
     """
     rng = np.random.default_rng([seed, 102])
-    quads = _shell(rng, place.size_m, repetition)
+    scale = {surface: place.detail * texels for surface, texels in _SCALE.items()}
+    quads = _shell(rng, place.size_m, scale, repetition)
     for box in place.boxes:
         tall = box.height_m >= place.size_m[2] - 1e-9
 
         def side(size: tuple[float, float], tall: bool = tall) -> Texture:
             if tall:
-                return textures.wall(rng, size, _SCALE["wall"], repetition)
-            return textures.box_side(rng, size, _SCALE["box"])
+                return textures.wall(rng, size, scale["wall"], repetition)
+            return textures.box_side(rng, size, scale["box"])
 
         quads.extend(box_quads(box, side, top=not tall))
     return tuple(quads)
@@ -150,7 +153,9 @@ def box_quads(box: Box, side: Callable[[tuple[float, float]], Texture], top: boo
     return quads
 
 
-def _shell(rng: np.random.Generator, size_m: tuple[float, float, float], repetition: float) -> list[Quad]:
+def _shell(
+    rng: np.random.Generator, size_m: tuple[float, float, float], scale: dict[str, float], repetition: float
+) -> list[Quad]:
     """Walls, floor and ceiling, seen from inside."""
     x, y, z = size_m
     quads = []
@@ -162,12 +167,12 @@ def _shell(rng: np.random.Generator, size_m: tuple[float, float, float], repetit
     ):
         right = np.cross(-inward, _UP)
         corner = -reach * inward - 0.5 * width * right + z * _UP
-        texture = textures.wall(rng, (width, z), _SCALE["wall"], repetition)
+        texture = textures.wall(rng, (width, z), scale["wall"], repetition)
         quads.append(Quad(corner, right, -_UP, (width, z), texture))
     east, north = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    texture = textures.floor(rng, (x, y), _SCALE["floor"])
+    texture = textures.floor(rng, (x, y), scale["floor"])
     quads.append(Quad(np.array([-x / 2, y / 2, 0.0]), east, -north, (x, y), texture))
-    texture = textures.ceiling(rng, (x, y), _SCALE["ceiling"])
+    texture = textures.ceiling(rng, (x, y), scale["ceiling"])
     quads.append(Quad(np.array([-x / 2, -y / 2, z]), east, north, (x, y), texture))
     return quads
 
@@ -199,7 +204,7 @@ def _hall(rng: np.random.Generator) -> Place:
         side = float(rng.uniform(0.5, 1.1))
         boxes.append(Box((float(x), float(y)), (side, side), side, yaw_rad=float(rng.uniform(0, 1.5))))
     boxes += _along_walls(rng, size, depth_m=(0.4, 1.0), gap_m=(1.0, 4.0))
-    return Place(size, tuple(boxes), (8.5, 4.9, 2.5), 0.5)
+    return Place(size, tuple(boxes), (8.5, 4.9, 2.5), 0.5, detail=0.6)
 
 
 PLACES: dict[str, Callable[[np.random.Generator], Place]] = {
