@@ -66,6 +66,13 @@ def test_a_storage_file_opens_by_itself(bag):
     assert len(open_source(file).records) == 12
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_folder_may_be_called_bag(world, tmp_path, storage):
+    write_bag(world, tmp_path / "drive.bag", storage)
+    source = open_source(tmp_path / "drive.bag")
+    assert (len(source.records), source.ground_truth) == (12, "simulation (exact)")
+
+
 def test_reading_in_any_order(bag, world, rng):
     source = open_source(bag)
     for index in rng.integers(0, 12, 40).tolist():

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
@@ -301,10 +302,7 @@ class _Bag:
         self._stream: Iterator[tuple[Connection, int, bytes]] | None = None
         reader = self._open()
         self.types = {connection.topic: connection.msgtype for connection in reader.connections}
-        self.custom: dict[str, str] = {}
-        for storage in reader.readers:
-            metadata = getattr(getattr(storage, "storage", None), "metadata", None)
-            self.custom.update(getattr(metadata, "custom", None) or {})
+        self.custom = _custom_data(path / "metadata.yaml")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "types": self.types, "custom": self.custom}
@@ -396,12 +394,25 @@ def _storage_paths(path: Path) -> list[Path]:
     """What ``rosbags`` opens: a rosbag2 folder, one storage file, or all files of a folder without
     metadata.
     """
-    if path.is_file() or (path / "metadata.yaml").is_file():
+    # rosbags takes whatever ends in .bag for a file of ROS 1: of a folder with such a name it gets the
+    # storage files.
+    if path.is_file() or ((path / "metadata.yaml").is_file() and path.suffix != ".bag"):
         return [path]
     for pattern in ("*.mcap", "*.db3", "*.bag"):
         if files := sorted(path.glob(pattern)):
             return files
     raise SourceError(f"{path}: no bag here; expected metadata.yaml, *.mcap, *.db3 or *.bag")
+
+
+def _custom_data(file: Path) -> dict[str, str]:
+    """What the writer of a rosbag2 noted about it; empty when there is nothing."""
+    if not file.is_file():
+        return {}
+    try:
+        return dict(yaml.safe_load(file.read_text())["rosbag2_bagfile_information"]["custom_data"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        # Optional since version 6; the rest of the file is checked by rosbags.
+        return {}
 
 
 def _base_topic(topic: str) -> str:
