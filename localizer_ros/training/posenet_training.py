@@ -22,7 +22,6 @@ from localizer_ros.networks.posenet import (
 )
 from localizer_ros.training.data import PosedImages, motion_vector
 
-
 # Radians and metres: motions smaller than this need not be known to a share of their size.
 MOTION_FLOOR = 0.01
 

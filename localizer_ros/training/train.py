@@ -102,7 +102,6 @@ def train(
             shuffle=True,
             drop_last=len(data) >= config.batch_size,
             num_workers=1,
-            generator=torch.Generator().manual_seed(config.seed),
         )
     )
     state: dict[str, Any] = {
@@ -127,6 +126,8 @@ def train(
     steps = len(loader)
     while state["epoch"] < config.epochs and stopped == "finished":
         data.epoch = state["epoch"]
+        # Order of frames and dropout depend on seed and epoch alone, so that a resumed training is the same training.
+        torch.manual_seed(config.seed * 1_000_003 + state["epoch"])
         wrapped.train()
         sums: dict[str, float] = {}
         for batch in loader:

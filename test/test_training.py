@@ -1,0 +1,253 @@
+"""Training: exact geometry of augmentation, honest validation parts, determinism, resume, and learning at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from localizer_ros.core.config import AugmentationConfig, MapConfig, TrainingConfig, config_from_dict
+from localizer_ros.core.preprocess import network_camera
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera, ConfigError, SceneError, SourceError
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.localization.scene import Scene
+from localizer_ros.mapping.build import build_scene
+from localizer_ros.training.build_posenet import load_weights
+from localizer_ros.training.data import (
+    PairDataset,
+    PosedImages,
+    hold_out,
+    load_posed_images,
+    motion_vector,
+)
+from localizer_ros.training.train import train
+
+NOTHING = AugmentationConfig(colour=0.0, blur_px=0.0, noise=0.0, virtual_rotation_deg=0.0)
+SMALL = Camera.pinhole(64, 48, 50.0, 50.0, 31.5, 23.5)
+
+
+def some_data(count: int, rng: np.random.Generator, per_sequence: int = 10) -> PosedImages:
+    return PosedImages(
+        rng.integers(0, 256, (count, 48, 64, 3), np.uint8),
+        tuple(SE3.exp(rng.normal(0, 0.5, 6)) for _ in range(count)),
+        np.arange(count) // per_sequence,
+        tuple(str(i) for i in range(count)),
+        SMALL,
+    )
+
+
+def test_pairs_never_bridge_two_drives_and_carry_their_relative_pose(rng: np.random.Generator) -> None:
+    data = some_data(30, rng)
+    pairs = PairDataset(data, 4, NOTHING, seed=1)
+    where = {data.images[i].tobytes(): i for i in range(len(data))}
+    for index in range(len(pairs)):
+        item = pairs[index]
+        found = [
+            where[item[name].numpy().transpose(1, 2, 0).tobytes()] for name in ("image_prev", "image_cur")
+        ]
+        assert found[1] == index and found[0] != index
+        assert data.sequences[found[0]] == data.sequences[index] and abs(found[0] - index) <= 4
+        expected = motion_vector(data.poses[found[0]], data.poses[index])
+        np.testing.assert_allclose(item["rel"].numpy(), expected, atol=1e-5)
+
+
+def test_the_same_seed_epoch_and_index_give_the_same_pair(rng: np.random.Generator) -> None:
+    data = some_data(12, rng)
+    a, b = (PairDataset(data, 3, AugmentationConfig(), seed=7) for _ in range(2))
+    for key, value in a[5].items():
+        assert torch.equal(value, b[5][key])
+    b.epoch = 1
+    assert not torch.equal(a[5]["image_cur"], b[5]["image_cur"])
+
+
+def test_a_virtual_rotation_shows_what_a_turned_camera_sees() -> None:
+    """The augmented image and pose must agree: compared with the simulator's own render from the turned camera."""
+    source = SimulatedSource(
+        config_from_dict(
+            WorldConfig,
+            {"duration_s": 1.0, "fps": 2.0, "noise": 0.0, "exposure_ms": 0.0, "moving_objects": 0},
+        )
+    )
+    camera = network_camera(source.camera, 256, 192)
+    data = load_posed_images(source, camera)
+    pairs = PairDataset(
+        data, 1, AugmentationConfig(colour=0.0, blur_px=0.0, noise=0.0, virtual_rotation_deg=15.0), seed=3
+    )
+    item = pairs[0]
+    T_map_new = SE3.from_quaternion(item["t_cur"].numpy(), item["q_cur"].numpy())
+    R_cam_new = data.poses[0].R.T @ T_map_new.R
+    assert 3.0 < np.degrees(Rotation.from_matrix(R_cam_new).magnitude()) < 30.0
+    np.testing.assert_allclose(T_map_new.t, data.poses[0].t, atol=1e-5)
+    # A direction seen at pixel x of the old view is seen at K R_new_cam K^-1 x in the new one, with the same colour.
+    new = item["image_cur"].numpy().transpose(1, 2, 0).astype(float)
+    old = data.images[0].astype(float)
+    ys, xs = np.mgrid[20:172:9, 20:236:9]
+    rays = np.linalg.inv(camera.K) @ np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size)])
+    projected = camera.K @ R_cam_new.T @ rays
+    u, v = projected[:2] / projected[2]
+    inside = (u > 2) & (u < 253) & (v > 2) & (v < 189) & (projected[2] > 0)
+    assert inside.sum() > 50
+    seen = new[np.round(v[inside]).astype(int), np.round(u[inside]).astype(int)]
+    difference = np.abs(seen - old[ys.ravel()[inside], xs.ravel()[inside]]).mean(1)
+    assert np.median(difference) < 12.0
+
+
+def test_held_out_frames_are_contiguous_and_disjoint() -> None:
+    kept, held = hold_out(200, 0.1)
+    assert len(held) == 20 and len(kept) == 180
+    assert not set(kept) & set(held)
+    assert np.sum(np.diff(held) > 1) == 1  # two blocks
+    assert len(hold_out(200, 0.0)[1]) == 0
+
+
+def test_frames_without_a_pose_are_left_out_and_too_few_are_an_error(tiny_source: FrameSource) -> None:
+    class Blind:
+        def __init__(self, known: int) -> None:
+            self.path, self.camera = tiny_source.path, tiny_source.camera
+            self.records = [
+                type(r)(r.name, r.sequence, r.stamp_ns, r.T_map_cam if i < known else None)
+                for i, r in enumerate(tiny_source.records)
+            ]
+
+        def read(self, index: int) -> object:
+            return tiny_source.read(index)
+
+    assert len(load_posed_images(Blind(5), SMALL)) == 5
+    with pytest.raises(SourceError, match="1 frames have a pose"):
+        load_posed_images(Blind(1), SMALL)
+
+
+class Line(torch.nn.Module):
+    """Fits the mean colour of an image to its position: small, real, and quick."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Linear(3, 8)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        x = batch["image_cur"].float().mean((2, 3)) / 255.0
+        return {"total": (self.head(torch.relu(self.encoder(x))) - batch["t_cur"]).square().mean()}
+
+
+def run_line(
+    work: Path, epochs: int, data: PosedImages, resume: bool = False, **settings: object
+) -> tuple[Line, object]:
+    work.mkdir(exist_ok=True)
+    module = Line()
+    config = config_from_dict(
+        TrainingConfig,
+        {"epochs": epochs, "batch_size": 4, "validate_every": 1, "precision": "fp32", **settings},
+    )
+    result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, None, resume)
+    return module, result
+
+
+def test_training_is_deterministic_by_seed(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = some_data(12, rng)
+    a, b = (run_line(tmp_path / name, 3, data)[0] for name in "ab")
+    c = run_line(tmp_path / "c", 3, data, seed=5)[0]
+    assert torch.equal(a.head.weight, b.head.weight)
+    assert not torch.equal(a.head.weight, c.head.weight)
+
+
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = some_data(12, rng)
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if done == 8:  # in the third of four epochs of three steps
+            raise Killed
+
+    module = Line()
+    config = config_from_dict(
+        TrainingConfig, {"epochs": 4, "batch_size": 4, "validate_every": 1, "precision": "fp32"}
+    )
+    with pytest.raises(Killed):
+        train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, tmp_path, None, progress=kill)
+    resumed, result = run_line(tmp_path, 4, data, resume=True)
+    assert result.epochs == 4
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert (tmp_path / "training.csv").read_text().count("\n") == 5
+    uninterrupted, _ = run_line(tmp_path / "whole", 4, data)
+    for a, b in zip(resumed.parameters(), uninterrupted.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_time_budget_and_patience_end_it_with_the_best_weights(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    data = some_data(12, rng)
+    _, result = run_line(tmp_path, 100_000, data, time_budget_min=0.02)
+    assert result.stopped == "time budget" and result.epochs < 100_000
+    scores = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    module = Line()
+    config = config_from_dict(
+        TrainingConfig,
+        {"epochs": 50, "batch_size": 4, "validate_every": 1, "precision": "fp32", "patience": 3},
+    )
+    kept = []
+
+    def validate(average: torch.nn.Module) -> dict[str, float]:
+        kept.append(average.head.weight.detach().clone())
+        return {"score": next(scores)}
+
+    work = tmp_path / "patience"
+    work.mkdir()
+    result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, validate)
+    assert result.stopped == "patience" and result.best_score == 1.0
+    assert torch.equal(module.head.weight, kept[1])
+
+
+def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path) -> None:
+    out = tmp_path / "scene"
+
+    def fail(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            raise KeyboardInterrupt
+
+    config = config_from_dict(
+        MapConfig,
+        {
+            "network": {"encoder": "mobilenet_v3_small", "width_px": 96, "height_px": 64, "hidden": 16},
+            "training": {"epochs": 1, "batch_size": 8},
+        },
+    )
+    with pytest.raises(KeyboardInterrupt):
+        build_scene(tiny_source, "all", config, out, progress=fail)
+    assert not out.exists()
+    other = config_from_dict(MapConfig, {"training": {"epochs": 2}})
+    with pytest.raises(ConfigError, match="other settings"):
+        build_scene(tiny_source, "all", other, out, resume=True)
+    facts = build_scene(tiny_source, "all", config, out, resume=True)
+    assert facts["accuracy"]["part"] == "validation"
+    assert Scene.load(out).method == "posenet"
+    assert [p.name for p in tmp_path.iterdir()] == ["scene"]
+    with pytest.raises(SceneError, match="exists already"):
+        build_scene(tiny_source, "all", config, out)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"not safetensors", "not a readable safetensors"), (None, "not a readable")]
+)
+def test_bad_weights_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_weights(path, "auto")
+
+
+def test_weights_of_another_encoder_are_refused(shared_dir: Path) -> None:
+    path = shared_dir / "weights" / "mobilenet_v2_imagenet.safetensors"
+    assert load_weights(path, "auto").stride_padding == "same"
+    with pytest.raises(ConfigError, match="holds weights of mobilenet_v2"):
+        load_weights(path, "resnet18")
