@@ -75,8 +75,8 @@ class _Format:
 
 # In order of precedence: the first format whose files are found is taken.
 FORMATS: dict[str, _Format] = {
-    "simulated": _Format("simulated", ("world.yaml",), ("*.yaml", "*.yml")),
     "rosbag": _Format("rosbag", ("metadata.yaml", "*.mcap", "*.db3", "*.bag"), ("*.mcap", "*.db3", "*.bag")),
+    "simulated": _Format("simulated", ("world.yaml",), ("*.yaml", "*.yml")),
     "7scenes": _Format("seven_scenes", ("frame-*.color.*", "seq-*/frame-*.color.*")),
     "tum": _Format("tum", ("rgb.txt",)),
     "cambridge": _Format("cambridge", ("dataset_train.txt", "dataset_test.txt")),
