@@ -340,6 +340,7 @@ class LocalizerConfig(Config, frozen=True):
     gate: GateConfig = GateConfig()
     status: StatusConfig = StatusConfig()
     odometry: OdometryConfig = OdometryConfig()
+    structure: StructureLocalizationConfig = StructureLocalizationConfig()
 
 
 class NodeConfig(Config, frozen=True):
@@ -427,7 +428,7 @@ class AugmentationConfig(Config, frozen=True):
 class TrainingConfig(Config, frozen=True):
     """The training loop."""
 
-    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 60
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 50
     batch_size: Annotated[int, Meta(ge=2, le=4096)] = 16
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 1e-3
     encoder_learning_rate: Annotated[float, Meta(ge=0.0, le=1.0, description="0 freezes the encoder")] = 3e-4
@@ -465,7 +466,11 @@ class PosenetConfig(Config, frozen=True):
 class MapConfig(Config, frozen=True):
     """Everything ``localizer map`` needs beside the recording."""
 
-    method: Literal["posenet"] = "posenet"
+    method: Annotated[
+        Literal["hierarchical", "direct", "retrieval", "relative", "posenet"],
+        Meta(description="posenet trains a network; the others build a map of points and differ in how they use it"),
+    ] = "hierarchical"
+    structure: StructureConfig = StructureConfig()
     network: NetworkConfig = NetworkConfig()
     posenet: PosenetConfig = PosenetConfig()
     training: TrainingConfig = TrainingConfig()

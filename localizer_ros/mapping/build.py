@@ -46,7 +46,21 @@ def _posenet(request: BuildRequest) -> dict[str, Any]:
     return build_posenet(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
 
 
-BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {"posenet": _posenet}
+def _structure(request: BuildRequest) -> dict[str, Any]:
+    from localizer_ros.mapping.sfm import build_structure_map
+
+    r = request
+    report = build_structure_map(r.source, r.config.structure, r.folder, r.progress, r.work)
+    return {"map": report.to_dict()}
+
+
+BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {
+    "hierarchical": _structure,
+    "direct": _structure,
+    "retrieval": _structure,
+    "relative": _structure,
+    "posenet": _posenet,
+}
 
 
 def build_scene(
