@@ -217,6 +217,7 @@ def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path)
     config = config_from_dict(
         MapConfig,
         {
+            "method": "posenet",
             "network": {"encoder": "mobilenet_v3_small", "width_px": 96, "height_px": 64, "hidden": 16},
             "training": {"epochs": 1, "batch_size": 8},
         },
