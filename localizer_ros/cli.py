@@ -208,6 +208,11 @@ def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
             _print_facts(value, indent + "  ")
         elif isinstance(value, float):
             print(f"{indent}{key}: {value:.6g}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{indent}{key}:")
+            for row in value:
+                cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+                print(f"{indent}  {', '.join(cells)}")
         elif isinstance(value, list) and len(value) > 12:
             print(f"{indent}{key}: {', '.join(str(v) for v in value[:12])}, ... ({len(value)})")
         elif isinstance(value, list):

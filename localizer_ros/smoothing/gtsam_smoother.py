@@ -9,7 +9,7 @@ from typing import SupportsFloat, SupportsIndex, SupportsInt
 import numpy as np
 
 from localizer_ros.core.config import SmootherConfig
-from localizer_ros.core.se3 import SE3, compose_covariance, symmetrized
+from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, ConfigError, PoseEstimate, RelativePose
 
 try:
@@ -51,7 +51,8 @@ class GtsamSmoother:
         """Forget everything."""
         parameters = gtsam.ISAM2Params()
         parameters.relinearizeSkip = 1
-        parameters.setRelinearizeThreshold(0.01)
+        # Radians and metres. Relinearising moves the whole window, which is what makes the slowest updates slow.
+        parameters.setRelinearizeThreshold(0.03)
         # Without it the list of factors grows for ever, with empty slots for the marginalised ones.
         parameters.findUnusedFactorSlots = True
         self._smoother = gtsam.IncrementalFixedLagSmoother(self._config.lag_s, parameters)
@@ -127,7 +128,7 @@ class GtsamSmoother:
         oldest_ns = stamp_ns - int((self._config.lag_s - 1e-3) * 1e9)
         while next(iter(self._keys)) < oldest_ns:
             self._keys.popitem(last=False)
-        self._newest = PoseEstimate(stamp_ns, T_map_cam, symmetrized(covariance, MIN_SIGMA**2), "smoother")
+        self._newest = PoseEstimate(stamp_ns, T_map_cam, 0.5 * (covariance + covariance.T), "smoother")
         return self._newest
 
     def _rebuild(self, stamp_ns: int, guess: SE3, error: str) -> PoseEstimate | None:
@@ -168,6 +169,8 @@ class GtsamSmoother:
     def _pose_guess(self, key: int) -> SE3:
         if key in self._guess:
             return self._guess[key]
+        if self._newest is not None and self._keys.get(self._newest.stamp_ns) == key:
+            return self._newest.T_map_cam
         pose = self._smoother.calculateEstimatePose3(key)
         return SE3(np.asarray(pose.rotation().matrix()), np.asarray(pose.translation()))
 
@@ -177,6 +180,9 @@ def _pose3(T: SE3) -> gtsam.Pose3:
 
 
 def _gaussian(covariance: Array) -> gtsam.noiseModel.Gaussian:
+    variances = np.diagonal(covariance)
+    if np.count_nonzero(covariance) == np.count_nonzero(variances):
+        return gtsam.noiseModel.Diagonal.Variances(np.clip(variances, MIN_SIGMA**2, MAX_SIGMA**2))
     values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
     bounded = (vectors * np.clip(values, MIN_SIGMA**2, MAX_SIGMA**2)) @ vectors.T
     return gtsam.noiseModel.Gaussian.Covariance(bounded)
