@@ -94,10 +94,10 @@ class BundleConfig(Config, frozen=True):
     ] = True
     pose_sigma_deg: Annotated[
         float, Meta(gt=0.0, le=90.0, description="error of given rotations, against 1 px of a keypoint")
-    ] = 0.1
+    ] = 0.03
     pose_sigma_m: Annotated[
         float,
-        Meta(ge=0.0, le=100.0, description="error of given positions; 0 = a thousandth of the median depth"),
+        Meta(ge=0.0, le=100.0, description="error of given positions; 0 = 0.0006 of the median depth"),
     ] = 0.0
     keypoint_sigma_px: Annotated[float, Meta(gt=0.0, le=100.0, description="error of a keypoint")] = 1.0
     iterations: Annotated[int, Meta(ge=1, le=1000, description="at most, in each round")] = 12
@@ -141,7 +141,7 @@ class PoseFieldConfig(Config, frozen=True):
     ] = 20.0
     noise: Annotated[
         float, Meta(gt=0.0, le=100.0, description="variance of one image's correction over that of the field")
-    ] = 0.1
+    ] = 0.3
 
 
 class StructureConfig(Config, frozen=True):

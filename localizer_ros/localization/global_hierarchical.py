@@ -77,6 +77,11 @@ class HierarchicalLocalizer:
         self.timings_ms: dict[str, float] = {}
         self.found: Found | None = None
 
+    @property
+    def min_confidence(self) -> float:
+        """An answer below is none."""
+        return self._config.min_confidence
+
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
         """See :class:`GlobalLocalizer`."""
         c = self._config
@@ -169,18 +174,24 @@ class HierarchicalLocalizer:
         return best
 
     def verify(
-        self, view: View, solved: SolvedPose, prior: PoseEstimate | None, images: Index | None = None
+        self,
+        view: View,
+        solved: SolvedPose,
+        prior: PoseEstimate | None,
+        images: Index | None = None,
+        rounds: int = 2,
     ) -> Found | None:
         """Look again for what a pose should show, refine on it, and judge it."""
         c, scene = self._config, self._scene
         T, radius = solved.T_map_opt, _VERIFYING_RADIUS_PX
-        for _ in range(2):
+        for _ in range(rounds):
             near = scene.nearest_images(T, _VERIFYING_IMAGES) if images is None else images
             matches = guided_matches(
                 scene.structure,
                 T,
                 near,
                 view.rays,
+                view.tree,
                 view.features.descriptors,
                 view.half_view,
                 scene.focal_px,

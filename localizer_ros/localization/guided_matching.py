@@ -38,6 +38,7 @@ def guided_matches(
     T_map_opt: SE3,
     images: Index,
     rays: Array,
+    tree: cKDTree,
     descriptors: Float32,
     half_view: Array,
     focal_px: float,
@@ -49,8 +50,9 @@ def guided_matches(
     Args:
         structure: the map.
         T_map_opt: predicted pose.
-        images: mapping images whose points are looked for.
+        images: mapping images whose points are looked for, the nearest view first.
         rays: (N, 2) keypoints on the plane z = 1.
+        tree: search tree of ``rays``.
         descriptors: (N, D) of the keypoints.
         half_view: (2,) half size of the image on that plane.
         focal_px: pixels per unit on that plane.
@@ -64,7 +66,9 @@ def guided_matches(
     observations = structure.observations_of(images)
     if len(observations) == 0 or len(rays) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), 0)
-    points, inverse = np.unique(structure.observation_point[observations], return_inverse=True)
+    # A point is compared as the first of the images saw it, the one with the nearest view.
+    points, first = np.unique(structure.observation_point[observations], return_index=True)
+    observations = observations[first]
     p = (structure.points[points] - T_map_opt.t) @ T_map_opt.R
     ahead = p[:, 2] > 1e-3
     predicted = p[:, :2] / np.where(ahead, p[:, 2], 1.0)[:, None]
@@ -73,27 +77,17 @@ def guided_matches(
     candidates = np.nonzero(near_image)[0]
     if len(candidates) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), 0)
-    tree = cKDTree(rays * focal_px)
-    around = cKDTree(predicted[candidates] * focal_px)
-    near = around.sparse_distance_matrix(tree, radius_px, output_type="ndarray")
+    around = cKDTree(predicted[candidates])
+    near = around.sparse_distance_matrix(tree, radius_px / focal_px, output_type="ndarray")
     visible = int(seen.sum())
     if len(near) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), visible)
-    # (point, keypoint) pairs, repeated for every observation of the point by these images.
-    by_point = np.argsort(inverse, kind="stable")
-    first = np.searchsorted(inverse[by_point], np.arange(len(points) + 1))
-    slot = candidates[near["i"]]
-    times = first[slot + 1] - first[slot]
-    pair = np.repeat(np.arange(len(near)), times)
-    within = np.arange(len(pair)) - np.repeat(np.cumsum(times) - times, times)
-    observation = observations[by_point[np.repeat(first[slot], times) + within]]
-    keypoint = near["j"][pair].astype(np.intp)
+    slot, keypoint = candidates[near["i"]], near["j"].astype(np.intp)
     similarity = np.einsum(
-        "kd,kd->k", structure.unit_descriptors[observation], descriptors[keypoint], optimize=False
+        "kd,kd->k", structure.unit_descriptors[observations[slot]], descriptors[keypoint]
     )
     alike = similarity > 1.0 - 0.5 * max_distance**2
-    pair, keypoint, similarity = pair[alike], keypoint[alike], similarity[alike]
-    slot = slot[pair]
+    slot, keypoint, similarity = slot[alike], keypoint[alike], similarity[alike]
     order = np.argsort(-similarity, kind="stable")
     keypoint, slot = keypoint[order], slot[order]
     _, best_of_keypoint = np.unique(keypoint, return_index=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate
@@ -19,7 +21,7 @@ from localizer_ros.localization.retrieval import ImageDatabase
 MAP_FOLDER, INDEX_FOLDER = "map", "index"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """What one frame shows, ready for matching.
 
@@ -34,6 +36,11 @@ class View:
     rays: Array
     features: LocalFeatures
     half_view: Array
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """Search tree of the rays."""
+        return cKDTree(self.rays)
 
 
 @dataclass(frozen=True, eq=False)

@@ -271,7 +271,9 @@ class _System:
         right = -self.g
         right[: 6 * I] += W @ l_g
         right[6 * I : own] += W_shared @ l_g
-        step = scipy.linalg.solve(S, right, assume_a="pos")
+        # Fixed unknowns have huge diagonals; scaling by the diagonal keeps the system well conditioned.
+        scale = 1.0 / np.sqrt(np.maximum(np.diag(S), 1e-12))
+        step = scale * scipy.linalg.solve(S * scale * scale[:, None], right * scale, assume_a="pos")
         back = (l_g + W.T @ step[: 6 * I] + W_shared.T @ step[6 * I : own]).reshape(P, 3)
         return BundleState(
             state.T_map_opt @ _exp(step[: 6 * I].reshape(I, 6)),

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from localizer_ros.core.config import SearchConfig, StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
@@ -542,7 +543,7 @@ class _Builder:
         priors = BundlePriors(
             self.T_given,
             np.radians(c.pose_sigma_deg) if c.refine_poses else 0.0,
-            (c.pose_sigma_m or 1e-3 * self.depth_m) if c.refine_poses else 0.0,
+            (c.pose_sigma_m or 6e-4 * self.depth_m) if c.refine_poses else 0.0,
             intrinsics if c.refine_intrinsics else np.zeros(8),
             _MOUNTING_SIGMA_RAD if c.refine_mounting else 0.0,
             _MOUNTING_SIGMA_OF_DEPTH * self.depth_m if c.refine_mounting else 0.0,
@@ -559,13 +560,15 @@ class _Builder:
         added: list[tuple[Index, Index, Index]] = []
         for i, features in enumerate(self.features):
             T = SE3(self.state.T_map_opt[i, :3, :3], self.state.T_map_opt[i, :3, 3])
+            rays = calibration.rays(self.camera, features.xy_px)
             distance = structure.view_distances(T)
             near = np.argsort(distance, kind="stable")[1:13].astype(np.intp)
             found = guided_matches(
                 structure,
                 T,
                 near,
-                calibration.rays(self.camera, features.xy_px),
+                rays,
+                cKDTree(rays),
                 features.descriptors,
                 half_view,
                 self.focal_px,
