@@ -587,9 +587,9 @@ def run(context: typer.Context, scene: SceneArgument) -> None:
 
     Example: `localizer run scenes/room -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
     """
-    from localizer_ros.ros.node import run as run_node
+    from localizer_ros.ros.node import run_scene
 
-    raise typer.Exit(run_node(scene, context.args))
+    raise typer.Exit(run_scene(scene, context.args))
 
 
 def main() -> None:
