@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 from localizer_ros.core.se3 import SE3, covariance_to_ros
 from localizer_ros.core.types import Camera, ConfigError, FrameRejected, PoseEstimate, RelativePose
+from localizer_ros.datasets.calibration import camera_from_info
 from localizer_ros.ros import conversions as convert
 
 STAMP = 1_700_000_000_123_456_789
@@ -218,23 +219,23 @@ def info(**changes: object) -> CameraInfo:
 
 
 def test_camera_info_round_trip() -> None:
-    camera = convert.camera_from_info(info())
+    camera = camera_from_info(info())
     assert camera.distorted and camera.K[1, 1] == 510.0
-    again = convert.camera_from_info(convert.info_msg(camera, STAMP, "camera"))
+    again = camera_from_info(convert.info_msg(camera, STAMP, "camera"))
     assert again.same_as(camera)
     ideal = camera_of(64, 48)
-    assert convert.camera_from_info(convert.info_msg(ideal, STAMP, "camera")).same_as(ideal)
+    assert camera_from_info(convert.info_msg(ideal, STAMP, "camera")).same_as(ideal)
 
 
 def test_rectified_images_use_p_without_distortion() -> None:
-    camera = convert.camera_from_info(info(), rectified=True)
+    camera = camera_from_info(info(), rectified=True)
     assert not camera.distorted
     assert (camera.K[0, 0], camera.K[0, 2], camera.K[1, 2]) == (450.0, 318.0, 242.0)
 
 
 def test_region_of_interest_and_binning_move_the_principal_point() -> None:
     roi = RegionOfInterest(x_offset=100, y_offset=40, width=400, height=300)
-    camera = convert.camera_from_info(info(roi=roi, binning_x=2, binning_y=2))
+    camera = camera_from_info(info(roi=roi, binning_x=2, binning_y=2))
     assert (camera.width_px, camera.height_px) == (200, 150)
     # A point at full resolution falls into the binned pixel that holds it, pixel centres being integers.
     x_full = 320.0 + 500.0 * 0.1
@@ -255,12 +256,12 @@ def test_region_of_interest_and_binning_move_the_principal_point() -> None:
 )
 def test_unusable_camera_info_is_an_error_in_words(message: CameraInfo, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        convert.camera_from_info(message)
+        camera_from_info(message)
 
 
 def test_rectified_without_p_is_an_error() -> None:
     with pytest.raises(ConfigError, match="projection matrix"):
-        convert.camera_from_info(info(p=[0.0] * 12), rectified=True)
+        camera_from_info(info(p=[0.0] * 12), rectified=True)
 
 
 # --- stamps, poses, covariances ---

@@ -30,13 +30,11 @@ from localizer_ros.core.se3 import (
 from localizer_ros.core.types import (
     Array,
     Camera,
-    ConfigError,
     Frame,
     FrameRejected,
     PoseEstimate,
     RelativePose,
 )
-from localizer_ros.datasets.calibration import camera_from_calibration
 from localizer_ros.datasets.images import decode_compressed, decode_image, encode_jpeg, encode_png
 
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
@@ -120,50 +118,6 @@ def compressed_msg(
     return CompressedImage(
         header=header(stamp, frame_id), format=f"{encoding}; {format} compressed {stored}", data=data
     )
-
-
-def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
-    """The camera of an image that was read out as ``message`` says (region of interest first, then binning).
-
-    Args:
-        message: calibration at full resolution, as the message defines it.
-        rectified: the images are rectified already: P describes them, and D does not apply.
-
-    Raises:
-        ConfigError: uncalibrated (K, or P where needed, is zero), unknown model, or a size that makes no
-            sense.
-    """
-    if message.width <= 0 or message.height <= 0:
-        raise ConfigError(f"camera_info: expected a positive size, got {message.width}x{message.height}")
-    try:
-        camera = camera_from_calibration(
-            message.width,
-            message.height,
-            message.distortion_model,
-            list(message.d),
-            list(message.k),
-            list(message.p),
-            rectified,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"camera_info: {error}") from error
-    width, height, K = camera.width_px, camera.height_px, camera.K.copy()
-    roi = message.roi
-    if roi.width or roi.height:
-        inside = roi.x_offset + roi.width <= width and roi.y_offset + roi.height <= height
-        if not (inside and roi.width and roi.height):
-            raise ConfigError(
-                f"camera_info: region of interest {roi.width}x{roi.height} at ({roi.x_offset}, "
-                f"{roi.y_offset}) does not lie in the {width}x{height} image"
-            )
-        K[0, 2] -= roi.x_offset
-        K[1, 2] -= roi.y_offset
-        width, height = roi.width, roi.height
-    camera = Camera(width, height, K, camera.distortion, camera.model)
-    binning_x, binning_y = max(1, message.binning_x), max(1, message.binning_y)
-    if (binning_x, binning_y) != (1, 1):
-        camera = camera.scaled(max(1, width // binning_x), max(1, height // binning_y))
-    return camera
 
 
 def info_msg(camera: Camera, stamp: int, frame_id: str) -> CameraInfo:

@@ -45,6 +45,7 @@ from localizer_ros.core.types import (
     PoseEstimate,
     Status,
 )
+from localizer_ros.datasets.calibration import camera_from_info
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.broadcaster import MapBroadcaster, TransformListener
 from localizer_ros.ros.display import debug_image, pose_markers
@@ -201,6 +202,9 @@ class LocalizerNode(LifecycleNode):
         try:
             self._teardown(None)
         finally:
+            # rclpy leaves the state machine, and with it the node's services on the network, to the garbage
+            # collector.
+            self._state_machine.destroy_when_not_in_use()
             super().destroy_node()
 
     def _guarded_transition(
@@ -372,8 +376,9 @@ class LocalizerNode(LifecycleNode):
             callback: Callable[[Any], None],
             reliability: str,
             on_matched: Callable[[Any], None] | None = None,
+            depth: int = 5,
         ) -> None:
-            qos = QoSProfile(depth=5, reliability=QoSReliabilityPolicy[reliability.upper()])
+            qos = QoSProfile(depth=depth, reliability=QoSReliabilityPolicy[reliability.upper()])
             subscription = self.create_subscription(
                 kind,
                 topic,
@@ -400,7 +405,8 @@ class LocalizerNode(LifecycleNode):
         # In this order the executor serves them when several are ready: what a frame needs comes before it.
         subscribe(CameraInfo, "camera_info", self._on_camera_info, node.camera_info_reliability)
         if self._config.localizer.odometry.use:
-            subscribe(Odometry, "odom", self._on_odometry, "best_effort")
+            # Every sample counts, and they come in bursts.
+            subscribe(Odometry, "odom", self._on_odometry, "best_effort", depth=200)
         subscribe(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, "reliable")
         topic, kind = self.resolve_topic_name("image"), Image
         if node.image_transport == "compressed":
@@ -495,10 +501,10 @@ class LocalizerNode(LifecycleNode):
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._info_frame = message.header.frame_id
         try:
-            camera = convert.camera_from_info(message, self._config.node.image_rectified)
+            camera = camera_from_info(message, self._config.node.image_rectified)
         except ConfigError as error:
             if self._camera_error != str(error):
-                self.get_logger().error(str(error))
+                self.get_logger().error(f"camera_info is ignored: {error}")
             self._camera, self._camera_error = None, str(error)
             self.health.note("camera", self._camera_error)
             return
@@ -811,7 +817,7 @@ def run_node(
     return 0
 
 
-def run(scene: Path | str, ros_arguments: Sequence[str] = ()) -> int:
+def run_scene(scene: Path | str, ros_arguments: Sequence[str] = ()) -> int:
     """``localizer run SCENE [ROS arguments]``; returns the exit code."""
     given = [argument for argument in ros_arguments if argument != "--ros-args"]
     return run_node([NODE_NAME, "--ros-args", *given], Path(scene).resolve())

@@ -40,35 +40,6 @@ _SETTLE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class PlayOptions:
-    """How a recording is played.
-
-    Attributes:
-        rate: 2.0 plays twice as fast.
-        loop: start again at the end, with the same stamps: time jumps back.
-        image_format: ``raw``, ``jpeg`` or ``png``.
-        wait_for_subscribers: start when this many subscribe to the images; 0 starts at once.
-        wait_timeout_s: for them.
-        limit: play at most this many frames a round; None plays all.
-        ros_arguments: as after ``--ros-args``, e.g. ``["-r", "image:=/camera/image_raw"]``.
-    """
-
-    rate: float = 1.0
-    loop: bool = False
-    image_format: str = "raw"
-    wait_for_subscribers: int = 0
-    wait_timeout_s: float = 60.0
-    limit: int | None = None
-    ros_arguments: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.rate < float("inf"):
-            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
-        if self.image_format not in ("raw", "jpeg", "png"):
-            raise ConfigError(f"image format: expected raw, jpeg or png, got {self.image_format!r}")
-
-
-@dataclass(frozen=True, slots=True)
 class PlayReport:
     """What was played.
 
@@ -95,7 +66,14 @@ class _Prepared:
 
 def play(
     source: FrameSource,
-    options: PlayOptions = PlayOptions(),
+    rate: float = 1.0,
+    loop: bool = False,
+    *,
+    image_format: str = "raw",
+    limit: int | None = None,
+    wait_for_subscribers: int = 0,
+    wait_timeout_s: float = 60.0,
+    ros_arguments: Sequence[str] = (),
     progress: Progress = no_progress,
     on_image: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
@@ -104,30 +82,49 @@ def play(
 
     Args:
         source: the recording.
-        options: see there.
+        rate: 2.0 plays twice as fast.
+        loop: start again at the end, with the same stamps: time jumps back.
+        image_format: ``raw``, ``jpeg`` or ``png``.
+        limit: play at most this many frames a round.
+        wait_for_subscribers: start when this many subscribe to the images; 0 starts at once.
+        wait_timeout_s: for them.
+        ros_arguments: as after ``--ros-args``, e.g. ``["-r", "image:=/camera/image_raw"]``.
         progress: told of every frame.
         on_image: called with the stamp just before an image is published.
         stop: ends the playing early when set.
 
     Raises:
         SourceError: a frame cannot be read.
-        ConfigError: nobody subscribed in time.
+        ConfigError: a malformed argument, or too few subscribers in time.
     """
+    if not 0.0 < rate < float("inf"):
+        raise ConfigError(f"rate: expected a positive number, got {rate}")
+    if image_format not in ("raw", "jpeg", "png"):
+        raise ConfigError(f"image format: expected raw, jpeg or png, got {image_format!r}")
+    stop = stop or threading.Event()
     context = rclpy.Context()
-    rclpy.init(args=["play", "--ros-args", *options.ros_arguments], context=context)
+    given = [argument for argument in ros_arguments if argument != "--ros-args"]
     try:
-        player = _Player(Node("player", context=context), source, options)
-        return player.run(progress, on_image, stop or threading.Event())
+        rclpy.init(args=["play", "--ros-args", *given], context=context)
+    except RuntimeError as error:
+        raise ConfigError(f"ROS arguments: {' '.join(str(error).split())}") from error
+    try:
+        player = _Player(Node("player", context=context), source, rate, image_format, limit)
+        player.publish_static()
+        player.wait_for_subscribers(wait_for_subscribers, wait_timeout_s, stop)
+        return player.run(loop, progress, on_image, stop)
     finally:
         rclpy.try_shutdown(context=context)
 
 
 class _Player:
-    def __init__(self, node: Node, source: FrameSource, options: PlayOptions) -> None:
-        self._source, self._options = source, options
+    def __init__(
+        self, node: Node, source: FrameSource, rate: float, image_format: str, limit: int | None
+    ) -> None:
+        self._source, self._rate, self._image_format = source, rate, image_format
         # Reliable fits every subscriber; a best-effort one still gets best effort.
         qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-        if options.image_format == "raw":
+        if image_format == "raw":
             self._image = node.create_publisher(Image, "image", qos)
         else:
             topic = f"{node.resolve_topic_name('image')}/compressed"
@@ -139,21 +136,19 @@ class _Player:
         if source.odometry is not None:
             self._odometry = node.create_publisher(Odometry, "odom", QoSProfile(depth=100))
             self._tf = node.create_publisher(TFMessage, "/tf", TF_QOS)
-        self._total = (
-            len(source.records) if options.limit is None else min(options.limit, len(source.records))
-        )
+        count = len(source.records)
+        self._total = count if limit is None else min(limit, count)
+        # The publishers live as long as their node.
         self._node = node
 
     def run(
-        self, progress: Progress, on_image: Callable[[int], None] | None, stop: threading.Event
+        self, loop: bool, progress: Progress, on_image: Callable[[int], None] | None, stop: threading.Event
     ) -> PlayReport:
-        self._publish_static()
-        self._wait_for_subscribers(stop)
         frames, latest_s, began_s = 0, 0.0, time.monotonic()
         while not stop.is_set():
             start_s, first_ns = time.monotonic(), self._begin_ns()
             for event in self._events(stop):
-                due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._options.rate
+                due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._rate
                 self._sleep_until(due_s, event.stamp_ns, stop)
                 if stop.is_set():
                     break
@@ -162,7 +157,7 @@ class _Player:
                 if event.image is not None:
                     frames += 1
                     progress("play", (frames - 1) % self._total + 1, self._total)
-            if not self._options.loop:
+            if not loop:
                 break
         self._image.wait_for_all_acked()
         return PlayReport(frames, time.monotonic() - began_s, latest_s)
@@ -170,32 +165,31 @@ class _Player:
     def _begin_ns(self) -> int:
         return self._source.records[0].stamp_ns
 
-    def _publish_static(self) -> None:
+    def publish_static(self) -> None:
         if self._source.T_base_cam is not None:
             transform = convert.transform_msg(
                 self._source.T_base_cam, self._begin_ns(), BASE_FRAME, CAMERA_FRAME
             )
             self._static.publish(TFMessage(transforms=[transform]))
 
-    def _wait_for_subscribers(self, stop: threading.Event) -> None:
-        wanted = self._options.wait_for_subscribers
+    def wait_for_subscribers(self, wanted: int, timeout_s: float, stop: threading.Event) -> None:
         if wanted <= 0:
             return
-        deadline_s = time.monotonic() + self._options.wait_timeout_s
-        while self._image.get_subscription_count() < wanted or self._info.get_subscription_count() < wanted:
+        deadline_s = time.monotonic() + timeout_s
+        while min(p.get_subscription_count() for p in (self._image, self._info)) < wanted:
             if stop.wait(0.01):
                 return
             if time.monotonic() > deadline_s:
                 raise ConfigError(
-                    f"{self._image.topic_name}: expected {wanted} subscriber(s) within "
-                    f"{self._options.wait_timeout_s:g} s, got {self._image.get_subscription_count()}"
+                    f"{self._image.topic_name}: expected {wanted} subscriber(s) within {timeout_s:g} s, "
+                    f"got {self._image.get_subscription_count()}"
                 )
         stop.wait(_SETTLE_S)
 
     def _sleep_until(self, due_s: float, stamp_ns: int, stop: threading.Event) -> None:
         """Wait for an event's time while /clock goes on."""
         while (left_s := due_s - time.monotonic()) > 0.0 and not stop.is_set():
-            self._publish_clock(stamp_ns - round(left_s * self._options.rate * 1e9))
+            self._publish_clock(stamp_ns - round(left_s * self._rate * 1e9))
             time.sleep(min(left_s, _CLOCK_PERIOD_S))
         self._publish_clock(stamp_ns)
 
@@ -283,8 +277,8 @@ class _Player:
                 f"{self._source.path}: frame {self._source.records[index].name}: {error}"
             ) from error
         stamp_ns = frame.stamp_ns
-        if self._options.image_format == "raw":
+        if self._image_format == "raw":
             image: Image | CompressedImage = convert.image_msg(frame.image, stamp_ns, CAMERA_FRAME)
         else:
-            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._options.image_format)
+            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._image_format)
         return _Prepared(stamp_ns, image, convert.info_msg(frame.camera, stamp_ns, CAMERA_FRAME))
