@@ -101,7 +101,7 @@ def test_held_out_frames_are_contiguous_and_disjoint() -> None:
     kept, held = hold_out(200, 0.1)
     assert len(held) == 20 and len(kept) == 180
     assert not set(kept) & set(held)
-    assert np.sum(np.diff(held) > 1) == 1  # two blocks
+    assert np.sum(np.diff(held) > 1) == 3  # four blocks
     assert len(hold_out(200, 0.0)[1]) == 0
 
 

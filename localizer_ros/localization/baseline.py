@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,39 +13,25 @@ from localizer_ros.core.config import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, SceneError
-from localizer_ros.inference.backend import Backend, open_backend
+from localizer_ros.inference.backend import open_backend
 
 DESCRIPTORS = "baseline.npz"
+BASELINE_KEYPOINTS = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class NearestNeighbour:
-    """Descriptors of the mapping images and what computes the same of a query.
+    """Poses of the mapping images and what finds the one that looks most alike.
 
     Attributes:
-        descriptors: (N, D) float32, unit length.
         poses: N ``T_map_cam``.
         names: N frame names.
+        nearest: index of the mapping image that looks most like a frame.
     """
 
-    descriptors: NDArray[np.float32]
     poses: tuple[SE3, ...]
     names: tuple[str, ...]
-    _backend: Backend
-    _preprocess: Preprocessor
-
-    def descriptor(self, frame: Frame) -> NDArray[np.float32]:
-        """(D,) float32 of unit length."""
-        image = self._preprocess(frame.image, frame.camera)
-        return np.asarray(self._backend.run({"image": image})["descriptor"][0])
-
-    def nearest(self, frame: Frame) -> int:
-        """Index of the mapping image that looks most alike."""
-        return int(np.argmax(self.descriptors @ self.descriptor(frame)))
-
-    def close(self) -> None:
-        """Release the engine."""
-        self._backend.close()
+    nearest: Callable[[Frame], int]
 
 
 def save_baseline(
@@ -61,10 +48,21 @@ def save_baseline(
 
 
 def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None:
-    """The baseline of a scene; None when it has none. Raises SceneError when it is damaged."""
-    path = scene / "networks" / DESCRIPTORS
-    if not path.is_file():
-        return None
+    """The baseline of a scene: descriptors of its network, or of its image index; None when it has neither.
+
+    Raises:
+        SceneError: a file of it is damaged.
+        BackendError: no back end can run the descriptor network.
+    """
+    if (scene / "networks" / DESCRIPTORS).is_file():
+        return _by_network(scene / "networks", config)
+    if (scene / "index").is_dir():
+        return _by_index(scene)
+    return None
+
+
+def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:
+    path = folder / DESCRIPTORS
     try:
         with np.load(path, allow_pickle=False) as data:
             descriptors = data["descriptors"].astype(np.float32)
@@ -72,7 +70,26 @@ def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None
             names = tuple(str(name) for name in data["names"])
     except (OSError, KeyError, ValueError) as error:
         raise SceneError(f"{path}: cannot be read ({error})") from error
-    backend = open_backend(scene / "networks", "descriptor", config)
-    card = backend.card
-    preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
-    return NearestNeighbour(descriptors, poses, names, backend, preprocess)
+    backend = open_backend(folder, "descriptor", config)
+    preprocess = Preprocessor(Camera.from_dict(backend.card.camera), backend.card.mean, backend.card.std)
+
+    def nearest(frame: Frame) -> int:
+        answer = backend.run({"image": preprocess(frame.image, frame.camera)})
+        return int(np.argmax(descriptors @ answer["descriptor"][0]))
+
+    return NearestNeighbour(poses, names, nearest)
+
+
+def _by_index(scene: Path) -> NearestNeighbour:
+    # Late: a scene with a network needs none of the structure libraries.
+    from localizer_ros.localization.structure_scene import StructureScene
+
+    structure = StructureScene.open(scene)
+    database = structure.database
+
+    def nearest(frame: Frame) -> int:
+        features = structure.extractor.extract(frame.image, BASELINE_KEYPOINTS, False)
+        found, _ = database.index.search(database.describe(features.descriptors), 1)
+        return int(found[0])
+
+    return NearestNeighbour(tuple(SE3.from_matrix(T) for T in database.T_map_cam), database.names, nearest)

@@ -16,7 +16,17 @@ def _network(scene: Scene, config: LocalizerConfig) -> FrontEnd:
     return open_network_front_end(scene.path, scene.method, config.backend)
 
 
+def _structure(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+    from localizer_ros.localization.structure_front_end import open_structure_front_end
+
+    return open_structure_front_end(scene.path, scene.method, config.structure)
+
+
 FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig], FrontEnd]] = {
+    "hierarchical": _structure,
+    "direct": _structure,
+    "retrieval": _structure,
+    "relative": _structure,
     "posenet": _network,
 }
 

@@ -81,7 +81,7 @@ def load_posed_images(source: FrameSource, camera: Camera, progress: Progress = 
     return PosedImages(images, tuple(poses), np.array(sequences), tuple(names), camera)
 
 
-def hold_out(count: int, fraction: float, blocks: int = 2) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def hold_out(count: int, fraction: float, blocks: int = 4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices to train on and to validate on: the latter in evenly spread contiguous blocks.
 
     Single frames held out of a video would be copies of their neighbours and measure nothing.
