@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.ros import conversions as convert
-from localizer_ros.ros.play import PlayReport, play
+from localizer_ros.ros.play import PlayOptions, PlayReport, play
 
 _LAST_POSE_TIMEOUT_S = 5.0
 
@@ -114,11 +114,7 @@ def node_process(scene: Path, ros_arguments: Sequence[str] = ()) -> Iterator[sub
 def measure(
     scene: Path,
     source: FrameSource,
-    *,
-    rate: float = 1.0,
-    limit: int | None = None,
-    image_format: str = "raw",
-    timeout_s: float = 60.0,
+    options: PlayOptions = PlayOptions(),  # noqa: B008 (frozen)
     ros_arguments: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> LiveRun:
@@ -127,10 +123,7 @@ def measure(
     Args:
         scene: folder of the scene.
         source: the recording.
-        rate: 2.0 plays twice as fast.
-        limit: play at most this many frames.
-        image_format: ``raw``, ``jpeg`` or ``png``.
-        timeout_s: for the node to be ready.
+        options: how to play it; waiting for the node is seen to.
         ros_arguments: of the node.
         progress: told of every frame.
 
@@ -138,24 +131,12 @@ def measure(
         ConfigError: the node did not start; it has said why.
     """
     with node_process(scene, ros_arguments) as process:
-        return measure_running(
-            source,
-            rate=rate,
-            limit=limit,
-            image_format=image_format,
-            timeout_s=timeout_s,
-            progress=progress,
-            process=process,
-        )
+        return measure_running(source, options, progress, process)
 
 
 def measure_running(
     source: FrameSource,
-    *,
-    rate: float = 1.0,
-    limit: int | None = None,
-    image_format: str = "raw",
-    timeout_s: float = 60.0,
+    options: PlayOptions = PlayOptions(),  # noqa: B008 (frozen)
     progress: Progress = no_progress,
     process: subprocess.Popen[bytes] | None = None,
 ) -> LiveRun:
@@ -163,10 +144,7 @@ def measure_running(
 
     Args:
         source: the recording.
-        rate: 2.0 plays twice as fast.
-        limit: play at most this many frames.
-        image_format: ``raw``, ``jpeg`` or ``png``.
-        timeout_s: for the node to be ready.
+        options: how to play it; waiting for the node is seen to.
         progress: told of every frame.
         process: the node's, so that its early end is noticed; None when unknown.
     """
@@ -182,18 +160,9 @@ def measure_running(
     if process is not None:
         threading.Thread(target=_watch, args=(process, stop, died), daemon=True).start()
     try:
-        listener.wait_until_matched(timeout_s, stop)
-        report = play(
-            source,
-            rate,
-            image_format=image_format,
-            limit=limit,
-            wait_for_subscribers=1,
-            wait_timeout_s=timeout_s,
-            progress=progress,
-            on_image=listener.image_leaves,
-            stop=stop,
-        )
+        listener.wait_until_matched(options.wait_timeout_s, stop)
+        playing = replace(options, wait_for_subscribers=max(1, options.wait_for_subscribers))
+        report = play(source, playing, progress, listener.image_leaves, stop)
         if died.is_set():
             raise ConfigError("the node ended before the recording did; see its message above")
         return listener.result(report)

@@ -40,6 +40,35 @@ _SETTLE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
+class PlayOptions:
+    """How a recording is played.
+
+    Attributes:
+        rate: 2.0 plays twice as fast.
+        loop: start again at the end, with the same stamps: time jumps back.
+        image_format: ``raw``, ``jpeg`` or ``png``.
+        wait_for_subscribers: start when this many subscribe to the images; 0 starts at once.
+        wait_timeout_s: for them.
+        limit: play at most this many frames a round; None plays all.
+        ros_arguments: as after ``--ros-args``, e.g. ``["-r", "image:=/camera/image_raw"]``.
+    """
+
+    rate: float = 1.0
+    loop: bool = False
+    image_format: str = "raw"
+    wait_for_subscribers: int = 0
+    wait_timeout_s: float = 60.0
+    limit: int | None = None
+    ros_arguments: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate < float("inf"):
+            raise ConfigError(f"rate: expected a positive number, got {self.rate}")
+        if self.image_format not in ("raw", "jpeg", "png"):
+            raise ConfigError(f"image format: expected raw, jpeg or png, got {self.image_format!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class PlayReport:
     """What was played.
 
@@ -66,14 +95,7 @@ class _Prepared:
 
 def play(
     source: FrameSource,
-    rate: float = 1.0,
-    loop: bool = False,
-    *,
-    image_format: str = "raw",
-    limit: int | None = None,
-    wait_for_subscribers: int = 0,
-    wait_timeout_s: float = 60.0,
-    ros_arguments: Sequence[str] = (),
+    options: PlayOptions = PlayOptions(),
     progress: Progress = no_progress,
     on_image: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
@@ -82,49 +104,37 @@ def play(
 
     Args:
         source: the recording.
-        rate: 2.0 plays twice as fast.
-        loop: start again at the end, with the same stamps: time jumps back.
-        image_format: ``raw``, ``jpeg`` or ``png``.
-        limit: play at most this many frames a round.
-        wait_for_subscribers: start when this many subscribe to the images; 0 starts at once.
-        wait_timeout_s: for them.
-        ros_arguments: as after ``--ros-args``, e.g. ``["-r", "image:=/camera/image_raw"]``.
+        options: see there.
         progress: told of every frame.
         on_image: called with the stamp just before an image is published.
         stop: ends the playing early when set.
 
     Raises:
         SourceError: a frame cannot be read.
-        ConfigError: a malformed argument, or too few subscribers in time.
+        ConfigError: malformed ROS arguments, or too few subscribers in time.
     """
-    if not 0.0 < rate < float("inf"):
-        raise ConfigError(f"rate: expected a positive number, got {rate}")
-    if image_format not in ("raw", "jpeg", "png"):
-        raise ConfigError(f"image format: expected raw, jpeg or png, got {image_format!r}")
     stop = stop or threading.Event()
     context = rclpy.Context()
-    given = [argument for argument in ros_arguments if argument != "--ros-args"]
+    given = [argument for argument in options.ros_arguments if argument != "--ros-args"]
     try:
         rclpy.init(args=["play", "--ros-args", *given], context=context)
     except RuntimeError as error:
         raise ConfigError(f"ROS arguments: {' '.join(str(error).split())}") from error
     try:
-        player = _Player(Node("player", context=context), source, rate, image_format, limit)
+        player = _Player(Node("player", context=context), source, options)
         player.publish_static()
-        player.wait_for_subscribers(wait_for_subscribers, wait_timeout_s, stop)
-        return player.run(loop, progress, on_image, stop)
+        player.wait_for_subscribers(stop)
+        return player.run(progress, on_image, stop)
     finally:
         rclpy.try_shutdown(context=context)
 
 
 class _Player:
-    def __init__(
-        self, node: Node, source: FrameSource, rate: float, image_format: str, limit: int | None
-    ) -> None:
-        self._source, self._rate, self._image_format = source, rate, image_format
+    def __init__(self, node: Node, source: FrameSource, options: PlayOptions) -> None:
+        self._source, self._options = source, options
         # Reliable fits every subscriber; a best-effort one still gets best effort.
         qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-        if image_format == "raw":
+        if options.image_format == "raw":
             self._image = node.create_publisher(Image, "image", qos)
         else:
             topic = f"{node.resolve_topic_name('image')}/compressed"
@@ -137,18 +147,18 @@ class _Player:
             self._odometry = node.create_publisher(Odometry, "odom", QoSProfile(depth=100))
             self._tf = node.create_publisher(TFMessage, "/tf", TF_QOS)
         count = len(source.records)
-        self._total = count if limit is None else min(limit, count)
+        self._total = count if options.limit is None else min(options.limit, count)
         # The publishers live as long as their node.
         self._node = node
 
     def run(
-        self, loop: bool, progress: Progress, on_image: Callable[[int], None] | None, stop: threading.Event
+        self, progress: Progress, on_image: Callable[[int], None] | None, stop: threading.Event
     ) -> PlayReport:
         frames, latest_s, began_s = 0, 0.0, time.monotonic()
         while not stop.is_set():
             start_s, first_ns = time.monotonic(), self._begin_ns()
             for event in self._events(stop):
-                due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._rate
+                due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._options.rate
                 self._sleep_until(due_s, event.stamp_ns, stop)
                 if stop.is_set():
                     break
@@ -157,7 +167,7 @@ class _Player:
                 if event.image is not None:
                     frames += 1
                     progress("play", (frames - 1) % self._total + 1, self._total)
-            if not loop:
+            if not self._options.loop:
                 break
         self._image.wait_for_all_acked()
         return PlayReport(frames, time.monotonic() - began_s, latest_s)
@@ -172,7 +182,8 @@ class _Player:
             )
             self._static.publish(TFMessage(transforms=[transform]))
 
-    def wait_for_subscribers(self, wanted: int, timeout_s: float, stop: threading.Event) -> None:
+    def wait_for_subscribers(self, stop: threading.Event) -> None:
+        wanted, timeout_s = self._options.wait_for_subscribers, self._options.wait_timeout_s
         if wanted <= 0:
             return
         deadline_s = time.monotonic() + timeout_s
@@ -189,7 +200,7 @@ class _Player:
     def _sleep_until(self, due_s: float, stamp_ns: int, stop: threading.Event) -> None:
         """Wait for an event's time while /clock goes on."""
         while (left_s := due_s - time.monotonic()) > 0.0 and not stop.is_set():
-            self._publish_clock(stamp_ns - round(left_s * self._rate * 1e9))
+            self._publish_clock(stamp_ns - round(left_s * self._options.rate * 1e9))
             time.sleep(min(left_s, _CLOCK_PERIOD_S))
         self._publish_clock(stamp_ns)
 
@@ -277,8 +288,8 @@ class _Player:
                 f"{self._source.path}: frame {self._source.records[index].name}: {error}"
             ) from error
         stamp_ns = frame.stamp_ns
-        if self._image_format == "raw":
+        if self._options.image_format == "raw":
             image: Image | CompressedImage = convert.image_msg(frame.image, stamp_ns, CAMERA_FRAME)
         else:
-            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._image_format)
+            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._options.image_format)
         return _Prepared(stamp_ns, image, convert.info_msg(frame.camera, stamp_ns, CAMERA_FRAME))
