@@ -20,8 +20,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config import SearchConfig
-from localizer_ros.core.types import Frame, PoseEstimate
-from localizer_ros.localization.features import point_matches
+from localizer_ros.core.types import Array, Frame, PoseEstimate
+from localizer_ros.localization.features import Float32, point_matches
 from localizer_ros.localization.guided_matching import guided_matches
 from localizer_ros.localization.pose_solver import SolvedPose, refine_pose, solve_pose, spread_of
 from localizer_ros.localization.structure_scene import StructureScene, View
@@ -33,6 +33,8 @@ _VERIFYING_IMAGES = 8
 _VERIFYING_RADIUS_PX = 6.0
 # Points in common that make two mapping images see the same place.
 _COVISIBLE_POINTS = 12
+# Descriptors of one point that a query is compared with.
+_VIEWS_OF_A_POINT = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +44,8 @@ class Found:
     Attributes:
         solved: pose and inliers of the guided matches.
         points: (K,) map points matched.
-        keypoints: (K,) keypoints matched.
+        xy_px: (K, 2) the keypoints that they were matched with.
+        rays: (K, 2) where those look, plane z = 1.
         visible: points that should have been seen.
         spread: share of the image's cells with an inlier.
         confidence: 0..1.
@@ -50,7 +53,8 @@ class Found:
 
     solved: SolvedPose
     points: Index
-    keypoints: Index
+    xy_px: Float32
+    rays: Array
     visible: int
     spread: float
     confidence: float
@@ -129,7 +133,7 @@ class HierarchicalLocalizer:
                 database = structure.mean_descriptors
                 point_of = np.arange(len(structure.points), dtype=np.int32)
             else:
-                observations = structure.observations_of(place)
+                observations = self._few_views(structure.observations_of(place))
                 database = structure.unit_descriptors[observations]
                 point_of = structure.observation_point[observations]
             keypoint, point = point_matches(view.features.descriptors, database, point_of, c.ratio)
@@ -212,7 +216,15 @@ class HierarchicalLocalizer:
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
         spread = spread_of(inlier_rays, view.half_view)
         confidence = self._confidence(refined, matches.visible, spread, prior)
-        return Found(refined, matches.point, matches.keypoint, matches.visible, spread, confidence)
+        return Found(
+            refined,
+            matches.point,
+            view.features.xy_px[matches.keypoint],
+            view.rays[matches.keypoint],
+            matches.visible,
+            spread,
+            confidence,
+        )
 
     def _confidence(
         self, solved: SolvedPose, visible: int, spread: float, prior: PoseEstimate | None
@@ -243,6 +255,14 @@ class HierarchicalLocalizer:
         _, label = connected_components(csr_array(linked), directed=False)
         groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
         return sorted(groups, key=len, reverse=True)
+
+    def _few_views(self, observations: Index) -> Index:
+        """At most a few observations of each point, of the most similar images: more views cost time, and add little."""
+        point = self._scene.structure.observation_point[observations]
+        order = np.argsort(point, kind="stable")
+        ordered = point[order]
+        run_start = np.searchsorted(ordered, ordered, side="left")
+        return np.asarray(observations[np.sort(order[np.arange(len(order)) - run_start < _VIEWS_OF_A_POINT])])
 
     def _lap(self, name: str, started: float) -> None:
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3

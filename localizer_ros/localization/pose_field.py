@@ -41,7 +41,9 @@ class PoseField:
     reach_m: float
 
     @staticmethod
-    def fit(T: Array, T_given: Array, reach_rad: float, reach_m: float, noise: float) -> PoseField:
+    def fit(
+        T: Array, T_given: Array, reach_rad: float, reach_m: float, noise: float, amplitude: Array
+    ) -> PoseField:
         """The field that carries ``T`` to ``T_given``.
 
         Args:
@@ -50,6 +52,7 @@ class PoseField:
             reach_rad: turn over which the field changes.
             reach_m: move over which the field changes.
             noise: variance of one image's correction over that of the field.
+            amplitude: (6,) standard deviation of what the field may be away from all images, rad and metres.
         """
         corrections = np.stack(
             [
@@ -60,9 +63,7 @@ class PoseField:
         features = _features(T, reach_rad, reach_m)
         kernel = _kernel(features, features) + noise * np.eye(len(T))
         inverse = np.asarray(scipy.linalg.inv(kernel))
-        return PoseField(
-            T, inverse @ corrections, inverse, np.sqrt(np.mean(corrections**2, axis=0)), reach_rad, reach_m
-        )
+        return PoseField(T, inverse @ corrections, inverse, amplitude, reach_rad, reach_m)
 
     def correct(self, T: SE3) -> tuple[SE3, Array]:
         """The corrected pose, and the (6, 6) covariance of the correction."""

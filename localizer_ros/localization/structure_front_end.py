@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose, SceneError
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
+from localizer_ros.localization.metric_vo import MetricVo
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.localization.tracking import Tracker
 
@@ -21,15 +23,14 @@ METHODS = ("hierarchical", "direct", "retrieval", "relative")
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
 _STRAY_OF_DEPTH = 0.008
-# Motion between two frames is never known better than this.
-_LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.03), 5e-4
+# Motion between two frames is never known better than this: rolling shutter and blur are not in any residual.
+_LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.08), 1.5e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
     stamp_ns: int
     T_map_opt: SE3
-    covariance: Array
 
 
 class StructureFrontEnd:
@@ -44,6 +45,7 @@ class StructureFrontEnd:
     def __init__(self, scene: StructureScene, search: HierarchicalLocalizer, config: TrackingConfig) -> None:
         self._scene, self._search, self._config = scene, search, config
         self._tracker = Tracker(scene, config, search)
+        self._vo = MetricVo(scene.structure.calibration)
         self.reset()
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
@@ -59,12 +61,13 @@ class StructureFrontEnd:
                 timings[f"search_{name}"] = spent
             reason = self._search.reason
             found = self._search.found if answer is not None else None
-        relative = None
-        if found is not None:
-            now = _Seen(frame.stamp_ns, found.solved.T_map_opt, found.solved.covariance)
-            if self._last is not None and self._last_observed_ns == self._last.stamp_ns:
-                relative = self._motion(self._last, now)
-            self._before, self._last = self._last, now
+        started = time.perf_counter()
+        relative = self._motion(frame)
+        if found is None:
+            self._vo.reset()
+        else:
+            self._before, self._last = self._last, self._anchored(frame, found)
+        timings["motion"] = (time.perf_counter() - started) * 1e3
         self._last_observed_ns = frame.stamp_ns
         return Observation(answer, (), relative, reason, timings)
 
@@ -73,6 +76,7 @@ class StructureFrontEnd:
         self._last: _Seen | None = None
         self._before: _Seen | None = None
         self._last_observed_ns: int | None = None
+        self._vo.reset()
 
     def close(self) -> None:
         """See :class:`FrontEnd`."""
@@ -109,16 +113,29 @@ class StructureFrontEnd:
             return None
         return self._scene.optical(prior.T_map_cam), prior.covariance
 
-    def _motion(self, prev: _Seen, cur: _Seen) -> RelativePose:
+    def _anchored(self, frame: Frame, found: Found) -> _Seen:
+        keep = found.solved.inliers
+        points = self._scene.structure.points[found.points[keep]]
+        depth_m = (points - found.solved.T_map_opt.t) @ found.solved.T_map_opt.R[:, 2]
+        self._vo.anchor(frame, found.xy_px[keep], found.rays[keep], depth_m)
+        return _Seen(frame.stamp_ns, found.solved.T_map_opt)
+
+    def _motion(self, frame: Frame) -> RelativePose | None:
+        """Motion since the frame observed before, when that one was localised."""
+        last = self._last
+        if last is None or last.stamp_ns != self._last_observed_ns:
+            return None
+        if not 0 < frame.stamp_ns - last.stamp_ns <= self._config.max_gap_s * 1e9:
+            return None
+        solved = self._vo.follow(frame)
+        if solved is None:
+            return None
         T_cam_opt = self._scene.structure.T_cam_opt
-        T_prev_cur = T_cam_opt @ prev.T_map_opt.inverse() @ cur.T_map_opt @ T_cam_opt.inverse()
-        to_cam = T_cam_opt.inverse()
-        covariance = compose_covariance(
-            compose_covariance(prev.covariance, to_cam), T_prev_cur, compose_covariance(cur.covariance, to_cam)
-        )
+        T_prev_cur = T_cam_opt @ solved.T_map_opt @ T_cam_opt.inverse()
+        covariance = compose_covariance(solved.covariance, T_cam_opt.inverse())
         least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.structure.median_depth
         covariance = covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
-        return RelativePose(prev.stamp_ns, cur.stamp_ns, T_prev_cur, covariance, "tracking")
+        return RelativePose(last.stamp_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking")
 
 
 class _TimedLocalizer(Protocol):

@@ -138,7 +138,7 @@ def adjust(
             break
         gain = (now.cost - then.cost) / now.cost
         state, now, damping = trial, then, max(damping * 0.2, 1e-9)
-        if gain < 3e-4:
+        if gain < 1e-3:
             break
     logger.debug("bundle adjustment: cost %.1f -> %.1f", first_cost, now.cost)
     return state, np.sqrt(now.squared) * priors.keypoint_sigma_px

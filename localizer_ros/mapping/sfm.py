@@ -56,6 +56,8 @@ _VALIDATION_IMAGES = 40
 # Shares of the focal length, and plain coefficients: how far a data sheet is off.
 _FOCAL_SIGMA, _CENTRE_SIGMA = 0.04, 0.02
 _DISTORTION_SIGMA = (0.05, 0.02, 0.003, 0.003)
+# How much looser the priors on poses are when the question is how wrong they are.
+_FREEDOM = 30.0
 _MOUNTING_SIGMA_RAD, _MOUNTING_SIGMA_OF_DEPTH = 0.1, 0.05
 
 
@@ -194,15 +196,18 @@ def build_structure_map(
     T_given = np.stack([T.matrix() for i in posed if (T := source.records[i].T_map_cam) is not None])
     store = FeatureStore(source, config, work / "features")
 
+    probed = probing_images(len(posed))
     with stages("features"):
-        store.extract(posed, False, progress, "features for retrieval")
+        store.extract([posed[k] for k in probed], False, progress, "features to probe the depth")
     with stages("images"):
-        depth_m = _probe_depth_m(store, source.camera, posed, T_given)
+        depth_m = _probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
         chosen = choose_images(T_given, depth_m, config.images.max_images, config.images.min_spacing_deg)
     images = [posed[k] for k in chosen]
     T = T_given[chosen]
     with stages("features"):
         store.extract(images, True, progress, "features of mapping images")
+        others = sorted(set(posed) - set(images))
+        store.extract(others, False, progress, "features for retrieval")
     with stages("matches"):
         pairs = choose_pairs(T, depth_m, config.images.neighbours, np.radians(config.images.max_angle_deg))
         matches = _matched(store, images, pairs, config, work / "matches.npz", progress)
@@ -216,7 +221,8 @@ def build_structure_map(
         )
     with stages("retrieval"):
         progress("retrieval", 0, len(posed))
-        coarse = [store.features(i, False) for i in posed]
+        carrying = set(images)
+        coarse = [_coarse(store.features(i, i in carrying)) for i in posed]
         describe = train_global_descriptor(
             [coarse[k].descriptors for k in chosen], config.retrieval, config.seed
         )
@@ -227,7 +233,9 @@ def build_structure_map(
         mapped[chosen] = np.arange(len(chosen))
         names = tuple(source.records[i].name for i in posed)
         database = ImageDatabase(index, describe, T_given, names, mapped)
-    field = _fit_field(structure, config) if config.pose_field.enabled else None
+    with stages("bundle"):
+        disagreement = built.disagreement()
+        field = _fit_field(structure, config, disagreement) if config.pose_field.enabled else None
     scene = StructureScene(structure, database, open_extractor(config.features), field)
     with stages("validation"):
         held_out = [k for k in range(len(posed)) if mapped[k] < 0]
@@ -320,10 +328,18 @@ def _view_features(T: Array, depth_m: float) -> Array:
     return np.concatenate([T[:, :3, 3] / depth_m, turn], axis=1)
 
 
-def _probe_depth_m(store: FeatureStore, camera: Camera, posed: list[int], T: Array) -> float:
-    """Median depth of what the images show, from a few of them; half the spread of positions when that fails."""
-    picked = np.unique(np.linspace(0, len(posed) - 1, min(40, len(posed))).round().astype(int))
-    features = [store.features(posed[k], False) for k in picked]
+def _coarse(features: LocalFeatures) -> LocalFeatures:
+    return features.only(features.coarse)
+
+
+def probing_images(count: int) -> Index:
+    """A few of ``count`` frames, evenly spaced, for a first look at the scene."""
+    return np.unique(np.linspace(0, count - 1, min(40, count)).round().astype(np.intp))
+
+
+def _probe_depth_m(store: FeatureStore, camera: Camera, picked: list[int], T: Array) -> float:
+    """Median depth of what a few images show; twice the spread of positions when that fails."""
+    features = [store.features(i, False) for i in picked]
     rays = [undistorted(camera, f.xy_px) for f in features]
     pairs = [
         (a, b, mutual_matches(features[a].descriptors, features[b].descriptors, 0.8))
@@ -335,9 +351,9 @@ def _probe_depth_m(store: FeatureStore, camera: Camera, posed: list[int], T: Arr
     spread = float(np.sqrt(np.mean(np.var(T[:, :3, 3], axis=0))))
     if len(image):
         seen = np.stack([rays[i][k] for i, k in zip(image, keypoint, strict=True)])
-        kept, label, X = consistent(T[picked], image, seen, track, 0.02, np.radians(1.5))
+        kept, label, X = consistent(T, image, seen, track, 0.02, np.radians(1.5))
         if len(X) >= 20:
-            at = T[picked][image[kept]]
+            at = T[image[kept]]
             return float(np.median(np.einsum("ni,ni->n", at[:, :3, 2], X[label] - at[:, :3, 3])))
     return max(2.0 * spread, 0.1)
 
@@ -534,23 +550,45 @@ class _Builder:
         self.image, self.keypoint, self.point = image[kept], keypoint[kept], label
         self.state = replace(self.state, points=X)
 
+    def disagreement(self) -> Array:
+        """(6,) how far given poses and images disagree, standard deviation of each component, rad and metres.
+
+        The priors on poses are tight, because the map shall follow the given poses. How wrong these are shows only when
+        images may move freely: a last adjustment, of which nothing else is used.
+        """
+        free = self._adjusted(_FREEDOM, 6)
+        given = self.T_given @ free.T_cam_opt
+        differences = np.stack(
+            [
+                (SE3(a[:3, :3], a[:3, 3]).inverse() @ SE3(b[:3, :3], b[:3, 3])).log()
+                for a, b in zip(given, free.T_map_opt, strict=True)
+            ]
+        )
+        sigma = np.sqrt(np.mean(differences**2, axis=0))
+        # A turn and the move that looks like it are told apart only half: what is wrong in one is wrong in the other.
+        confused = 0.5 * self.depth_m * float(np.sqrt(np.mean(sigma[:3] ** 2)))
+        return np.concatenate([sigma[:3], np.hypot(sigma[3:], confused)])
+
     def _adjust(self, iterations: int) -> None:
         c = self.config.bundle
-        if not (c.refine_poses or c.refine_intrinsics or c.refine_mounting):
-            return
+        if c.refine_poses or c.refine_intrinsics or c.refine_mounting:
+            self.state = self._adjusted(1.0, iterations)
+
+    def _adjusted(self, freedom: float, iterations: int) -> BundleState:
+        c = self.config.bundle
         f = self.focal_px
         intrinsics = np.array([_FOCAL_SIGMA * f] * 2 + [_CENTRE_SIGMA * f] * 2 + list(_DISTORTION_SIGMA))
         priors = BundlePriors(
             self.T_given,
-            np.radians(c.pose_sigma_deg) if c.refine_poses else 0.0,
-            (c.pose_sigma_m or 6e-4 * self.depth_m) if c.refine_poses else 0.0,
+            freedom * np.radians(c.pose_sigma_deg) if c.refine_poses or freedom > 1.0 else 0.0,
+            freedom * (c.pose_sigma_m or 6e-4 * self.depth_m) if c.refine_poses or freedom > 1.0 else 0.0,
             intrinsics if c.refine_intrinsics else np.zeros(8),
             _MOUNTING_SIGMA_RAD if c.refine_mounting else 0.0,
             _MOUNTING_SIGMA_OF_DEPTH * self.depth_m if c.refine_mounting else 0.0,
             c.keypoint_sigma_px,
         )
         xy = np.stack([self.ideal[i][k] for i, k in zip(self.image, self.keypoint, strict=True)])
-        self.state, _ = adjust(self.state, self.image, self.point, xy, priors, iterations)
+        return adjust(self.state, self.image, self.point, xy, priors, iterations)[0]
 
     def _complete(self) -> None:
         """Look for every point in the other images that should show it, now that poses agree better."""
@@ -611,12 +649,17 @@ class _Builder:
         self.state = replace(self.state, points=self.state.points[used])
 
 
-def _fit_field(structure: StructureMap, config: StructureConfig) -> PoseField | None:
+def _fit_field(structure: StructureMap, config: StructureConfig, disagreement: Array) -> PoseField:
     mounting = structure.T_cam_opt.inverse().matrix()
     uncorrected = structure.T_map_opt @ mounting
     reach = np.radians(config.pose_field.reach_deg)
     return PoseField.fit(
-        uncorrected, structure.T_map_cam, reach, reach * structure.median_depth, config.pose_field.noise
+        uncorrected,
+        structure.T_map_cam,
+        reach,
+        reach * structure.median_depth,
+        config.pose_field.noise,
+        disagreement,
     )
 
 
