@@ -59,7 +59,16 @@ def tiny_scene(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactor
     """A PoseNet scene trained for a moment on ``tiny_source``: real in every part but its accuracy. Read-only."""
     config = config_from_dict(
         MapConfig,
-        {"method": "posenet", "network": TINY_NETWORK, "training": {"epochs": 2, "validate_every": 1, "batch_size": 8}},
+        {
+            "method": "posenet",
+            "network": TINY_NETWORK,
+            "training": {
+                "epochs": 2,
+                "validate_every": 1,
+                "batch_size": 8,
+                "augmentation": {"virtual_move": 0.0},
+            },
+        },
     )
     scene = tmp_path_factory.mktemp("scenes") / "tiny"
     build_scene(tiny_source, "all", config, scene)

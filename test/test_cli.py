@@ -44,7 +44,9 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (("simulate", "out", "--storage", "tape"), "tape"),
     ],
 )
-def test_known_errors_are_one_line_and_exit_code_1(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_known_errors_are_one_line_and_exit_code_1(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     # In a process of its own: what a user sees, an empty folder being where they are.
     result = subprocess.run(
         [sys.executable, "-m", "localizer_ros.cli", *arguments], cwd=tmp_path, capture_output=True, text=True
@@ -78,6 +80,7 @@ def test_simulate_info_convert_map_eval_replay(tmp_path: Path) -> None:
     network = ["encoder=mobilenet_v3_small", "width_px=96", "height_px=64", "hidden=16"]
     settings = [s for pair in network for s in ("--set", f"network.{pair}")]
     settings += ["--set", "training.epochs=1", "--set", "training.batch_size=8"]
+    settings += ["--set", "training.augmentation.virtual_move=0"]
     mapped = localizer("map", drive, "--method", "posenet", "--out", scene, *settings)
     assert mapped.exit_code == 0, mapped.output
     assert json.loads(localizer("info", scene, "--json").stdout)["method"] == "posenet"

@@ -423,6 +423,15 @@ class AugmentationConfig(Config, frozen=True):
     virtual_rotation_deg: Annotated[
         float, Meta(ge=0.0, le=60.0, description="views turned by up to this about each axis (K R K^-1)")
     ] = 20.0
+    virtual_move: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=0.5,
+            description="views moved by up to this share of the scene's depth along each axis, from the depth of a "
+            "map of points that is built first; 0 = none",
+        ),
+    ] = 0.15
 
 
 class TrainingConfig(Config, frozen=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from scipy.stats import chi2
 from localizer_ros.core.config import BackendConfig, MapConfig
 from localizer_ros.core.preprocess import Preprocessor, network_camera
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import ConfigError
+from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import check_parity, descriptor_card, posenet_card, save_network
 from localizer_ros.localization.baseline import save_baseline
+from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.mapping.sfm import build_structure_map
 from localizer_ros.networks.backbones import (
     Encoder,
     encoder_of_weights,
@@ -40,6 +43,9 @@ from localizer_ros.training.data import (
 )
 from localizer_ros.training.posenet_training import PosenetTraining, initialize_scale, predict, residuals
 from localizer_ros.training.train import TrainingResult, train
+from localizer_ros.training.virtual_views import SceneDepth, scene_depth
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ def build_posenet(
     n = config.network
     camera = network_camera(source.camera, n.width_px, n.height_px)
     data = load_posed_images(source, camera, progress)
+    if config.training.augmentation.virtual_move > 0.0:
+        data = replace(data, depth=_depth(source, config, data, work, progress))
     kept, held = hold_out(len(data), config.training.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)
 
@@ -173,6 +181,21 @@ def build_posenet(
         "learning": _learning_facts(result, len(training_part)),
         "baseline": f"{spec['encoder']} {'as loaded' if loaded else 'as trained'}",
     }
+
+
+def _depth(
+    source: FrameSource, config: MapConfig, data: PosedImages, work: Path, progress: Progress
+) -> SceneDepth | None:
+    """Depth of the images from a map of points; None, with a warning, where no map can be made."""
+    folder = work / "structure"
+    try:
+        if not (folder / "map").is_dir():
+            folder.mkdir(exist_ok=True)
+            build_structure_map(source, config.structure, folder, progress, work / "structure_work")
+        return scene_depth(StructureScene.open(folder), data.camera, data.poses, progress)
+    except LocalizerError as error:
+        logger.warning("training views are turned but not moved: no map of points could be made (%s)", error)
+        return None
 
 
 def _learning_facts(result: TrainingResult, frames: int) -> dict[str, Any]:

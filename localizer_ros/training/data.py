@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from localizer_ros.core.config import AugmentationConfig
-from localizer_ros.core.preprocess import ImageWarper, rotate_camera, to_rgb
+from localizer_ros.core.preprocess import ImageWarper, to_rgb
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,6 +34,7 @@ class PosedImages:
         sequences: (N,) int, frames of the same number belong to one continuous drive and lie in order of time.
         names: N frame names.
         camera: the network's ideal pinhole camera.
+        depth: of the images, for moved views.
     """
 
     images: NDArray[np.uint8]
@@ -40,6 +42,7 @@ class PosedImages:
     sequences: NDArray[np.int64]
     names: tuple[str, ...]
     camera: Camera
+    depth: SceneDepth | None = None
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -52,6 +55,7 @@ class PosedImages:
             self.sequences[indices],
             tuple(self.names[i] for i in indices),
             self.camera,
+            self.depth.subset(indices) if self.depth is not None else None,
         )
 
 
@@ -105,6 +109,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
     def __init__(self, data: PosedImages, stride: int, augmentation: AugmentationConfig, seed: int) -> None:
         self.data, self.stride, self.augmentation, self.seed = data, stride, augmentation, seed
         self.epoch = 0
+        self._views = VirtualViews(data.images, data.poses, data.camera, data.depth)
         bounds = np.flatnonzero(np.diff(data.sequences)) + 1
         self._first = np.zeros(len(data), np.int64)
         self._last = np.zeros(len(data), np.int64)
@@ -121,20 +126,19 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         if other == index:
             other = int(np.clip(index - step, self._first[index], self._last[index]))
         limit = np.radians(self.augmentation.virtual_rotation_deg)
-        shared = rng.uniform(-limit, limit, 3)
+        turn = rng.uniform(-limit, limit, 3)
+        depth = self.data.depth
+        reach_m = 0.0 if depth is None else self.augmentation.virtual_move * depth.median_m
+        move_m = rng.uniform(-reach_m, reach_m, 3)
         item: dict[str, Tensor] = {}
         T_map = {}
-        # One light and one turn for both, as in a video, and a small turn of their own for the motion head.
+        # One light, turn and move for both, as in a video, and small ones of their own for the motion head.
         colour = random_colour(rng, self.augmentation.colour)
         for name, row in (("prev", other), ("cur", index)):
-            own = rng.normal(0.0, 0.05 * limit, 3)
-            R_cam_new = Rotation.from_euler("yxz", shared + own).as_matrix()
-            image = self.data.images[row]
-            if limit > 0.0:
-                image = rotate_camera(image, self.data.camera, R_cam_new)
-                T_map[name] = self.data.poses[row] @ SE3(R_cam_new, np.zeros(3))
-            else:
-                T_map[name] = self.data.poses[row]
+            own_turn, own_move_m = rng.normal(0.0, 0.05, (2, 3))
+            R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
+            t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
+            image, T_map[name] = self._views.view(row, R_opt_new, t_opt_new)
             image = degrade(image, rng, self.augmentation, colour)
             item[f"image_{name}"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             item[f"t_{name}"] = torch.from_numpy(T_map[name].t.astype(np.float32))
