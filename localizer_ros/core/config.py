@@ -37,9 +37,6 @@ class LocalFeatureConfig(Config, frozen=True):
     card: Annotated[
         str, Meta(description="model card of the ONNX extractor (kind onnx), beside its network")
     ] = ""
-    matcher_card: Annotated[
-        str, Meta(description="model card of an ONNX matcher; empty = mutual neighbours")
-    ] = ""
     max_keypoints: Annotated[
         int, Meta(ge=100, le=20_000, description="keypoints of a mapping image, the strongest")
     ] = 2000

@@ -18,7 +18,9 @@ def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
         return np.zeros((0, 2))
     if not camera.distorted:
         rays = (xy[:, 0] - camera.K[:2, 2]) / camera.K[[0, 1], [0, 1]]
-        return np.asarray(rays - (camera.K[0, 1] / camera.K[0, 0]) * np.stack([rays[:, 1], 0 * rays[:, 1]], axis=1))
+        return np.asarray(
+            rays - (camera.K[0, 1] / camera.K[0, 0]) * np.stack([rays[:, 1], 0 * rays[:, 1]], axis=1)
+        )
     if camera.model == "equidistant":
         return np.asarray(cv2.fisheye.undistortPoints(xy, camera.K, camera.distortion[:4]))[:, 0]
     # The inverse has no closed form; OpenCV's default of five steps is short of strong distortion at the corners.

@@ -156,8 +156,8 @@ def to_bytes(descriptors: Float32, signed: bool) -> UInt8:
     """(N, D) uint8 of unit vectors; :func:`from_bytes` reads them back to about one degree."""
     if signed:
         # Learned descriptors spread over all components: 64 of them stay well inside +-0.5.
-        return np.clip(np.rint(descriptors * 255.0) + 128.0, 0, 255).astype(np.uint8)
-    return np.clip(np.rint(descriptors * _BYTES_PER_UNIT), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(descriptors * 255.0) + 128.0, 0, 255), dtype=np.uint8)
+    return np.asarray(np.clip(np.rint(descriptors * _BYTES_PER_UNIT), 0, 255), dtype=np.uint8)
 
 
 def from_bytes(stored: UInt8, signed: bool) -> Float32:

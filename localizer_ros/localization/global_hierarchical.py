@@ -1,12 +1,13 @@
 """Full search: from an image and nothing else to a pose.
 
-``hierarchical``: retrieve the nearest mapping images, split them into places (connected components of covisibility), and
-for each place in order match the query with that place's points and solve; the first success ends the search.
-``direct``: match with the points of the whole map, for small maps.
+``hierarchical``: retrieve the nearest mapping images, split them into places (connected components of
+covisibility), and for each place in order match the query with that place's points and solve; the first success
+ends the search. ``direct``: match with the points of the whole map, for small maps.
 
-A success is more than many inliers. After solving, the points that should be visible from the pose are looked for again,
-near where they should be (guided matching): a wrong pose finds few of them. That share, the number and the spread of the
-inliers, the rival place and the prior make the confidence; below the threshold there is no answer, only a reason.
+A success is more than many inliers. After solving, the points that should be visible from the pose are looked
+for again, near where they should be (guided matching): a wrong pose finds few of them. That share, the number
+and the spread of the inliers, the rival place and the prior make the confidence; below the threshold there is
+no answer, only a reason.
 """
 
 from __future__ import annotations
@@ -187,8 +188,9 @@ class HierarchicalLocalizer:
     ) -> Found | None:
         """Look again for what a pose should show, refine on it, and judge it."""
         c, scene = self._config, self._scene
-        T, radius = solved.T_map_opt, _VERIFYING_RADIUS_PX
+        refined, radius = solved, _VERIFYING_RADIUS_PX
         for _ in range(rounds):
+            T = refined.T_map_opt
             near = scene.nearest_images(T, _VERIFYING_IMAGES) if images is None else images
             matches = guided_matches(
                 scene.structure,
@@ -202,7 +204,7 @@ class HierarchicalLocalizer:
                 radius,
                 0.75,
             )
-            refined = refine_pose(
+            again = refine_pose(
                 T,
                 view.rays[matches.keypoint],
                 scene.structure.points[matches.point],
@@ -210,9 +212,9 @@ class HierarchicalLocalizer:
                 4.0,
                 min(c.min_inliers, 8),
             )
-            if refined is None:
+            if again is None:
                 return None
-            T, radius = refined.T_map_opt, 4.0
+            refined, radius = again, 4.0
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
         spread = spread_of(inlier_rays, view.half_view)
         confidence = self._confidence(refined, matches.visible, spread, prior)
@@ -252,12 +254,12 @@ class HierarchicalLocalizer:
         if len(images) == 0:
             return []
         linked = structure.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
-        _, label = connected_components(csr_array(linked), directed=False)
+        _, label = connected_components(csr_array(linked.astype(np.int8)), directed=False)
         groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
         return sorted(groups, key=len, reverse=True)
 
     def _few_views(self, observations: Index) -> Index:
-        """At most a few observations of each point, of the most similar images: more views cost time, and add little."""
+        """At most a few observations of each point, of the most similar images: more cost time and add little."""
         point = self._scene.structure.observation_point[observations]
         order = np.argsort(point, kind="stable")
         ordered = point[order]
@@ -269,7 +271,6 @@ class HierarchicalLocalizer:
 
 
 def _apart(a: Found, b: Found) -> bool:
-    return (
-        a.solved.T_map_opt.distance_to(b.solved.T_map_opt) > 0.25
-        or a.solved.T_map_opt.angle_to(b.solved.T_map_opt) > np.radians(5.0)
-    )
+    return a.solved.T_map_opt.distance_to(b.solved.T_map_opt) > 0.25 or a.solved.T_map_opt.angle_to(
+        b.solved.T_map_opt
+    ) > np.radians(5.0)

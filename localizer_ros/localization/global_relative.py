@@ -1,8 +1,8 @@
 """Relative poses to several retrieved images: rotation averaged, position where their directions meet.
 
-An essential matrix gives a rotation and the direction of the baseline. Directions from two or more known camera centres
-meet in the query's position, which is where the scale comes from. The pose is then refined on the epipolar errors of all
-matches together; no 3-D points are used.
+An essential matrix gives a rotation and the direction of the baseline. Directions from two or more known camera
+centres meet in the query's position, which is where the scale comes from. The pose is then refined on the
+epipolar errors of all matches together; no 3-D points are used.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class RelativeLocalizer:
         matched: list[tuple[Array, Array]] = []
         for image in database.mapped[images]:
             first, last = structure.image_start[image], structure.image_start[image + 1]
-            pairs = mutual_matches(
-                view.features.descriptors, structure.unit_descriptors[first:last], c.ratio
-            )
+            pairs = mutual_matches(view.features.descriptors, structure.unit_descriptors[first:last], c.ratio)
             if len(pairs) < _LEAST_INLIERS:
                 continue
             a = structure.observation_ray[first:last][pairs[:, 1]]
@@ -89,9 +87,7 @@ class RelativeLocalizer:
             self.reason = "relative poses to the retrieved images do not agree"
             return None
         start, agreeing = met
-        refined = self._refined(
-            start, [T_map_db[i] for i in agreeing], [matched[i] for i in agreeing]
-        )
+        refined = self._refined(start, [T_map_db[i] for i in agreeing], [matched[i] for i in agreeing])
         if refined is None:
             self.reason = "epipolar errors leave the pose undetermined"
             return None
@@ -132,7 +128,8 @@ class RelativeLocalizer:
         for _ in range(12):
             r = distances(T)
             J = np.stack(
-                [(distances(T @ SE3.exp(np.eye(6)[k] * step_of[k])) - r) / step_of[k] for k in range(6)], axis=1
+                [(distances(T @ SE3.exp(np.eye(6)[k] * step_of[k])) - r) / step_of[k] for k in range(6)],
+                axis=1,
             )
             weight = 1.0 / (1.0 + (r / 1.5) ** 2)
             H = (J * weight[:, None]).T @ J
@@ -159,7 +156,9 @@ def _met(
 ) -> tuple[SE3, list[int]] | None:
     """Average rotation and the point nearest to the baselines, of the largest set of images that agree."""
     rotations = [a.R @ b.R for a, b in zip(T_map_db, T_db_query, strict=True)]
-    angle = np.array([[SE3(p, np.zeros(3)).angle_to(SE3(q, np.zeros(3))) for q in rotations] for p in rotations])
+    angle = np.array(
+        [[SE3(p, np.zeros(3)).angle_to(SE3(q, np.zeros(3))) for q in rotations] for p in rotations]
+    )
     support = (angle < _AGREEING_RAD).astype(float) @ inliers
     centre = int(support.argmax())
     agreeing = [int(i) for i in np.nonzero(angle[centre] < _AGREEING_RAD)[0]]

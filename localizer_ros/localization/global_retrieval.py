@@ -81,7 +81,9 @@ class RetrievalLocalizer:
         depth = self._scene.structure.median_depth
         floor = np.diag([_LEAST_SIGMA_RAD**2] * 3 + [(_LEAST_SIGMA_RAD * depth) ** 2] * 3)
         differences = np.stack([(mean.inverse() @ T).log() for T in poses])
-        return symmetrized(np.einsum("n,ni,nj->ij", weights / weights.sum(), differences, differences)) + floor
+        return (
+            symmetrized(np.einsum("n,ni,nj->ij", weights / weights.sum(), differences, differences)) + floor
+        )
 
 
 def distinct_images(

@@ -83,9 +83,7 @@ def guided_matches(
     if len(near) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), visible)
     slot, keypoint = candidates[near["i"]], near["j"].astype(np.intp)
-    similarity = np.einsum(
-        "kd,kd->k", structure.unit_descriptors[observations[slot]], descriptors[keypoint]
-    )
+    similarity = np.einsum("kd,kd->k", structure.unit_descriptors[observations[slot]], descriptors[keypoint])
     alike = similarity > 1.0 - 0.5 * max_distance**2
     slot, keypoint, similarity = slot[alike], keypoint[alike], similarity[alike]
     order = np.argsort(-similarity, kind="stable")

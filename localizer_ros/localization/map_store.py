@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -34,9 +35,9 @@ _SUBPIXELS = 16.0
 class StructureMap:
     """Points, observations and mapping images.
 
-    Two frames of the camera: ``opt``, in which rays and points agree (after bundle adjustment), and ``cam``, whose poses
-    were given. They differ by the mounting ``T_cam_opt``, and by the pose field where poses were given with an error
-    that varies over the scene.
+    Two frames of the camera: ``opt``, in which rays and points agree (after bundle adjustment), and ``cam``,
+    whose poses were given. They differ by the mounting ``T_cam_opt``, and by the pose field where poses were
+    given with an error that varies over the scene.
 
     Attributes:
         calibration: pixels to rays.
@@ -194,7 +195,7 @@ class StructureMap:
                 systematic_covariance=arrays["systematic_covariance"],
                 statistics=dict(values["statistics"]),
             )
-        except (OSError, KeyError, ValueError, ConfigError) as error:
+        except (OSError, KeyError, ValueError, ConfigError, BadZipFile) as error:
             raise SceneError(f"{arrays_path}: cannot be read ({error})") from error
         structure._check(arrays_path)
         return structure

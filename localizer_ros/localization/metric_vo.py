@@ -1,8 +1,8 @@
 """Motion from one frame to the next in metres: matched map points, followed by optical flow.
 
-A localised frame knows the depth of its matched keypoints. Following them into the next frame to a tenth of a pixel gives a
-motion an order of magnitude steadier than the difference of two absolute poses, whose errors do not cancel. Points are
-put exactly on the rays of the earlier frame, so that the map's own errors drop out.
+A localised frame knows the depth of its matched keypoints. Following them into the next frame to a tenth of a
+pixel gives a motion an order of magnitude steadier than the difference of two absolute poses, whose errors do
+not cancel. Points are put exactly on the rays of the earlier frame, so that the map's own errors drop out.
 """
 
 from __future__ import annotations

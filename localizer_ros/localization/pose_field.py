@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.linalg
@@ -109,7 +110,7 @@ class PoseField:
                     float(data["reach"][0]),
                     float(data["reach"][1]),
                 )
-        except (OSError, KeyError, ValueError, IndexError) as error:
+        except (OSError, KeyError, ValueError, IndexError, BadZipFile) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array
+from localizer_ros.localization.features import Float32
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
 _LEAST_SIGMA_PX = 0.4
@@ -42,7 +43,7 @@ class SolvedPose:
 
 def solve_pose(
     rays: Array,
-    points: Array,
+    points: Array | Float32,
     focal_px: float,
     max_error_px: float,
     max_iterations: int,
@@ -85,7 +86,7 @@ def solve_pose(
 def refine_pose(
     T_map_opt: SE3,
     rays: Array,
-    points: Array,
+    points: Array | Float32,
     focal_px: float,
     max_error_px: float,
     min_inliers: int,
@@ -170,7 +171,9 @@ def _width_px(error: Array, max_error_px: float) -> float:
     return float(np.clip(2.0 * np.median(error) / 1.1774, 1.0, max_error_px))
 
 
-def _linearised(T: SE3, rays: Array, points: Array, focal_px: float) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _linearised(
+    T: SE3, rays: Array, points: Array, focal_px: float
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Residuals (N, 2) in px, their Jacobian (N, 2, 6) by the tangent of T, and which points lie ahead."""
     p = (points - T.t) @ T.R
     ahead = p[:, 2] > 1e-3
@@ -192,4 +195,3 @@ def spread_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) ->
         return 0.0
     cell = np.clip((rays / half_view + 1.0) * 0.5, 0.0, 0.999) * [columns, rows]
     return len(np.unique(cell.astype(int) @ [1, columns])) / (columns * rows)
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import faiss
 import numpy as np
@@ -48,7 +49,7 @@ class GlobalDescriptor:
         full = self.unprojected(descriptors)
         if self.projection.size == 0 or not np.any(full):
             return full
-        return _unit((full - self.mean) @ self.projection)
+        return _unit(((full - self.mean) @ self.projection).astype(np.float32))
 
     def unprojected(self, descriptors: Float32) -> Float32:
         """(F,) float32 of unit length before the projection."""
@@ -97,7 +98,7 @@ class GlobalDescriptor:
                     data["mean"],
                     data["projection"].astype(np.float32),
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
 
 
@@ -114,6 +115,7 @@ class ImageIndex:
         self.kind = kind
         self._descriptors = np.zeros((0, dimensions), dtype=np.float32)
         self._index: faiss.Index = faiss.IndexFlatIP(dimensions)
+        self._trained_on = 0
 
     def __len__(self) -> int:
         return len(self._descriptors)
@@ -133,7 +135,7 @@ class ImageIndex:
         before, kind = len(self), self._wanted(len(self) + len(new))
         self._descriptors = np.concatenate([self._descriptors, new])
         # An inverted file's cells must be trained anew once it has outgrown them.
-        outgrown = kind == "ivf" and len(self) > 4 * getattr(self, "_trained_on", 0)
+        outgrown = kind == "ivf" and len(self) > 4 * self._trained_on
         if kind != self._wanted(before) or outgrown:
             self._build(kind)
         else:
@@ -182,22 +184,22 @@ class ImageIndex:
 
     def _build(self, kind: str) -> None:
         G = self._descriptors.shape[1]
+        index: faiss.Index = faiss.IndexFlatIP(G)
         if kind == "hnsw":
-            index = faiss.IndexHNSWFlat(G, 32, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = 80
-            index.hnsw.efSearch = 128
+            graph = faiss.IndexHNSWFlat(G, 32, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = 80
+            graph.hnsw.efSearch = 128
+            index = graph
         elif kind == "ivf":
-            cells = max(4, int(4 * np.sqrt(len(self))) // 4)
-            quantizer = faiss.IndexFlatIP(G)
-            index = faiss.IndexIVFFlat(quantizer, G, cells, faiss.METRIC_INNER_PRODUCT)
+            cells = max(4, int(np.sqrt(len(self))))
             # The Python object of the quantizer must live as long as the index that points to it.
-            self._quantizer = quantizer
-            index.cp.min_points_per_centroid = 1
-            index.train(self._descriptors)
-            index.nprobe = max(4, cells // 12)
+            self._quantizer = faiss.IndexFlatIP(G)
+            lists = faiss.IndexIVFFlat(self._quantizer, G, cells, faiss.METRIC_INNER_PRODUCT)
+            lists.cp.min_points_per_centroid = 1
+            lists.train(self._descriptors)
+            lists.nprobe = max(4, cells // 12)
             self._trained_on = len(self)
-        else:
-            index = faiss.IndexFlatIP(G)
+            index = lists
         index.add(self._descriptors)
         self._index = index
 
@@ -234,7 +236,7 @@ class ImageDatabase:
                 raise ValueError(f"kind {kind!r} is not known")
             if not len(descriptors) == len(poses) == len(names) == len(mapped):
                 raise ValueError("array shapes do not fit together")
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
         index = ImageIndex(descriptors.shape[1], kind)  # type: ignore[arg-type]
         graph = folder / GRAPH_FILE

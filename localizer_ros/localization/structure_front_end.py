@@ -46,7 +46,9 @@ class StructureFrontEnd:
         self._scene, self._search, self._config = scene, search, config
         self._tracker = Tracker(scene, config, search)
         self._vo = MetricVo(scene.structure.calibration)
-        self.reset()
+        self._last: _Seen | None = None
+        self._before: _Seen | None = None
+        self._last_observed_ns: int | None = None
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
@@ -73,9 +75,8 @@ class StructureFrontEnd:
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
-        self._last: _Seen | None = None
-        self._before: _Seen | None = None
-        self._last_observed_ns: int | None = None
+        self._last = self._before = None
+        self._last_observed_ns = None
         self._vo.reset()
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Guided tracking: from a predicted pose to the pose, at camera rate.
 
-The points that the nearest mapping images saw are projected with the predicted pose and looked for in small windows; the
-pose follows by robust least squares. Keypoints are new in every frame and compared with the map's own descriptors, so
-nothing drifts and no state is carried from frame to frame but the pose.
+The points that the nearest mapping images saw are projected with the predicted pose and looked for in small
+windows; the pose follows by robust least squares. Keypoints are new in every frame and compared with the map's
+own descriptors, so nothing drifts and no state is carried from frame to frame but the pose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.guided_matching import guided_matches
-from localizer_ros.localization.pose_solver import refine_pose
+from localizer_ros.localization.pose_solver import SolvedPose, refine_pose
 from localizer_ros.localization.structure_scene import StructureScene
 
 # Windows are never smaller than this: keypoints and map points have errors too.
@@ -58,6 +58,7 @@ class Tracker:
         extracted = time.perf_counter()
         window = self._window_px(covariance)
         T, images = T_map_opt, scene.nearest_images(T_map_opt, c.images)
+        solved: SolvedPose | None = None
         for radius in (window, _ROUGH_WINDOW_PX) if window > 2.0 * _ROUGH_WINDOW_PX else (window,):
             matches = guided_matches(
                 scene.structure,
@@ -88,6 +89,7 @@ class Tracker:
                 break
             T = solved.T_map_opt
         else:
+            assert solved is not None
             found = self._judge.verify(view, solved, prior, images, rounds=1)
             self.timings_ms = {
                 "extract": (extracted - started) * 1e3,

@@ -41,7 +41,7 @@ def tracks_of(
         return empty, empty, empty
     rows, columns = (np.concatenate(side) for side in zip(*edges, strict=True))
     graph = scipy.sparse.coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(offset[-1],) * 2)
-    _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    label = np.asarray(scipy.sparse.csgraph.connected_components(graph, directed=False)[1], dtype=np.intp)
     node = np.nonzero(np.bincount(label)[label] >= 2)[0]
     image = np.searchsorted(offset, node, side="right") - 1
     track = label[node]

@@ -1,10 +1,11 @@
 """Bundle adjustment with a prior on every pose, on the intrinsics, and on where the camera sits on the posed body.
 
-Poses that come with a recording (depth camera, odometry, motion capture) are good where images say little, and wrong by
-what images can see: a slow drift, a camera that is not where the poses are, a calibration from a data sheet. Priors in
-all six degrees of freedom keep the first and let images correct the second; ``pycolmap`` adjusts with priors on
-positions alone, which leaves rotations free where the camera hardly moves, and cannot find the mounting. Hence this one:
-Levenberg-Marquardt, points eliminated by the Schur complement, Cauchy kernels.
+Poses that come with a recording (depth camera, odometry, motion capture) are good where images say little, and
+wrong by what images can see: a slow drift, a camera that is not where the poses are, a calibration from a data
+sheet. Priors in all six degrees of freedom keep the first and let images correct the second; ``pycolmap``
+adjusts with priors on positions alone, which leaves rotations free where the camera hardly moves, and cannot
+find the mounting. Hence this one: Levenberg-Marquardt, points eliminated by the Schur complement, Cauchy
+kernels.
 """
 
 from __future__ import annotations
@@ -166,7 +167,9 @@ def _evaluate(
     own = np.concatenate([state.intrinsics - start_intrinsics, mounting]) / sigma
     k, q = _KEYPOINT_KERNEL**2, _POSE_KERNEL**2
     cost = 0.5 * (
-        k * float(np.log1p(squared / k).sum()) + q * float(np.log1p(pose_squared / q).sum()) + float(own @ own)
+        k * float(np.log1p(squared / k).sum())
+        + q * float(np.log1p(pose_squared / q).sum())
+        + float(own @ own)
     )
     return _Evaluated(
         cost, p, R, residual, J_projection, J_intrinsics, squared, pose_residual, pose_squared, mounting
@@ -188,9 +191,9 @@ class _System:
         start_intrinsics: Array,
     ) -> None:
         self.image, self.point = image, point
-        I, P, K = len(state.T_map_opt), len(state.points), _INTRINSICS
-        self.size = 6 * I + K + 6
-        self.images, self.points = I, P
+        C, P, K = len(state.T_map_opt), len(state.points), _INTRINSICS
+        self.size = 6 * C + K + 6
+        self.images, self.points = C, P
         weight = np.sqrt(1.0 / (1.0 + at.squared / _KEYPOINT_KERNEL**2))
         weight[at.in_camera[:, 2] < 0.05] = 0.0
         scaled = weight[:, None, None] / priors.keypoint_sigma_px
@@ -204,30 +207,30 @@ class _System:
 
         H = np.zeros((self.size, self.size))
         g = np.zeros(self.size)
-        per_image = np.zeros((I, 6, 6))
+        per_image = np.zeros((C, 6, 6))
         np.add.at(per_image, image, np.einsum("nij,nik->njk", self.J_pose, self.J_pose))
-        gradient = np.zeros((I, 6))
+        gradient = np.zeros((C, 6))
         np.add.at(gradient, image, np.einsum("nij,ni->nj", self.J_pose, r))
-        with_shared = np.zeros((I, 6, K))
+        with_shared = np.zeros((C, 6, K))
         np.add.at(with_shared, image, np.einsum("nij,nik->njk", self.J_pose, self.J_shared))
         pose_weight = 1.0 / (1.0 + at.pose_squared / _POSE_KERNEL**2)
         information = pose_weight[:, None] / pose_sigma**2
         pull = pose_weight[:, None] * at.pose_residual / pose_sigma
-        own = 6 * I + K
-        blocks = H[: 6 * I, : 6 * I].reshape(I, 6, I, 6)
-        each = np.arange(I)
+        own = 6 * C + K
+        blocks = H[: 6 * C, : 6 * C].reshape(C, 6, C, 6)
+        each = np.arange(C)
         blocks[each, :, each, :] = per_image + information[:, :, None] * np.eye(6)
         # A change of the mounting moves all given poses at once; the residual sees the difference.
-        coupling = -(information[:, :, None] * np.eye(6)).reshape(6 * I, 6)
-        H[: 6 * I, own:], H[own:, : 6 * I] = coupling, coupling.T
+        coupling = -(information[:, :, None] * np.eye(6)).reshape(6 * C, 6)
+        H[: 6 * C, own:], H[own:, : 6 * C] = coupling, coupling.T
         H[own:, own:] = np.diag(information.sum(axis=0) + 1.0 / sigma[K:] ** 2)
-        H[: 6 * I, 6 * I : own] = with_shared.reshape(6 * I, K)
-        H[6 * I : own, : 6 * I] = H[: 6 * I, 6 * I : own].T
-        H[6 * I : own, 6 * I : own] = np.einsum("nij,nik->jk", self.J_shared, self.J_shared) + np.diag(
+        H[: 6 * C, 6 * C : own] = with_shared.reshape(6 * C, K)
+        H[6 * C : own, : 6 * C] = H[: 6 * C, 6 * C : own].T
+        H[6 * C : own, 6 * C : own] = np.einsum("nij,nik->jk", self.J_shared, self.J_shared) + np.diag(
             1.0 / sigma[:K] ** 2
         )
-        g[: 6 * I] = (gradient + pull).reshape(-1)
-        g[6 * I : own] = (
+        g[: 6 * C] = (gradient + pull).reshape(-1)
+        g[6 * C : own] = (
             np.einsum("nij,ni->j", self.J_shared, r) + (state.intrinsics - start_intrinsics) / sigma[:K] ** 2
         )
         g[own:] = at.mounting / sigma[K:] ** 2 - pull.sum(axis=0)
@@ -239,13 +242,15 @@ class _System:
 
     def step(self, state: BundleState, damping: float) -> BundleState:
         """The state after one damped step. Raises LinAlgError when the system is singular."""
-        I, P, K = self.images, self.points, _INTRINSICS
+        C, P, K = self.images, self.points, _INTRINSICS
         trace = np.maximum(np.einsum("nii->n", self.V), 1e-9)
         V = self.V + (damping * trace + 1e-12)[:, None, None] * np.eye(3)
         # V^-1 = L^T L; with the points' Jacobian times L^T their elimination is a plain product.
         L = np.linalg.inv(np.linalg.cholesky(V))
         J_point = np.einsum("nij,nkj->nik", self.J_point, L[self.point])
-        rows = 6 * self.image[:, None, None] + np.arange(6)[None, :, None] + np.zeros((1, 1, 3), dtype=np.intp)
+        rows = (
+            6 * self.image[:, None, None] + np.arange(6)[None, :, None] + np.zeros((1, 1, 3), dtype=np.intp)
+        )
         columns = (
             3 * self.point[:, None, None] + np.arange(3)[None, None, :] + np.zeros((1, 6, 1), dtype=np.intp)
         )
@@ -254,31 +259,31 @@ class _System:
                 np.einsum("nij,nik->njk", self.J_pose, J_point).reshape(-1),
                 (rows.reshape(-1), columns.reshape(-1)),
             ),
-            shape=(6 * I, 3 * P),
+            shape=(6 * C, 3 * P),
         )
         shared = np.zeros((P, K, 3))
         np.add.at(shared, self.point, np.einsum("nij,nik->njk", self.J_shared, J_point))
         W_shared = shared.transpose(1, 0, 2).reshape(K, 3 * P)
         S = self.H.copy()
-        own = 6 * I + K
-        S[: 6 * I, : 6 * I] -= (W @ W.T).toarray()
+        own = 6 * C + K
+        S[: 6 * C, : 6 * C] -= (W @ W.T).toarray()
         cross = W @ W_shared.T
-        S[: 6 * I, 6 * I : own] -= cross
-        S[6 * I : own, : 6 * I] -= cross.T
-        S[6 * I : own, 6 * I : own] -= W_shared @ W_shared.T
+        S[: 6 * C, 6 * C : own] -= cross
+        S[6 * C : own, : 6 * C] -= cross.T
+        S[6 * C : own, 6 * C : own] -= W_shared @ W_shared.T
         S[np.diag_indices(self.size)] *= 1.0 + damping
         l_g = np.einsum("nij,nj->ni", L, self.g_point).reshape(-1)
         right = -self.g
-        right[: 6 * I] += W @ l_g
-        right[6 * I : own] += W_shared @ l_g
+        right[: 6 * C] += W @ l_g
+        right[6 * C : own] += W_shared @ l_g
         # Fixed unknowns have huge diagonals; scaling by the diagonal keeps the system well conditioned.
         scale = 1.0 / np.sqrt(np.maximum(np.diag(S), 1e-12))
         step = scale * scipy.linalg.solve(S * scale * scale[:, None], right * scale, assume_a="pos")
-        back = (l_g + W.T @ step[: 6 * I] + W_shared.T @ step[6 * I : own]).reshape(P, 3)
+        back = (l_g + W.T @ step[: 6 * C] + W_shared.T @ step[6 * C : own]).reshape(P, 3)
         return BundleState(
-            state.T_map_opt @ _exp(step[: 6 * I].reshape(I, 6)),
+            state.T_map_opt @ _exp(step[: 6 * C].reshape(C, 6)),
             state.points - np.einsum("nji,nj->ni", L, back),
-            state.intrinsics + step[6 * I : own],
+            state.intrinsics + step[6 * C : own],
             state.T_cam_opt @ _exp(step[own:][None])[0],
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
+from localizer_ros.localization.calibration import undistorted
 from localizer_ros.localization.map_store import StructureMap
 
 # COLMAP's origin is the corner of the first pixel, ours its centre.
@@ -39,8 +40,6 @@ def write_colmap_model(structure: StructureMap, folder: Path) -> int:
             camera_id=1,
         )
     )
-    from localizer_ros.localization.calibration import undistorted
-
     xy = undistorted(given, structure.observation_xy_px) @ given.K[:2, :2].T + given.K[:2, 2] + _PIXEL_CENTRE
     start = structure.image_start
     for i, name in enumerate(structure.names):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -34,6 +35,7 @@ from localizer_ros.localization.features import (
 from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.guided_matching import guided_matches
 from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.onnx_features import copy_card
 from localizer_ros.localization.pose_field import PoseField
 from localizer_ros.localization.retrieval import ImageDatabase, ImageIndex
 from localizer_ros.localization.structure_scene import (
@@ -107,9 +109,7 @@ class _Stages:
     def __call__(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.seconds[name] = round(
-            self.seconds.get(name, 0.0) + time.perf_counter() - started, 2
-        )
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 2)
 
 
 class FeatureStore:
@@ -236,7 +236,13 @@ def build_structure_map(
     with stages("bundle"):
         disagreement = built.disagreement()
         field = _fit_field(structure, config, disagreement) if config.pose_field.enabled else None
-    scene = StructureScene(structure, database, open_extractor(config.features), field)
+    extractor = open_extractor(config.features)
+    if config.features.kind == "onnx":
+        # The scene takes its network along, and the card's place in it replaces the user's path.
+        copy_card(Path(config.features.card), out_dir / "networks" / "features")
+        features = msgspec.structs.replace(config.features, card="networks/features/card.yaml")
+        structure = replace(structure, settings=msgspec.structs.replace(config, features=features))
+    scene = StructureScene(structure, database, extractor, field)
     with stages("validation"):
         held_out = [k for k in range(len(posed)) if mapped[k] < 0]
         validation, systematic = _validate(scene, source, posed, held_out, T_given, progress)
@@ -520,9 +526,7 @@ class _Builder:
                 np.concatenate([self.ideal[a][matches[:, 0]], np.ones((len(matches), 1))], axis=1)
                 @ (K @ T_b_a[:3, :3] @ np.linalg.inv(K)).T
             )
-            shift = np.linalg.norm(
-                turned[:, :2] / turned[:, 2:] - self.ideal[b][matches[:, 1]], axis=1
-            )
+            shift = np.linalg.norm(turned[:, :2] / turned[:, 2:] - self.ideal[b][matches[:, 1]], axis=1)
             return matches[shift < 3.0 * self.config.images.epipolar_px]
         cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])
         K_inverse = np.linalg.inv(self.camera.K)
@@ -688,7 +692,9 @@ def _validate(
     """
     depth = scene.structure.median_depth
     least = np.diag([np.radians(0.05) ** 2] * 3 + [(5e-4 * depth) ** 2] * 3)
-    picked = [held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, _VALIDATION_IMAGES).astype(int))]
+    picked = [
+        held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, _VALIDATION_IMAGES).astype(int))
+    ]
     picked = picked if held_out else []
     localizer = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
     errors, noises = [], []

@@ -1,0 +1,222 @@
+"""A map of a slice of a real recording: building it, resuming, localising in it, and refusing what is not in it."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localizer_ros.core.config import (
+    MappingImagesConfig,
+    SearchConfig,
+    StructureConfig,
+    StructureLocalizationConfig,
+    TrackingConfig,
+)
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera, Frame, PoseEstimate, SceneError, SourceError
+from localizer_ros.datasets.source import FrameSource, open_source
+from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
+from localizer_ros.localization.structure_front_end import open_structure_front_end
+from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.mapping import sfm
+from localizer_ros.mapping.sfm import StructureReport, build_structure_map, choose_images, choose_pairs
+
+
+class Part:
+    """Some frames of a recording."""
+
+    def __init__(self, whole: FrameSource, keep: list[int]) -> None:
+        self.whole, self.keep = whole, keep
+        self.path, self.format, self.camera = whole.path, whole.format, whole.camera
+        self.ground_truth, self.odometry, self.T_base_cam, self.splits = whole.ground_truth, None, None, ()
+        self.records = [whole.records[i] for i in keep]
+
+    def read(self, index: int) -> Frame:
+        return self.whole.read(self.keep[index])
+
+    def split(self, name: str) -> FrameSource:
+        raise NotImplementedError
+
+
+@dataclass
+class Mapped:
+    scene: Path
+    work: Path
+    source: Part
+    queries: Part
+    report: StructureReport
+
+
+CONFIG = StructureConfig(images=MappingImagesConfig(max_images=24, neighbours=8))
+
+
+@pytest.fixture(scope="module")
+def mapped(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
+    whole = open_source(shared_dir / "data" / "redkitchen").split("train")
+    inside = [i for i, r in enumerate(whole.records) if r.sequence == "seq-01"]
+    source = Part(whole, inside[0:40:2] + inside[60:100:2])
+    queries = Part(whole, inside[40:60])
+    folder = tmp_path_factory.mktemp("structure")
+    report = build_structure_map(source, CONFIG, folder / "scene", work_dir=folder / "work")
+    return Mapped(folder / "scene", folder / "work", source, queries, report)
+
+
+def errors(queries: Part, index: int, answer: PoseEstimate) -> tuple[float, float]:
+    given = queries.records[index].T_map_cam
+    assert given is not None
+    return given.distance_to(answer.T_map_cam), float(np.degrees(given.angle_to(answer.T_map_cam)))
+
+
+def test_the_report_says_what_was_made(mapped: Mapped) -> None:
+    report = mapped.report
+    assert report.images <= 24
+    assert report.indexed == 40
+    assert report.points > 500
+    assert report.mean_track_length > 3.0
+    assert report.reprojection_error_px < 1.5
+    on_disk = sum(f.stat().st_size for f in mapped.scene.rglob("*") if f.is_file())
+    assert report.bytes == on_disk
+    assert (mapped.scene / "map" / "colmap" / "points3D.bin").is_file()
+
+
+def test_the_colmap_model_agrees_with_the_map(mapped: Mapped) -> None:
+    import pycolmap
+
+    model = pycolmap.Reconstruction(str(mapped.scene / "map" / "colmap"))
+    assert model.num_points3D() == mapped.report.points
+    model.update_point_3d_errors()
+    assert model.compute_mean_reprojection_error() < 1.5
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_full_search_finds_frames_between_the_mapped_ones(mapped: Mapped, direct: bool) -> None:
+    localizer = HierarchicalLocalizer(StructureScene.open(mapped.scene), SearchConfig(), direct)
+    found = []
+    for index in range(0, 20, 5):
+        answer = localizer.localize(mapped.queries.read(index), None)
+        assert answer is not None, localizer.reason
+        assert answer.covariance is not None
+        assert np.linalg.eigvalsh(answer.covariance)[0] > 0.0
+        found.append(errors(mapped.queries, index, answer))
+    # Poses of the recording are good to a few centimetres.
+    assert np.median([t for t, _ in found]) < 0.04
+    assert np.median([r for _, r in found]) < 1.5
+
+
+def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
+    sources, motion = [], []
+    for index in range(12):
+        observation = front_end.observe(mapped.queries.read(index), None)
+        assert observation.absolute is not None, observation.reason
+        sources.append(observation.absolute.source)
+        assert errors(mapped.queries, index, observation.absolute)[0] < 0.08
+        if observation.relative is not None:
+            a, b = mapped.queries.records[index - 1], mapped.queries.records[index]
+            assert a.T_map_cam is not None and b.T_map_cam is not None
+            assert observation.relative.stamp_prev_ns == a.stamp_ns
+            given = a.T_map_cam.inverse() @ b.T_map_cam
+            motion.append(given.distance_to(observation.relative.T_prev_cur))
+    assert sources[0] == "hierarchical"
+    assert sources.count("tracking") >= 10
+    assert len(motion) == 11
+    assert np.median(motion) < 0.01
+    front_end.reset()
+    again = front_end.observe(mapped.queries.read(0), None)
+    assert again.absolute is not None and again.absolute.source == "hierarchical" and again.relative is None
+    front_end.close()
+
+
+def test_a_prior_starts_tracking_without_a_search(mapped: Mapped) -> None:
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
+    given = mapped.queries.records[4].T_map_cam
+    assert given is not None
+    off = given @ SE3.exp([0.01, -0.01, 0.0, 0.02, 0.0, 0.01])
+    prior = PoseEstimate(0, off, np.diag([0.02**2] * 3 + [0.03**2] * 3), "prediction")
+    observation = front_end.observe(mapped.queries.read(4), prior)
+    assert observation.absolute is not None and observation.absolute.source == "tracking"
+    unsure = PoseEstimate(0, off, np.eye(6), "prediction")
+    front_end.reset()
+    observation = front_end.observe(mapped.queries.read(4), unsure)
+    assert observation.absolute is not None and observation.absolute.source == "hierarchical"
+
+
+@pytest.mark.parametrize("method", ["retrieval", "relative"])
+def test_methods_without_points_answer_nearby(mapped: Mapped, method: str) -> None:
+    front_end = open_structure_front_end(mapped.scene, method, StructureLocalizationConfig())
+    found = []
+    for index in range(0, 20, 5):
+        observation = front_end.observe(mapped.queries.read(index), None)
+        if observation.absolute is not None:
+            found.append(errors(mapped.queries, index, observation.absolute)[0])
+    assert len(found) >= 3
+    assert np.median(found) < (0.3 if method == "retrieval" else 0.12)
+
+
+def test_frames_of_another_place_have_no_answer_but_a_reason(mapped: Mapped, shared_dir: Path) -> None:
+    elsewhere = open_source(shared_dir / "data" / "tum_fr1_rpy")
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
+    for index in (0, 300, 600):
+        observation = front_end.observe(elsewhere.read(index), None)
+        assert observation.absolute is None
+        assert observation.relative is None
+        assert observation.reason
+    blank = Frame(0, np.full((480, 640), 90, np.uint8), Camera.pinhole(640, 480, 525, 525, 320, 240))
+    assert "too few keypoints" in front_end.observe(blank, None).reason
+
+
+def test_a_second_build_takes_what_the_first_left(
+    mapped: Mapped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_run(*_: object) -> None:
+        raise AssertionError("features were extracted or matched again")
+
+    monkeypatch.setattr(mapped.source, "read", must_not_run)
+    monkeypatch.setattr(sfm, "_VALIDATION_IMAGES", 0)
+    monkeypatch.setattr(sfm, "_matched", _cached_only(sfm._matched, monkeypatch))
+    report = build_structure_map(mapped.source, CONFIG, tmp_path / "again", work_dir=mapped.work)
+    assert report.points == mapped.report.points
+
+
+def _cached_only(matched, monkeypatch):  # type: ignore[no-untyped-def]
+    def run(*arguments):  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as m:
+            m.setattr(sfm, "mutual_matches", None)
+            return matched(*arguments)
+
+    return run
+
+
+def test_a_damaged_map_is_named(mapped: Mapped, tmp_path: Path) -> None:
+    shutil.copytree(mapped.scene, tmp_path / "scene")
+    arrays = tmp_path / "scene" / "map" / "structure.npz"
+    arrays.write_bytes(arrays.read_bytes()[:1000])
+    with pytest.raises(SceneError, match=r"structure\.npz"):
+        open_structure_front_end(tmp_path / "scene", "hierarchical", StructureLocalizationConfig())
+    with pytest.raises(SceneError, match="not one of"):
+        open_structure_front_end(tmp_path / "scene", "psychic", StructureLocalizationConfig())
+
+
+def test_too_few_poses_are_an_error(mapped: Mapped, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="expected at least 3"):
+        build_structure_map(Part(mapped.queries.whole, [0, 1]), CONFIG, tmp_path)
+
+
+def test_tracking_can_be_switched_off(mapped: Mapped) -> None:
+    config = StructureLocalizationConfig(tracking=TrackingConfig(enabled=False))
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    for index in range(2):
+        observation = front_end.observe(mapped.queries.read(index), None)
+        assert observation.absolute is not None and observation.absolute.source == "hierarchical"
+
+
+def test_images_are_spread_over_the_views() -> None:
+    T = np.stack([SE3(np.eye(3), np.array([x, 0.0, 0.0])).matrix() for x in np.linspace(0, 1, 101)])
+    chosen = choose_images(T, 2.0, 5, 0.1)
+    assert chosen.tolist() == [0, 25, 50, 75, 100]
+    # 2 m away, 5 degrees are 17 cm.
+    assert len(choose_images(T, 2.0, 50, 5.0)) <= 8
+    pairs = choose_pairs(T[chosen], 2.0, 4, np.radians(45))
+    assert (0, 1) in pairs and all(a < b for a, b in pairs)
