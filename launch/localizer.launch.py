@@ -48,6 +48,11 @@ ARGUMENTS: dict[str, tuple[str | None, str]] = {
 }
 
 
+def is_true(text: str) -> bool:
+    """As launch reads a condition."""
+    return text.strip().lower() in ("true", "1")
+
+
 def in_config(name: str) -> PathJoinSubstitution:
     """A file of the package's config folder."""
     return PathJoinSubstitution([FindPackageShare(PACKAGE), "config", name])
@@ -57,7 +62,7 @@ def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node and what goes with it, once the arguments have their values."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     playing = value["bag"] != ""
-    sim_time = value["use_sim_time"] or str(playing).lower()
+    sim_time = is_true(value["use_sim_time"]) if value["use_sim_time"] else playing
     # Only what was given overrides the file.
     given = {
         name: ParameterValue(value[name], value_type=str)
@@ -68,8 +73,8 @@ def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         value["params_file"] or in_config("localizer.param.yaml"),
         {
             "scene": ParameterValue(value["scene"], value_type=str),
-            "autostart": ParameterValue(value["autostart"], value_type=bool),
-            "use_sim_time": ParameterValue(sim_time, value_type=bool),
+            "autostart": is_true(value["autostart"]),
+            "use_sim_time": sim_time,
             **given,
         },
     ]
@@ -87,7 +92,7 @@ def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 (name, value[name]) for name in ("image", "camera_info", "odom") if value[name] != name
             ],
             ros_arguments=["--log-level", f"localizer:={value['log_level']}"],
-            respawn=value["respawn"].lower() in ("true", "1"),
+            respawn=is_true(value["respawn"]),
             respawn_delay=float(value["respawn_delay"]),
             output="screen",
             emulate_tty=True,
@@ -95,23 +100,25 @@ def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     )
     if playing:
         command = [ExecutableInPackage(package=PACKAGE, executable="localizer"), "play", value["bag"]]
-        command += ["--rate", value["rate"]]
-        if value["loop"].lower() in ("true", "1"):
+        command += ["--rate", value["rate"], "--wait", "1"]
+        if is_true(value["loop"]):
             command.append("--loop")
         remaps = [
             f"{name}:={value[name]}" for name in ("image", "camera_info", "odom") if value[name] != name
         ]
+        if value["namespace"]:
+            remaps.append(f"__ns:=/{value['namespace'].strip('/')}")
         if remaps:
             command.append("--ros-args")
         for remap in remaps:
             command += ["-r", remap]
-        entities.append(ExecuteProcess(cmd=command, name="play", output="screen", emulate_tty=True))
+        entities.append(ExecuteProcess(cmd=command, name="play", output="screen"))
     entities.append(
         Node(
             package="rviz2",
             executable="rviz2",
             arguments=["-d", value["rviz_config"] or in_config("localizer.rviz")],
-            parameters=[{"use_sim_time": ParameterValue(sim_time, value_type=bool)}],
+            parameters=[{"use_sim_time": sim_time}],
             condition=IfCondition(value["rviz"]),
         )
     )
