@@ -176,7 +176,7 @@ class SearchConfig(Config, frozen=True):
     ] = "cosine"
     interpolation_neighbours: Annotated[
         int, Meta(ge=1, le=100, description="method retrieval: images averaged")
-    ] = 4
+    ] = 8
     relative_neighbours: Annotated[
         int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
     ] = 8

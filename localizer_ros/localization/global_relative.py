@@ -21,6 +21,8 @@ from localizer_ros.localization.structure_scene import StructureScene
 
 _LEAST_INLIERS = 20
 _EPIPOLAR_PX = 2.0
+# Directions that hardly meet leave the position open.
+_MAX_SIGMA_OF_DEPTH = 0.1
 _AGREEING_RAD = np.radians(8.0)
 
 
@@ -91,17 +93,25 @@ class RelativeLocalizer:
         if refined is None:
             self.reason = "epipolar errors leave the pose undetermined"
             return None
-        self.reason = ""
         T_map_opt, covariance, count = refined
         T_map_cam, systematic = scene.posed(T_map_opt)
         share = len(agreeing) / len(images)
+        confidence = float(min(1.0, 2.0 * share * count / (count + 50.0)))
+        sigma_m = float(np.sqrt(np.trace(covariance[3:, 3:])))
+        if confidence < c.min_confidence or sigma_m > _MAX_SIGMA_OF_DEPTH * structure.median_depth:
+            self.reason = (
+                f"confidence {confidence:.2f}: {len(agreeing)} of {len(images)} images agree, position known to "
+                f"{sigma_m:.2f} m"
+            )
+            return None
+        self.reason = ""
         return PoseEstimate(
             frame.stamp_ns,
             T_map_cam,
             covariance + systematic,
             "relative",
             inliers=count,
-            confidence=float(min(1.0, share * count / (count + 50.0) * 1.5)),
+            confidence=confidence,
         )
 
     def _refined(

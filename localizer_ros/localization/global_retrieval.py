@@ -14,7 +14,7 @@ from localizer_ros.localization.features import Float32
 from localizer_ros.localization.structure_scene import StructureScene
 
 # Images closer to each other than this (turn, or move of like effect) are one opinion, not several.
-_ONE_OPINION_RAD = np.radians(3.0)
+_ONE_OPINION_RAD = np.radians(5.0)
 _LEAST_SIGMA_RAD = np.radians(3.0)
 
 
