@@ -1,7 +1,9 @@
 """The parts of the node that know nothing of ROS: mailbox, worker, odometry gate, transforms, health."""
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from localizer_ros.core.types import LocalizerOutput, PoseEstimate, Status
 from localizer_ros.ros.health import Health
 from localizer_ros.ros.odometry_gate import OdometryGate
 from localizer_ros.ros.transforms import TransformError, TransformTree
+from localizer_ros.ros.transport import PROFILE_VARIABLE, use_shared_memory_profile
 from localizer_ros.ros.worker import Mailbox, Worker
 
 MS = 1_000_000
@@ -334,3 +337,15 @@ def test_health_accounts_for_every_frame() -> None:
     assert values["frames dropped"] == "3"
     assert values["dropped encoding"] == "2" and values["dropped superseded"] == "1"
     assert values["stage network p50 ms"] == "5.00"
+
+
+# --- transport ---
+
+
+def test_the_profile_is_named_unless_the_user_named_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROFILE_VARIABLE, "/mine.xml")
+    assert use_shared_memory_profile() == "/mine.xml"
+    monkeypatch.delenv(PROFILE_VARIABLE)
+    found = use_shared_memory_profile()
+    assert Path(found).name == "fastdds.xml" and Path(found).is_file()
+    assert os.environ[PROFILE_VARIABLE] == found

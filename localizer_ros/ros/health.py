@@ -62,6 +62,7 @@ class Health:
         self.answered = 0
         self.processed = 0
         self.jumps_back = 0
+        self.lost = 0
         self.dropped: Counter[str] = Counter()
         self.status: Status | None = None
         self.reason = ""
@@ -80,6 +81,11 @@ class Health:
             self.received += 1
             self._last_received_s = self._clock()
             self._arrivals_s.append(self._last_received_s)
+
+    def frames_lost(self, count: int) -> None:
+        """The middleware says that images never arrived."""
+        with self._lock:
+            self.lost += count
 
     def frame_dropped(self, kind: str, message: str) -> None:
         """A frame was not processed; ``kind`` is what it is counted by."""
@@ -169,6 +175,7 @@ class Health:
             "image topic": topic,
             "image publishers": str(publishers),
             "image rate Hz": rate,
+            "frames lost on the way": str(self.lost),
             "frames received": str(self.received),
             "frames processed": str(self.processed),
             "frames answered": str(self.answered),

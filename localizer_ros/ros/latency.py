@@ -30,6 +30,7 @@ from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.play import PlayOptions, PlayReport, play
+from localizer_ros.ros.transport import use_shared_memory_profile
 
 _LAST_POSE_TIMEOUT_S = 5.0
 
@@ -148,6 +149,7 @@ def measure_running(
         progress: told of every frame.
         process: the node's, so that its early end is noticed; None when unknown.
     """
+    use_shared_memory_profile()
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     listener = _Listener(Node("latency", context=context))

@@ -53,6 +53,7 @@ from localizer_ros.ros.health import Health
 from localizer_ros.ros.odometry_gate import OdometryGate
 from localizer_ros.ros.parameters import check_change, declare_parameters, read_parameters
 from localizer_ros.ros.transforms import TransformError
+from localizer_ros.ros.transport import use_shared_memory_profile
 from localizer_ros.ros.worker import Worker
 
 NODE_NAME = "localizer"
@@ -376,6 +377,7 @@ class LocalizerNode(LifecycleNode):
             callback: Callable[[Any], None],
             reliability: str,
             on_matched: Callable[[Any], None] | None = None,
+            on_lost: Callable[[Any], None] | None = None,
             depth: int = 5,
         ) -> None:
             qos = QoSProfile(depth=depth, reliability=QoSReliabilityPolicy[reliability.upper()])
@@ -388,6 +390,7 @@ class LocalizerNode(LifecycleNode):
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=lambda event: self._on_input_qos(topic, qos, event),
                     matched=on_matched,
+                    message_lost=on_lost,
                 ),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
@@ -413,7 +416,14 @@ class LocalizerNode(LifecycleNode):
             # As image_transport names it: beside the raw topic, after remapping.
             topic, kind = f"{topic}/compressed", CompressedImage
         self._image_topic = topic
-        subscribe(kind, topic, self._on_image, node.image_reliability, self._on_image_publishers)
+        subscribe(
+            kind,
+            topic,
+            self._on_image,
+            node.image_reliability,
+            self._on_image_publishers,
+            self._on_images_lost,
+        )
 
     def _destroy_subscriptions(self) -> None:
         for subscription in self._subscriptions_made:
@@ -590,6 +600,14 @@ class LocalizerNode(LifecycleNode):
 
     def _on_image_publishers(self, event: Any) -> None:
         self._image_publishers = event.current_count
+
+    def _on_images_lost(self, event: Any) -> None:
+        self.health.frames_lost(event.total_count_change)
+        self.get_logger().warning(
+            f"{event.total_count} image(s) lost on the way so far: publisher and node both need the Fast DDS "
+            "profile config/fastdds.xml (see docs/ros.md)",
+            throttle_duration_sec=WARNING_PERIOD_S,
+        )
 
     def _on_input_qos(self, topic: str, ours: QoSProfile, event: Any) -> None:
         publishers = self.get_publishers_info_by_topic(topic)
@@ -788,6 +806,7 @@ def run_node(
         scene: overrides the parameter of that name.
         opener: makes the localizer.
     """
+    profile = use_shared_memory_profile()
     try:
         rclpy.init(args=list(arguments) if arguments is not None else None)
     except Exception as error:
@@ -797,6 +816,7 @@ def run_node(
     try:
         given = [Parameter("scene", value=str(scene))] if scene is not None else []
         node = LocalizerNode(opener, parameter_overrides=given)
+        node.get_logger().debug(f"Fast DDS profile: {profile or 'none'}")
         if node.autostart:
             for transition in (node.trigger_configure, node.trigger_activate):
                 if transition() is not TransitionCallbackReturn.SUCCESS:

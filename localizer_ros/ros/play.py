@@ -27,6 +27,7 @@ from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.broadcaster import TF_QOS, TF_STATIC_QOS
+from localizer_ros.ros.transport import use_shared_memory_profile
 
 ODOM_FRAME = "odom"
 BASE_FRAME = "base_link"
@@ -114,6 +115,7 @@ def play(
         ConfigError: malformed ROS arguments, or too few subscribers in time.
     """
     stop = stop or threading.Event()
+    use_shared_memory_profile()
     context = rclpy.Context()
     given = [argument for argument in options.ros_arguments if argument != "--ros-args"]
     try:
