@@ -46,7 +46,9 @@ def test_every_argument_is_used_and_described() -> None:
     for name, (default, description) in arguments.items():
         assert description, name
         assert default is None or isinstance(default, str), name
-        assert re.search(rf'value\[["\']{name}["\']\]|for name in \([^)]*"{name}"', text, re.S), f"{name} is not used"
+        assert re.search(rf'value\[["\']{name}["\']\]|for name in \([^)]*"{name}"', text, re.S), (
+            f"{name} is not used"
+        )
 
 
 def test_files_and_executables_it_names_exist() -> None:
