@@ -98,6 +98,13 @@ def hold_out(count: int, fraction: float, blocks: int = 4) -> tuple[NDArray[np.i
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
+# Turns and moves of each image of a pair, as a share of the common ones. Motions between frames are hardly larger than
+# the error of recorded poses; larger ones, known exactly, are what the motion head learns from.
+OWN_SHARE = 0.1
+# Pairs of two views of one image: their relative pose has no error of the recording at all.
+SAME_IMAGE_SHARE = 0.5
+
+
 class PairDataset(Dataset[dict[str, Tensor]]):
     """Pairs of nearby frames of one drive, augmented; the same (seed, epoch, index) always gives the same pair.
 
@@ -125,6 +132,8 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         other = int(np.clip(index + step, self._first[index], self._last[index]))
         if other == index:
             other = int(np.clip(index - step, self._first[index], self._last[index]))
+        if self.data.depth is not None and rng.random() < SAME_IMAGE_SHARE:
+            other = index
         limit = np.radians(self.augmentation.virtual_rotation_deg)
         turn = rng.uniform(-limit, limit, 3)
         depth = self.data.depth
@@ -135,7 +144,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         # One light, turn and move for both, as in a video, and small ones of their own for the motion head.
         colour = random_colour(rng, self.augmentation.colour)
         for name, row in (("prev", other), ("cur", index)):
-            own_turn, own_move_m = rng.normal(0.0, 0.05, (2, 3))
+            own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
             R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
             t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
             image, T_map[name] = self._views.view(row, R_opt_new, t_opt_new)

@@ -22,8 +22,8 @@ from localizer_ros.networks.posenet import (
 )
 from localizer_ros.training.data import PosedImages, motion_vector
 
-# Radians and metres: motions smaller than this need not be known to a share of their size.
-MOTION_FLOOR = 0.01
+# Radians and metres: errors of motions count in units of this, that of a hand-held camera in a few frames.
+MOTION_SIZE = 0.02
 
 
 class PosenetTraining(nn.Module):
@@ -72,19 +72,14 @@ class PosenetTraining(nn.Module):
         orientation = quaternion_distance(q, q_true, self.order)
         prev, cur = network.motion.features(features.fine).chunk(2)
         rel, rel_log_sigma = network.motion(prev, cur)
-        # Relative errors: between the frames of a camera the motion is small, and its size is what must be right.
-        error_rotation, error_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).unbind(1)
-        true_rotation, true_translation = batch["rel"].unflatten(1, (2, 3)).norm(dim=2).unbind(1)
-        rel_rotation = (error_rotation / (MOTION_FLOOR + true_rotation)).mean()
-        rel_translation = (error_translation / (MOTION_FLOOR + true_translation)).mean()
+        rel_rotation, rel_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).mean(0)
         with torch.no_grad():
             residual = pose_residual(t, q, t_true, q_true)
         spread = gaussian_nll(residual, log_sigma)
         rel_spread = gaussian_nll((rel - batch["rel"]).detach(), rel_log_sigma)
         total = (
             self.absolute_loss(position, orientation)
-            + rel_rotation
-            + rel_translation
+            + (rel_rotation + rel_translation) / MOTION_SIZE
             + 0.1 * (spread + rel_spread)
         )
         return {
