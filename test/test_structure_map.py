@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.config import (
+    LocalFeatureConfig,
     MappingImagesConfig,
     SearchConfig,
     StructureConfig,
@@ -49,7 +50,10 @@ class Mapped:
     report: StructureReport
 
 
-CONFIG = StructureConfig(images=MappingImagesConfig(max_images=24, neighbours=8))
+CONFIG = StructureConfig(
+    features=LocalFeatureConfig(max_keypoints=1200),
+    images=MappingImagesConfig(max_images=20, neighbours=8),
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def errors(queries: Part, index: int, answer: PoseEstimate) -> tuple[float, floa
 
 def test_the_report_says_what_was_made(mapped: Mapped) -> None:
     report = mapped.report
-    assert report.images <= 24
+    assert report.images <= 20
     assert report.indexed == 40
     assert report.points > 500
     assert report.mean_track_length > 3.0

@@ -1,0 +1,279 @@
+"""Camera poses from images alone: structure from motion with pycolmap, and its alignment to the world.
+
+A reconstruction knows neither where it is nor how large: it is carried to known poses by a similarity, or scaled by a
+known distance. What it was aligned by is part of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from localizer_ros.core.config import StructureConfig
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.trajectory import Trajectory
+from localizer_ros.core.types import Array, Camera, Frame, SourceError
+from localizer_ros.datasets.source import FrameRecord, FrameSource
+from localizer_ros.localization.calibration import undistorted
+from localizer_ros.localization.features import mutual_matches
+from localizer_ros.mapping.retrieval import train_global_descriptor
+from localizer_ros.mapping.sfm import FeatureStore
+
+# Neighbours in time that every image is matched with, and similar images further away in time (loops).
+_NEXT = (1, 2, 3, 4, 6, 8)
+_SIMILAR = 5
+_FEWEST_MATCHES = 25
+# Weight of orientations beside positions when aligning.
+_ORIENTATIONS = 0.1
+# COLMAP's origin is the corner of the first pixel, ours its centre.
+_PIXEL_CENTRE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """Poses of a recording's frames.
+
+    Attributes:
+        names: of the frames that were placed.
+        stamps_ns: their stamps.
+        T_map_cam: their poses; metres when ``aligned_by`` is not empty, else in an arbitrary scale.
+        points: number of points.
+        reprojection_error_px: mean.
+        aligned_by: where place and scale come from, e.g. ``ground truth``; empty when they are arbitrary.
+        alignment_rms_m: of camera positions after alignment, None without.
+        path: the COLMAP model, not aligned.
+    """
+
+    names: tuple[str, ...]
+    stamps_ns: tuple[int, ...]
+    T_map_cam: tuple[SE3, ...]
+    points: int
+    reprojection_error_px: float
+    aligned_by: str
+    alignment_rms_m: float | None
+    path: Path
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The poses as a trajectory."""
+        return Trajectory.from_items(list(zip(self.stamps_ns, self.T_map_cam, strict=True)))
+
+
+def reconstruct(
+    source: FrameSource,
+    config: StructureConfig,
+    out_dir: Path,
+    progress: Progress = no_progress,
+    reference: dict[str, SE3] | None = None,
+    reference_is: str = "ground truth",
+) -> Reconstruction:
+    """Find the camera poses of a recording.
+
+    Args:
+        source: the recording; its own poses are not looked at.
+        config: features and matching; the first ``images.max_images`` is no limit here.
+        out_dir: the model is written to ``out_dir/sparse``; features are kept in ``out_dir/.work`` for a second run.
+        progress: told as it goes.
+        reference: known poses by frame name, to align to; None leaves place and scale arbitrary.
+        reference_is: what the reference is, for the record.
+
+    Raises:
+        SourceError: fewer than three frames, or too little overlap or parallax for any reconstruction.
+    """
+    count = len(source.records)
+    if count < 3:
+        raise SourceError(f"{source.path}: {count} frames, expected at least 3")
+    store = FeatureStore(source, config, out_dir / ".work" / "features")
+    store.extract(list(range(count)), True, progress, "features")
+    database_path = out_dir / ".work" / "database.db"
+    database_path.unlink(missing_ok=True)
+    _fill_database(database_path, source, store, config, progress)
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = 3
+    options.multiple_models = False
+    options.extract_colors = False
+    options.random_seed = config.seed
+    # Intrinsics come with the recording; two or three images cannot better them, and a drive forward least of all.
+    options.ba_refine_focal_length = False
+    options.ba_refine_extra_params = False
+    options.mapper.init_min_tri_angle = 4.0
+    options.mapper.init_max_forward_motion = 1.0
+    options.mapper.abs_pose_refine_focal_length = False
+    options.mapper.abs_pose_refine_extra_params = False
+    options.triangulation.ignore_two_view_tracks = False
+    progress("structure from motion", 0, 0)
+    sparse = out_dir / "sparse"
+    sparse.mkdir(parents=True, exist_ok=True)
+    models = pycolmap.incremental_mapping(str(database_path), str(out_dir), str(sparse), options)
+    if not models:
+        raise SourceError(
+            f"{source.path}: no reconstruction from {count} images; they need overlap, texture and sideways motion"
+        )
+    key, model = max(models.items(), key=lambda item: item[1].num_reg_images())
+    placed: list[tuple[FrameRecord, SE3]] = []
+    records = {record.name: record for record in source.records}
+    for image in model.images.values():
+        if image.has_pose:
+            matrix = np.asarray(image.cam_from_world().inverse().matrix())
+            placed.append((records[image.name], SE3(matrix[:, :3].copy(), matrix[:, 3].copy())))
+    placed.sort(key=lambda item: item[0].stamp_ns)
+    poses = [T for _, T in placed]
+    aligned_by, rms = "", None
+    if reference:
+        both = [n for n, (record, _) in enumerate(placed) if record.name in reference]
+        if len(both) < 3:
+            raise SourceError(
+                f"{source.path}: {len(both)} placed frames have a reference pose, expected at least 3"
+            )
+        poses, rms = aligned(poses, both, [reference[placed[n][0].name] for n in both])
+        aligned_by = reference_is
+    return Reconstruction(
+        tuple(record.name for record, _ in placed),
+        tuple(record.stamp_ns for record, _ in placed),
+        tuple(poses),
+        model.num_points3D(),
+        float(model.compute_mean_reprojection_error()),
+        aligned_by,
+        rms,
+        sparse / str(key),
+    )
+
+
+def aligned(poses: Sequence[SE3], both: Sequence[int], reference: Sequence[SE3]) -> tuple[list[SE3], float]:
+    """Carry poses to a reference by the similarity that fits camera positions best (least squares).
+
+    Args:
+        poses: of the reconstruction.
+        both: indices of those that have a reference.
+        reference: their reference poses.
+
+    Returns:
+        All poses, and the RMS distance of positions, metres.
+
+    Raises:
+        SourceError: the reference contradicts the reconstruction.
+    """
+    a = np.stack([poses[n].t for n in both])
+    b = np.stack([T.t for T in reference])
+    a0, b0 = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = np.sqrt((a0**2).sum() * (b0**2).sum())
+    # Positions on a line, as of a straight drive, leave the turn about it open; orientations do not. They count less,
+    # because the reference may be of a body that the camera is mounted on at an angle.
+    turns = np.mean([T.R @ poses[n].R.T for n, T in zip(both, reference, strict=True)], axis=0)
+    u, _, vt = np.linalg.svd(b0.T @ a0 / max(size, 1e-12) + _ORIENTATIONS * turns)
+    R = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    scale = float(np.einsum("ni,ij,nj->", b0, R, a0) / max(float((a0**2).sum()), 1e-12))
+    if scale <= 0.0:
+        raise SourceError(
+            "alignment: positions and orientations of the reference contradict the reconstruction"
+        )
+    t = b.mean(axis=0) - scale * R @ a.mean(axis=0)
+    carried = [SE3(R @ T.R, scale * R @ T.t + t) for T in poses]
+    offsets = np.stack([carried[n].t for n in both]) - b
+    return carried, float(np.sqrt(np.mean(np.sum(offsets**2, axis=1))))
+
+
+class PosedSource:
+    """A recording with poses from elsewhere: what ``reconstruct`` found, for ``build_structure_map``.
+
+    Args:
+        source: the recording.
+        reconstruction: poses; frames without one are left out.
+    """
+
+    def __init__(self, source: FrameSource, reconstruction: Reconstruction) -> None:
+        self._source = source
+        poses = dict(zip(reconstruction.names, reconstruction.T_map_cam, strict=True))
+        self._indices = [i for i, record in enumerate(source.records) if record.name in poses]
+        self.path, self.format, self.camera = source.path, source.format, source.camera
+        aligned_by = (
+            f", aligned to {reconstruction.aligned_by}" if reconstruction.aligned_by else ", scale arbitrary"
+        )
+        self.ground_truth = f"structure from motion{aligned_by}"
+        self.odometry: Trajectory | None = None
+        self.T_base_cam: SE3 | None = None
+        self.splits: Sequence[str] = ()
+        self.records: Sequence[FrameRecord] = [
+            FrameRecord(r.name, r.sequence, r.stamp_ns, poses[r.name])
+            for r in (source.records[i] for i in self._indices)
+        ]
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource``."""
+        return self._source.read(self._indices[index])
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``; there are no parts."""
+        if name == "all":
+            return self
+        raise SourceError(f"{self.path}: poses from structure from motion have no split {name!r}, only 'all'")
+
+
+def _fill_database(
+    path: Path, source: FrameSource, store: FeatureStore, config: StructureConfig, progress: Progress
+) -> None:
+    camera: Camera = source.camera
+    K = camera.K
+    model = pycolmap.Camera(
+        model="PINHOLE",
+        width=camera.width_px,
+        height=camera.height_px,
+        params=[K[0, 0], K[1, 1], K[0, 2] + _PIXEL_CENTRE, K[1, 2] + _PIXEL_CENTRE],
+        camera_id=1,
+    )
+    model.has_prior_focal_length = True
+    features = [store.features(i, True) for i in range(len(source.records))]
+    ideal: list[Array] = [
+        undistorted(camera, f.xy_px) @ K[:2, :2].T + K[:2, 2] + _PIXEL_CENTRE for f in features
+    ]
+    pairs = _pairs(source, [f.only(f.coarse).descriptors for f in features], config)
+    with pycolmap.Database.open(str(path)) as database:
+        database.write_camera(model, use_camera_id=True)
+        rig = pycolmap.Rig(rig_id=1)
+        rig.add_ref_sensor(model.sensor_id)
+        database.write_rig(rig, use_rig_id=True)
+        for i, record in enumerate(source.records):
+            image = pycolmap.Image(name=record.name, camera_id=1, image_id=i + 1)
+            frame = pycolmap.Frame(frame_id=i + 1, rig_id=1)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            image.frame_id = i + 1
+            database.write_image(image, use_image_id=True)
+            database.write_keypoints(i + 1, ideal[i].astype(np.float32))
+        for n, (a, b) in enumerate(pairs):
+            matches = mutual_matches(features[a].descriptors, features[b].descriptors, config.images.ratio)
+            if len(matches) >= _FEWEST_MATCHES:
+                found = pycolmap.estimate_calibrated_two_view_geometry(
+                    model, ideal[a], model, ideal[b], matches.astype(np.uint32)
+                )
+                if len(found.inlier_matches) >= _FEWEST_MATCHES:
+                    database.write_matches(a + 1, b + 1, matches.astype(np.uint32))
+                    database.write_two_view_geometry(a + 1, b + 1, found)
+            if n % 10 == 0 or n + 1 == len(pairs):
+                progress("matches", n + 1, len(pairs))
+
+
+def _pairs(source: FrameSource, descriptors: list[Array], config: StructureConfig) -> list[tuple[int, int]]:
+    """Neighbours in time within a sequence, and the most similar images elsewhere."""
+    count = len(source.records)
+    pairs = {
+        (i, i + step)
+        for i in range(count)
+        for step in _NEXT
+        if i + step < count and source.records[i].sequence == source.records[i + step].sequence
+    }
+    describe = train_global_descriptor(descriptors, config.retrieval, config.seed)
+    vectors = np.stack([describe(d) for d in descriptors])
+    similarity = vectors @ vectors.T
+    for i in range(count):
+        near = np.abs(np.arange(count) - i) <= max(_NEXT)
+        similarity[i, near] = -2.0
+        for j in np.argsort(-similarity[i], kind="stable")[:_SIMILAR]:
+            if similarity[i, j] > 0.0:
+                pairs.add((min(i, int(j)), max(i, int(j))))
+    return sorted(pairs)
