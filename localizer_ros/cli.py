@@ -552,9 +552,10 @@ def view(
         print(written)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @command
 def play(
+    context: typer.Context,
     source: SourceArgument,
     rate: Annotated[float, typer.Option("--rate", help="Speed, 1 = as recorded.")] = 1.0,
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end: time jumps back.")] = False,
@@ -565,7 +566,7 @@ def play(
     split: Annotated[str, typer.Option("--split", help="Part to play.")] = "all",
     format: FormatOption = None,
 ) -> None:
-    """Publish a recording on ROS 2 topics with /clock, as a robot would.
+    """Publish a recording on ROS 2 topics with /clock, as a robot would; other arguments go to ROS.
 
     Example: `localizer play drive.bag --rate 0.5`
     """
@@ -573,7 +574,11 @@ def play(
     from localizer_ros.ros.play import play as run_play
 
     options = PlayOptions(
-        rate=rate, loop=loop, image_format=image_format, wait_for_subscribers=wait_for_subscribers
+        rate=rate,
+        loop=loop,
+        image_format=image_format,
+        wait_for_subscribers=wait_for_subscribers,
+        ros_arguments=[argument for argument in context.args if argument != "--ros-args"],
     )
     with progress_bar() as progress:
         report = run_play(_open_source(source, format).split(split), options, progress)

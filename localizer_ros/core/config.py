@@ -150,7 +150,7 @@ class StructureConfig(Config, frozen=True):
     points: MapPointConfig = MapPointConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     pose_field: PoseFieldConfig = PoseFieldConfig()
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
 
 
 class SearchConfig(Config, frozen=True):
@@ -180,7 +180,7 @@ class SearchConfig(Config, frozen=True):
     relative_neighbours: Annotated[
         int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
     ] = 8
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
 
 
 class TrackingConfig(Config, frozen=True):
@@ -450,7 +450,7 @@ class TrainingConfig(Config, frozen=True):
         float,
         Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none"),
     ] = 0.0
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
     precision: Annotated[
         Literal["fp32", "bf16"], Meta(description="arithmetic of the encoder while training")
     ] = "bf16"

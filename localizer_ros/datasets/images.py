@@ -72,7 +72,7 @@ def decode_image(
         (H, W, 3) RGB or (H, W) grey; perhaps a read-only view of ``data``.
 
     Raises:
-        FrameRejected: ``encoding`` unknown, ``size`` zero, ``step`` shorter than a row, ``short_data``.
+        FrameRejected: ``encoding`` unknown, ``size`` zero or not possible in that encoding, ``step`` shorter than a row, ``short_data``.
     """
     layout = _ENCODINGS.get(encoding)
     if layout is None:
@@ -101,7 +101,11 @@ def decode_image(
         pixels = pixels[:, (0 if is_bigendian else 1) :: 2]
     image = pixels.reshape(height, width, channels) if channels > 1 else pixels
     if conversion is not None:
-        return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), conversion), np.uint8)
+        try:
+            return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), conversion), np.uint8)
+        except cv2.error as error:
+            # Packed YUV needs an even width, a Bayer pattern two rows and columns.
+            raise FrameRejected("size", f"image of {width}x{height} cannot be {encoding}") from error
     return np.ascontiguousarray(image)
 
 
