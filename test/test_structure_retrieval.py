@@ -61,6 +61,8 @@ def test_database_round_trip_and_damage(rng: np.random.Generator, tmp_path: Path
     describe = train_global_descriptor(mapped, RetrievalConfig(words=16, dimensions=24), 0)
     assert isinstance(describe, GlobalDescriptor)
     vectors = np.stack([describe(d) for d in mapped])
+    assert np.allclose(describe.many([*mapped[:3], mapped[0][:0]])[:3], vectors[:3], atol=1e-6)
+    assert not describe.many([mapped[0][:0]]).any()
     index = ImageIndex(24)
     index.add(vectors)
     describe.save(tmp_path)

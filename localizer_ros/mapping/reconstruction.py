@@ -20,7 +20,7 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, Frame, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.localization.calibration import undistorted
-from localizer_ros.localization.features import mutual_matches
+from localizer_ros.localization.features import Float32, mutual_matches
 from localizer_ros.mapping.retrieval import train_global_descriptor
 from localizer_ros.mapping.sfm import FeatureStore
 
@@ -258,7 +258,7 @@ def _fill_database(
                 progress("matches", n + 1, len(pairs))
 
 
-def _pairs(source: FrameSource, descriptors: list[Array], config: StructureConfig) -> list[tuple[int, int]]:
+def _pairs(source: FrameSource, descriptors: list[Float32], config: StructureConfig) -> list[tuple[int, int]]:
     """Neighbours in time within a sequence, and the most similar images elsewhere."""
     count = len(source.records)
     pairs = {
@@ -268,7 +268,7 @@ def _pairs(source: FrameSource, descriptors: list[Array], config: StructureConfi
         if i + step < count and source.records[i].sequence == source.records[i + step].sequence
     }
     describe = train_global_descriptor(descriptors, config.retrieval, config.seed)
-    vectors = np.stack([describe(d) for d in descriptors])
+    vectors = describe.many(descriptors)
     similarity = vectors @ vectors.T
     for i in range(count):
         near = np.abs(np.arange(count) - i) <= max(_NEXT)

@@ -226,7 +226,7 @@ def build_structure_map(
         describe = train_global_descriptor(
             [coarse[k].descriptors for k in chosen], config.retrieval, config.seed
         )
-        descriptors = np.stack([describe(f.descriptors) for f in coarse])
+        descriptors = describe.many([f.descriptors for f in coarse])
         index = ImageIndex(descriptors.shape[1], config.retrieval.index)
         index.add(descriptors)
         mapped = np.full(len(posed), -1, dtype=np.int32)
