@@ -249,7 +249,7 @@ class SmootherConfig(Config, frozen=True):
             description="errors of absolute poses closer in time than this are taken as the same error, so that "
             "a camera at 30 Hz does not count one bias thirty times",
         ),
-    ] = 0.25
+    ] = 1.0
     walk_rotation_deg_s: Annotated[
         float,
         Meta(gt=0.0, le=3600.0, description="turn rate (1 sigma) assumed where no motion was measured"),
@@ -434,7 +434,7 @@ class AugmentationConfig(Config, frozen=True):
 class TrainingConfig(Config, frozen=True):
     """The training loop."""
 
-    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 100
     batch_size: Annotated[int, Meta(ge=2, le=4096)] = 16
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 1e-3
     encoder_learning_rate: Annotated[float, Meta(ge=0.0, le=1.0, description="0 freezes the encoder")] = 3e-4
@@ -445,7 +445,7 @@ class TrainingConfig(Config, frozen=True):
     patience: Annotated[
         int, Meta(ge=1, le=100_000, description="validations without a better model before an early stop")
     ] = 12
-    validate_every: Annotated[int, Meta(ge=1, le=1000, description="epochs between validations")] = 5
+    validate_every: Annotated[int, Meta(ge=1, le=1000, description="epochs between validations")] = 10
     time_budget_min: Annotated[
         float,
         Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none"),
@@ -474,7 +474,9 @@ class MapConfig(Config, frozen=True):
 
     method: Annotated[
         Literal["hierarchical", "direct", "retrieval", "relative", "posenet"],
-        Meta(description="posenet trains a network; the others build a map of points and differ in how they use it"),
+        Meta(
+            description="posenet trains a network; the others build a map of points and differ in how they use it"
+        ),
     ] = "hierarchical"
     structure: StructureConfig = StructureConfig()
     network: NetworkConfig = NetworkConfig()

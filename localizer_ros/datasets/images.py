@@ -72,7 +72,8 @@ def decode_image(
         (H, W, 3) RGB or (H, W) grey; perhaps a read-only view of ``data``.
 
     Raises:
-        FrameRejected: ``encoding`` unknown, ``size`` zero or not possible in that encoding, ``step`` shorter than a row, ``short_data``.
+        FrameRejected: ``encoding`` unknown, ``size`` zero or not possible in that encoding, ``step`` shorter than
+            a row, ``short_data``.
     """
     layout = _ENCODINGS.get(encoding)
     if layout is None:

@@ -31,9 +31,17 @@ class Encoder(nn.Module):
     fine_channels: int
     coarse_channels: int
 
-    def fine_modules(self) -> list[nn.Module]:
-        """The layers up to the fine map."""
+    def fine_layers(self) -> nn.Sequential:
+        """The layers from the image to the fine map."""
         raise NotImplementedError
+
+    def coarse_layers(self) -> nn.Sequential:
+        """The layers from the fine to the coarse map."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Features:
+        fine = self.fine_layers()(x)
+        return Features(fine, self.coarse_layers()(fine))
 
 
 class Conv(nn.Conv2d):
@@ -154,12 +162,11 @@ class ResNet(Encoder):
                 channels = width
             setattr(self, f"layer{index + 1}", nn.Sequential(*blocks))
 
-    def fine_modules(self) -> list[nn.Module]:
-        return [self.conv1, self.bn1, self.layer1, self.layer2]
+    def fine_layers(self) -> nn.Sequential:
+        return nn.Sequential(self.conv1, self.bn1, nn.ReLU(), self.maxpool, self.layer1, self.layer2)
 
-    def forward(self, x: Tensor) -> Features:
-        fine = self.layer2(self.layer1(self.maxpool(F.relu(self.bn1(self.conv1(x))))))
-        return Features(fine, self.layer4(self.layer3(fine)))
+    def coarse_layers(self) -> nn.Sequential:
+        return nn.Sequential(self.layer3, self.layer4)
 
 
 # --- MobileNetV2 (Sandler et al., CVPR 2018) ---
@@ -212,12 +219,11 @@ class MobileNetV2(Encoder):
         layers.append(ConvNormAct(channels, self.coarse_channels, 1))
         self.features = nn.Sequential(*layers)
 
-    def fine_modules(self) -> list[nn.Module]:
-        return list(self.features[:7])
+    def fine_layers(self) -> nn.Sequential:
+        return self.features[:7]
 
-    def forward(self, x: Tensor) -> Features:
-        fine = self.features[:7](x)
-        return Features(fine, self.features[7:](fine))
+    def coarse_layers(self) -> nn.Sequential:
+        return self.features[7:]
 
 
 # --- MobileNetV3 (Howard et al., ICCV 2019) ---
@@ -334,12 +340,11 @@ class MobileNetV3(Encoder):
         layers.append(ConvNormAct(channels, self.coarse_channels, 1, activation=nn.Hardswish, eps=1e-3))
         self.features = nn.Sequential(*layers)
 
-    def fine_modules(self) -> list[nn.Module]:
-        return list(self.features[: self._fine_end])
+    def fine_layers(self) -> nn.Sequential:
+        return self.features[: self._fine_end]
 
-    def forward(self, x: Tensor) -> Features:
-        fine = self.features[: self._fine_end](x)
-        return Features(fine, self.features[self._fine_end :](fine))
+    def coarse_layers(self) -> nn.Sequential:
+        return self.features[self._fine_end :]
 
 
 # --- by name ---

@@ -41,11 +41,20 @@ from localizer_ros.training.data import (
     hold_out,
     load_posed_images,
 )
-from localizer_ros.training.posenet_training import PosenetTraining, initialize_scale, predict, residuals
+from localizer_ros.training.posenet_training import (
+    PosenetTraining,
+    added_motions,
+    initialize_scale,
+    predict,
+    residuals,
+)
 from localizer_ros.training.train import TrainingResult, train
 from localizer_ros.training.virtual_views import SceneDepth, scene_depth
 
 logger = logging.getLogger(__name__)
+
+# Frames over which the spread of motions is calibrated.
+MOTION_WINDOW = 10
 
 
 @dataclass(frozen=True)
@@ -129,8 +138,7 @@ def build_posenet(
         # Statistics of batches of few, similar images would destroy what the weights know.
         freeze_batch_norms(encoder)
         if n.freeze_fine:
-            for part in encoder.fine_modules():
-                part.requires_grad_(False)
+            encoder.fine_layers().requires_grad_(False)
     initialize_scale(network, training_part, config.posenet.pair_stride)
     module = PosenetTraining(network, config.posenet, IMAGENET_MEAN, IMAGENET_STD)
     result = train(
@@ -234,17 +242,21 @@ def _motion_figures(motion_M6: NDArray[np.float64]) -> dict[str, float]:
 def _calibrate(
     module: PosenetTraining, data: PosedImages
 ) -> tuple[tuple[float, float, float, float], dict[str, float]]:
-    """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian, and the errors."""
+    """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian, and the errors.
+
+    Motions are measured over several frames, added up as independent: their errors are mostly the same from one frame
+    to the next, and what the smoother needs is an honest sum.
+    """
     outputs = predict(module, data)
     errors = residuals(outputs, data)
     target = float(chi2.median(3))
     scales = []
-    for error, log_sigma in (
-        (errors.absolute_N6, outputs["log_sigma"]),
-        (errors.motion_M6, outputs["rel_log_sigma"][errors.motion_rows]),
+    for error, variance in (
+        (errors.absolute_N6, np.exp(2.0 * outputs["log_sigma"])),
+        added_motions(outputs, data, MOTION_WINDOW),
     ):
         for part in (slice(0, 3), slice(3, 6)):
-            normalized = np.square(error[:, part] / np.exp(log_sigma[:, part])).sum(1)
+            normalized = (np.square(error[:, part]) / variance[:, part]).sum(1)
             scales.append(float(np.sqrt(np.median(normalized) / target)) if len(normalized) else 1.0)
     figures = {k: v for k, v in _validate(module, data).items() if k != "score"}
     a, b, c, d = (max(scale, 1e-3) for scale in scales)

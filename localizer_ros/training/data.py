@@ -48,11 +48,12 @@ class PosedImages:
         return len(self.poses)
 
     def subset(self, indices: NDArray[np.int64]) -> PosedImages:
-        """The frames at ``indices``."""
+        """The frames at ascending ``indices``; where some are left out between two, a new drive begins."""
+        cut = (np.diff(indices) > 1) | (np.diff(self.sequences[indices]) != 0)
         return PosedImages(
             self.images[indices],
             tuple(self.poses[i] for i in indices),
-            self.sequences[indices],
+            np.concatenate([[0], np.cumsum(cut)])[: len(indices)],
             tuple(self.names[i] for i in indices),
             self.camera,
             self.depth.subset(indices) if self.depth is not None else None,

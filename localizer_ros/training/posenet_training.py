@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,20 +59,23 @@ class PosenetTraining(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name; ``total`` is the one to minimise."""
         images = self.normalize(torch.cat([batch["image_prev"], batch["image_cur"]]))
-        features = self.network.encoder(images)
+        encoder = self.network.encoder
+        fine_prev, fine_cur = encoder.fine_layers()(images).chunk(2)
+        # The earlier image shows much the same as the later: only its motion is worth the time.
+        coarse = encoder.coarse_layers()(fine_cur)
         # Poses need more digits than half precision has; the heads are small.
         with torch.autocast(images.device.type, enabled=False):
-            return self._losses(Features(features.fine.float(), features.coarse.float()), batch)
+            return self._losses(fine_prev.float(), Features(fine_cur.float(), coarse.float()), batch)
 
-    def _losses(self, features: Features, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _losses(self, fine_prev: Tensor, cur: Features, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         network = self.network
-        t_true = torch.cat([batch["t_prev"], batch["t_cur"]])
-        q_true = torch.cat([batch["q_prev"], batch["q_cur"]])
-        t, q, log_sigma = network.absolute(features.coarse)
+        t_true, q_true = batch["t_cur"], batch["q_cur"]
+        t, q, log_sigma = network.absolute(cur.coarse)
         position = torch.linalg.vector_norm(t - t_true, ord=self.order, dim=1).mean()
         orientation = quaternion_distance(q, q_true, self.order)
-        prev, cur = network.motion.features(features.fine).chunk(2)
-        rel, rel_log_sigma = network.motion(prev, cur)
+        rel, rel_log_sigma = network.motion(
+            network.motion.features(fine_prev), network.motion.features(cur.fine)
+        )
         rel_rotation, rel_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).mean(0)
         with torch.no_grad():
             residual = pose_residual(t, q, t_true, q_true)
@@ -162,3 +166,27 @@ def residuals(outputs: dict[str, np.ndarray], data: PosedImages) -> Residuals:
     rows = np.flatnonzero(np.diff(data.sequences) == 0) + 1
     motions = [motion_vector(data.poses[row - 1], data.poses[row]) - outputs["rel"][row] for row in rows]
     return Residuals(np.array(absolute), np.array(motions).reshape(-1, 6), rows)
+
+
+def added_motions(
+    outputs: dict[str, np.ndarray], data: PosedImages, window: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Errors of motions added up over ``window`` frames, and their variances added up as if independent; (W, 6) each.
+
+    Windows do not overlap by more than half; a drive shorter than the window counts as one.
+    """
+    errors, variances = [], []
+    bounds = [0, *(np.flatnonzero(np.diff(data.sequences)) + 1).tolist(), len(data)]
+    for start, end in itertools.pairwise(bounds):
+        length = min(window, end - start - 1)
+        if length < 1:
+            continue
+        for first in range(start, end - length, max(1, length // 2)):
+            T = SE3.identity()
+            for row in range(first + 1, first + length + 1):
+                w, v = outputs["rel"][row, :3], outputs["rel"][row, 3:]
+                T = T @ SE3(SE3.exp(np.concatenate([w, np.zeros(3)])).R, v)
+            true = motion_vector(data.poses[first], data.poses[first + length])
+            errors.append(true - motion_vector(SE3.identity(), T))
+            variances.append(np.exp(2.0 * outputs["rel_log_sigma"][first + 1 : first + length + 1]).sum(0))
+    return np.array(errors).reshape(-1, 6), np.array(variances).reshape(-1, 6)
