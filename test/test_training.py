@@ -25,6 +25,7 @@ from localizer_ros.training.data import (
     load_posed_images,
     motion_vector,
 )
+from localizer_ros.training.posenet_training import added_motions
 from localizer_ros.training.train import train
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
@@ -134,6 +135,26 @@ def test_a_moved_view_shows_what_a_moved_camera_sees() -> None:
         ratios.append(error_moved / error_turned)
     # Hard edges of near boxes are not where a coarse depth puts them, so not every pair gains as much.
     assert np.median(ratios) < 0.7
+
+
+def test_a_part_with_holes_is_several_drives(rng: np.random.Generator) -> None:
+    part = some_data(30, rng).subset(np.array([0, 1, 2, 6, 7, 9, 10, 11]))
+    # 2 and 6 are not neighbours, 7 and 9 neither, and 9 and 10 belong to two recordings.
+    np.testing.assert_array_equal(part.sequences, [0, 0, 0, 1, 1, 2, 3, 3])
+
+
+def test_added_motions_of_a_perfect_head_have_no_error_and_their_variances_add_up(
+    rng: np.random.Generator,
+) -> None:
+    data = some_data(24, rng, per_sequence=12)
+    rel = np.zeros((24, 6))
+    for row in range(1, 24):
+        rel[row] = motion_vector(data.poses[row - 1], data.poses[row])
+    outputs = {"rel": rel, "rel_log_sigma": np.full((24, 6), np.log(0.1))}
+    errors, variances = added_motions(outputs, data, 5)
+    assert len(errors) >= 6
+    np.testing.assert_allclose(errors, 0.0, atol=1e-9)
+    np.testing.assert_allclose(variances, 5 * 0.01)
 
 
 def test_held_out_frames_are_contiguous_and_disjoint() -> None:

@@ -28,6 +28,9 @@ from localizer_ros.localization.scene import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
 
+# Source of a motion nobody has measured.
+ASSUMED = "assumed"
+VELOCITY_FADES_S = 0.3
 RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
 
@@ -153,16 +156,22 @@ class Localizer:
         return False
 
     def _expected_motion(self, stamp_ns: int) -> RelativePose | None:
-        """What the camera has probably done since the last frame: the odometry, else the last velocity."""
+        """What the camera has probably done since the last frame: the odometry's word, else an assumption."""
         if self._last_ns is None:
             return None
-        external = self._external_motion(stamp_ns)
-        if external is not None or self._memory.velocity is None:
-            return external
-        v = self._memory.velocity
-        share = (stamp_ns - self._last_ns) / (v.stamp_cur_ns - v.stamp_prev_ns)
-        T = interpolate(SE3.identity(), v.T_prev_cur, share)
-        return RelativePose(self._last_ns, stamp_ns, T, self._walk(stamp_ns), "velocity")
+        return self._external_motion(stamp_ns) or self._assumed_motion(stamp_ns)
+
+    def _assumed_motion(self, stamp_ns: int) -> RelativePose:
+        """The last velocity goes on; it fades where nothing has confirmed it since."""
+        assert self._last_ns is not None
+        velocity, elapsed_ns = self._memory.velocity, stamp_ns - self._last_ns
+        T_prev_cur = SE3.identity()
+        if velocity is not None:
+            share = elapsed_ns / (velocity.stamp_cur_ns - velocity.stamp_prev_ns)
+            if self._memory.accepted_ns != self._last_ns:
+                share *= float(np.exp(-elapsed_ns * 1e-9 / VELOCITY_FADES_S))
+            T_prev_cur = interpolate(SE3.identity(), velocity.T_prev_cur, share)
+        return RelativePose(self._last_ns, stamp_ns, T_prev_cur, self._walk(stamp_ns), ASSUMED)
 
     def _external_motion(self, stamp_ns: int) -> RelativePose | None:
         if self._last_ns is None or self.T_base_cam is None or not self.config.odometry.use:
@@ -170,12 +179,12 @@ class Localizer:
         return self._odometry.motion(self._last_ns, stamp_ns, self.T_base_cam)
 
     def _motions(self, stamp_ns: int, relative: RelativePose | None) -> list[RelativePose]:
-        """Every motion measured since the last frame, the most certain first; a random walk where there is none."""
+        """Every motion measured since the last frame, the most certain first; an assumed one where there is none."""
         if self._last_ns is None:
             return []
         measured = [m for m in (relative, self._external_motion(stamp_ns)) if m is not None]
         if not measured:
-            return [RelativePose(self._last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")]
+            return [self._assumed_motion(stamp_ns)]
         return sorted(measured, key=lambda m: float(np.trace(m.covariance)))
 
     def _walk(self, stamp_ns: int) -> Array:
@@ -194,7 +203,7 @@ class Localizer:
             return replace(given, stamp_ns=stamp_ns)
         if motion is None:
             last_ns = self._memory.estimate.stamp_ns
-            motion = RelativePose(last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), "walk")
+            motion = RelativePose(last_ns, stamp_ns, SE3.identity(), self._walk(stamp_ns), ASSUMED)
         assert self._memory.estimate.covariance is not None
         covariance = compose_covariance(
             self._memory.estimate.covariance, motion.T_prev_cur, motion.covariance
@@ -295,7 +304,7 @@ class Localizer:
     def _remember(self, stamp_ns: int, estimate: PoseEstimate | None, motions: list[RelativePose]) -> None:
         self._last_ns = stamp_ns
         moved = estimate is not None and self._memory.estimate is not None
-        measured = [m for m in motions if m.source != "walk"]
+        measured = [m for m in motions if m.source != ASSUMED]
         if measured:
             self._memory.velocity = measured[0]
         elif moved:

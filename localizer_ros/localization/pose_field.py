@@ -72,7 +72,8 @@ class PoseField:
             _features(T.matrix()[None], self.reach_rad, self.reach_m),
             _features(self.T, self.reach_rad, self.reach_m),
         )[0]
-        known = float(np.clip(k @ self.inverse @ k, 0.0, 1.0))
+        # einsum: a product this small is not worth waiting for a second BLAS thread on a busy machine.
+        known = float(np.clip(np.einsum("i,ij,j->", k, self.inverse, k), 0.0, 1.0))
         return T @ SE3.exp(k @ self.weights), np.diag((1.0 - known) * self.amplitude**2)
 
     def uncorrect(self, T: SE3) -> SE3:
