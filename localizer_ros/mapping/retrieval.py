@@ -40,13 +40,7 @@ def train_global_descriptor(
     kmeans = faiss.Kmeans(
         everything.shape[1], config.words, niter=15, seed=seed, min_points_per_centroid=1, verbose=False
     )
-    # One thread: the work is small, and OpenMP's threads wait for each other in a loop on a busy machine.
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        kmeans.train(np.ascontiguousarray(everything))
-    finally:
-        faiss.omp_set_num_threads(threads)
+    kmeans.train(np.ascontiguousarray(everything))
     words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
     none = np.zeros(0, dtype=np.float32)
     describe = GlobalDescriptor(config.kind, words, np.ones(config.words, np.float32), none, none)
