@@ -26,6 +26,7 @@ from localizer_ros.networks.posenet import (
     PoseNet,
     pose_residual,
     quaternion_distance,
+    spread_loss,
 )
 
 # Parameters without classifier, as published for torchvision's models less their last layers.
@@ -132,6 +133,23 @@ def test_pose_residual_is_the_tangent_residual(rng: np.random.Generator) -> None
 def test_quaternion_distance_does_not_mind_the_sign() -> None:
     q = F.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     assert quaternion_distance(-q, q, 1).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_spread_learns_the_size_of_the_residuals_and_an_outlier_moves_it_little() -> None:
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(400, 6, generator=generator) * torch.tensor([0.01, 0.02, 0.05, 0.1, 0.5, 1.0])
+    residual[0] = 1e6
+    log_sigma = torch.zeros(6, requires_grad=True)
+    optimizer = torch.optim.Adam([log_sigma], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        spread_loss(residual, log_sigma.expand(400, 6)).backward()
+        assert log_sigma.grad.norm() < 1.1
+        optimizer.step()
+    # The median of |x| of a Gaussian is 0.674 sigma.
+    torch.testing.assert_close(
+        log_sigma.exp().detach() / 0.674, torch.tensor([0.01, 0.02, 0.05, 0.1, 0.5, 1.0]), rtol=0.15, atol=0.0
+    )
 
 
 def test_learned_balance_settles_where_the_losses_are_weighed_by_their_size() -> None:

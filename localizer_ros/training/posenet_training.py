@@ -17,9 +17,9 @@ from localizer_ros.networks.posenet import (
     BalancedLoss,
     BetaLoss,
     PoseNet,
-    gaussian_nll,
     pose_residual,
     quaternion_distance,
+    spread_loss,
 )
 from localizer_ros.training.data import PosedImages, motion_vector
 
@@ -79,12 +79,13 @@ class PosenetTraining(nn.Module):
         rel_rotation, rel_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).mean(0)
         with torch.no_grad():
             residual = pose_residual(t, q, t_true, q_true)
-        spread = gaussian_nll(residual, log_sigma)
-        rel_spread = gaussian_nll((rel - batch["rel"]).detach(), rel_log_sigma)
+        spread = spread_loss(residual, log_sigma)
+        rel_spread = spread_loss((rel - batch["rel"]).detach(), rel_log_sigma)
         total = (
             self.absolute_loss(position, orientation)
             + (rel_rotation + rel_translation) / MOTION_SIZE
-            + 0.1 * (spread + rel_spread)
+            + spread
+            + rel_spread
         )
         return {
             "total": total,
