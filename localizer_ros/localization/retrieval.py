@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from localizer_ros.core.types import Array, ConfigError, SceneError
 from localizer_ros.localization.features import Float32
 
-# One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a search
-# of 20 us became one of 20 ms.
+# One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a
+# search of 0.06 ms took 20 ms.
 faiss.omp_set_num_threads(1)
 
 WORDS_FILE = "words.npz"
