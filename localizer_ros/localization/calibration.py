@@ -64,11 +64,6 @@ class Calibration:
                 return rays
         return undistorted(self.refinement, rays @ self.camera.K[:2, :2].T + self.camera.K[:2, 2])
 
-    def half_view(self, camera: Camera) -> Array:
-        """(2,) half width and height of the view on the plane z = 1, distortion aside."""
-        f = np.array([camera.K[0, 0], camera.K[1, 1]])
-        return np.array([camera.width_px, camera.height_px]) / (2.0 * f)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values; :meth:`from_dict` reads them back."""
         return {
