@@ -234,6 +234,12 @@ def map_command(
         str | None,
         typer.Option("--split", help="Part to map; train where the recording has one, else everything."),
     ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(
+            "--poses", help="TUM trajectory of camera poses to use, e.g. trajectory.txt of `localizer sfm`."
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Encoder weights, safetensors in torchvision's key names."),
@@ -267,6 +273,11 @@ def map_command(
         overrides.append(f"training.time_budget_min={_minutes(time_budget)}")
     map_config = load_config(MapConfig, config, overrides)
     recording = _open_source(source, format)
+    if poses is not None:
+        from localizer_ros.core.trajectory import Trajectory
+        from localizer_ros.datasets.derived import SourceWithPoses
+
+        recording = SourceWithPoses(recording, Trajectory.read_tum(poses), poses.name)
     part = split or ("train" if "train" in recording.splits else "all")
     with progress_bar() as progress:
         facts = build_scene(
@@ -284,6 +295,46 @@ def map_command(
         f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
     )
     _print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
+
+
+@app.command()
+@command
+def sfm(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for trajectory.txt (TUM) and the COLMAP model.")],
+    split: Annotated[str, typer.Option("--split", help="Part to reconstruct.")] = "all",
+    limit: Annotated[int | None, typer.Option("--limit", min=3, help="At most this many frames.")] = None,
+    align: Annotated[
+        str,
+        typer.Option(
+            "--align",
+            help="What gives place and scale: ground_truth, odometry or none; auto takes the first there is.",
+        ),
+    ] = "auto",
+    length: Annotated[
+        float | None,
+        typer.Option("--length", min=1e-6, help="Length of the path in metres: gives the scale."),
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find camera poses from images alone; map the recording with them by `localizer map --poses`.
+
+    Example: `localizer sfm ../shared/data/kitti_00 --limit 60 --out sfm`
+    """
+    _set_up_logging(verbose)
+    from localizer_ros.core.config import MapConfig, load_config
+    from localizer_ros.mapping.reconstruction import reference_poses, run_sfm
+
+    map_config = load_config(MapConfig, config, settings or ())
+    part = _open_source(source, format).split(split)
+    kind = _one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
+    reference, reference_is = ({}, "") if length is not None else reference_poses(part, kind)
+    with progress_bar() as progress:
+        facts = run_sfm(part, map_config.structure, out, limit, reference, reference_is, length, progress)
+    _print_facts(facts)
 
 
 def _minutes(text: str) -> float:

@@ -8,8 +8,9 @@ import pytest
 from localizer_ros.core.config import LocalFeatureConfig, RetrievalConfig, StructureConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Frame, SourceError
+from localizer_ros.datasets.derived import SourceWithPoses
 from localizer_ros.datasets.source import FrameSource, open_source
-from localizer_ros.mapping.reconstruction import PosedSource, aligned, reconstruct
+from localizer_ros.mapping.reconstruction import aligned, reconstruct
 
 
 class Part:
@@ -59,10 +60,10 @@ def test_a_street_is_reconstructed_and_can_be_mapped(shared_dir: Path, tmp_path:
     assert found.alignment_rms_m is not None and found.alignment_rms_m < 0.02 * length
     worst = max(T.angle_to(reference[n]) for n, T in zip(found.names, found.T_map_cam, strict=True))
     assert np.degrees(worst) < 2.0
-    posed = PosedSource(source, found)
+    posed = SourceWithPoses(source, found.trajectory, "structure from motion")
     assert [r.name for r in posed.records] == list(found.names)
     assert posed.read(0).name == source.read(source.records.index(source.records[0])).name
-    assert "aligned to ground truth" in posed.ground_truth
+    assert all(posed.records[i].T_map_cam is found.T_map_cam[i] for i in range(len(posed.records)))
 
 
 def test_too_few_images_are_an_error(shared_dir: Path, tmp_path: Path) -> None:

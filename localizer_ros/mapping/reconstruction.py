@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -17,7 +18,8 @@ from localizer_ros.core.config import StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Array, Camera, Frame, SourceError
+from localizer_ros.core.types import Array, Camera, SourceError
+from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.localization.calibration import undistorted
 from localizer_ros.localization.features import Float32, mutual_matches
@@ -178,40 +180,80 @@ def aligned(poses: Sequence[SE3], both: Sequence[int], reference: Sequence[SE3])
     return carried, float(np.sqrt(np.mean(np.sum(offsets**2, axis=1))))
 
 
-class PosedSource:
-    """A recording with poses from elsewhere: what ``reconstruct`` found, for ``build_structure_map``.
+def reference_poses(source: FrameSource, kind: str) -> tuple[dict[str, SE3], str]:
+    """Poses of a recording's own to align to, by frame name, and what they are.
 
     Args:
         source: the recording.
-        reconstruction: poses; frames without one are left out.
+        kind: ``ground_truth``, ``odometry``, ``none``, or ``auto`` for the first of these that there is.
+
+    Raises:
+        SourceError: the recording has none of that kind.
     """
+    truth = {r.name: r.T_map_cam for r in source.records if r.T_map_cam is not None}
+    if truth and kind in ("auto", "ground_truth"):
+        return truth, source.ground_truth
+    moved: dict[str, SE3] = {}
+    if source.odometry is not None and source.T_base_cam is not None:
+        for record in source.records:
+            T_odom_base = source.odometry.at(record.stamp_ns)
+            if T_odom_base is not None:
+                moved[record.name] = T_odom_base @ source.T_base_cam
+    if moved and kind in ("auto", "odometry"):
+        return moved, "odometry"
+    if kind in ("ground_truth", "odometry"):
+        raise SourceError(f"{source.path}: has no {kind.replace('_', ' ')} to align to")
+    return {}, ""
 
-    def __init__(self, source: FrameSource, reconstruction: Reconstruction) -> None:
-        self._source = source
-        poses = dict(zip(reconstruction.names, reconstruction.T_map_cam, strict=True))
-        self._indices = [i for i, record in enumerate(source.records) if record.name in poses]
-        self.path, self.format, self.camera = source.path, source.format, source.camera
-        aligned_by = (
-            f", aligned to {reconstruction.aligned_by}" if reconstruction.aligned_by else ", scale arbitrary"
-        )
-        self.ground_truth = f"structure from motion{aligned_by}"
-        self.odometry: Trajectory | None = None
-        self.T_base_cam: SE3 | None = None
-        self.splits: Sequence[str] = ()
-        self.records: Sequence[FrameRecord] = [
-            FrameRecord(r.name, r.sequence, r.stamp_ns, poses[r.name])
-            for r in (source.records[i] for i in self._indices)
-        ]
 
-    def read(self, index: int) -> Frame:
-        """See ``FrameSource``."""
-        return self._source.read(self._indices[index])
+def run_sfm(
+    source: FrameSource,
+    config: StructureConfig,
+    out_dir: Path,
+    limit: int | None = None,
+    reference: dict[str, SE3] | None = None,
+    reference_is: str = "",
+    length_m: float | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """The work behind ``localizer sfm``: reconstruct, align or scale, write ``out_dir/trajectory.txt``.
 
-    def split(self, name: str) -> FrameSource:
-        """See ``FrameSource``; there are no parts."""
-        if name == "all":
-            return self
-        raise SourceError(f"{self.path}: poses from structure from motion have no split {name!r}, only 'all'")
+    Args:
+        source: the recording.
+        config: features and matching.
+        out_dir: folder of the result.
+        limit: at most this many frames, the first ones.
+        reference: known poses by frame name; empty leaves place and scale arbitrary.
+        reference_is: what the reference is.
+        length_m: length of the path, which gives the scale when there is no reference.
+        progress: told as it goes.
+
+    Returns:
+        Facts for the user.
+
+    Raises:
+        SourceError: see :func:`reconstruct`.
+    """
+    part: FrameSource = source if limit is None else FirstFrames(source, limit)
+    found = reconstruct(part, config, out_dir, progress, reference or None, reference_is)
+    trajectory, aligned_by = found.trajectory, found.aligned_by
+    if length_m is not None:
+        scale = length_m / trajectory.length_m
+        poses = tuple(SE3(T.R, scale * T.t) for T in trajectory.poses)
+        trajectory, aligned_by = Trajectory(trajectory.stamps_ns, poses), f"path length {length_m} m"
+    trajectory.write_tum(out_dir / "trajectory.txt")
+    rms_m = found.alignment_rms_m
+    return {
+        "trajectory": str(out_dir / "trajectory.txt"),
+        "frames": len(part.records),
+        "placed": len(trajectory),
+        "points": found.points,
+        "reprojection_error_px": found.reprojection_error_px,
+        "place_and_scale_from": aligned_by or "nothing: arbitrary",
+        "path_length_m": trajectory.length_m,
+        "alignment_rms_m": rms_m,
+        "alignment_rms_percent": 100.0 * rms_m / trajectory.length_m if rms_m is not None else None,
+    }
 
 
 def _fill_database(
