@@ -21,6 +21,7 @@ from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.structure_front_end import open_structure_front_end
 from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.localization.tracking import Tracker
 from localizer_ros.mapping import sfm
 from localizer_ros.mapping.sfm import StructureReport, build_structure_map, choose_images, choose_pairs
 
@@ -131,6 +132,35 @@ def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
     again = front_end.observe(mapped.queries.read(0), None)
     assert again.absolute is not None and again.absolute.source == "hierarchical" and again.relative is None
     front_end.close()
+
+
+def test_a_late_search_catches_up_and_motion_goes_on_without_the_map(
+    mapped: Mapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StructureLocalizationConfig(search=SearchConfig(latency_s=0.1))
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    records = mapped.queries.records
+    observations = []
+    for index in range(12):
+        with monkeypatch.context() as patch:
+            if index in (8, 9, 10):
+                patch.setattr(Tracker, "track", lambda *_: None)
+            observations.append(front_end.observe(mapped.queries.read(index), None))
+    front_end.close()
+    due = next(i for i, r in enumerate(records) if r.stamp_ns - records[0].stamp_ns >= 100_000_000)
+    assert all(o.absolute is None and not o.late for o in observations[:due])
+    late, absolute = observations[due].late, observations[due].absolute
+    assert [p.stamp_ns for p in late] == [records[0].stamp_ns]
+    assert errors(mapped.queries, 0, late[0])[0] < 0.08
+    assert absolute is not None and absolute.source == "tracking"
+    assert errors(mapped.queries, due, absolute)[0] < 0.08
+    for index in (8, 9, 10, 11):
+        relative = observations[index].relative
+        a, b = records[index - 1], records[index]
+        assert relative is not None and a.T_map_cam is not None and b.T_map_cam is not None
+        assert (relative.stamp_prev_ns, relative.stamp_cur_ns) == (a.stamp_ns, b.stamp_ns)
+        assert (a.T_map_cam.inverse() @ b.T_map_cam).distance_to(relative.T_prev_cur) < 0.02
+    assert [o.absolute is None for o in observations[8:11]] == [True] * 3
 
 
 def test_a_prior_starts_tracking_without_a_search(mapped: Mapped) -> None:

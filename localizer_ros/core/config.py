@@ -181,6 +181,15 @@ class SearchConfig(Config, frozen=True):
         int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
     ] = 8
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
+    latency_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=10.0,
+            description="0 = frames wait for their search; more = it runs beside them and its answer is used this much "
+            "later, at its own frame. Longer than it takes, shorter than smoother.lag_s",
+        ),
+    ] = 0.0
 
 
 class TrackingConfig(Config, frozen=True):

@@ -16,7 +16,7 @@ class Observation:
         absolute: pose of this frame, None when there is none.
         late: poses of earlier frames that have only now been computed, with their own stamps.
         relative: motion since the frame observed before, None when unknown.
-        reason: why there is no absolute pose; empty otherwise.
+        reason: why there is no absolute pose, or no late one where one was due; empty otherwise.
         timings_ms: wall time of each stage, in order.
     """
 

@@ -10,19 +10,19 @@ from localizer_ros.localization.front_end import FrontEnd
 from localizer_ros.localization.scene import Scene
 
 
-def _network(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+def _network(scene: Scene, config: LocalizerConfig, threaded: bool) -> FrontEnd:
     from localizer_ros.localization.network_front_end import open_network_front_end
 
     return open_network_front_end(scene.path, scene.method, config.backend)
 
 
-def _structure(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+def _structure(scene: Scene, config: LocalizerConfig, threaded: bool) -> FrontEnd:
     from localizer_ros.localization.structure_front_end import open_structure_front_end
 
-    return open_structure_front_end(scene.path, scene.method, config.structure)
+    return open_structure_front_end(scene.path, scene.method, config.structure, threaded)
 
 
-FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig], FrontEnd]] = {
+FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig, bool], FrontEnd]] = {
     "hierarchical": _structure,
     "direct": _structure,
     "retrieval": _structure,
@@ -31,8 +31,13 @@ FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig], FrontEnd]] = {
 }
 
 
-def open_front_end(scene: Scene, config: LocalizerConfig) -> FrontEnd:
+def open_front_end(scene: Scene, config: LocalizerConfig, threaded: bool = False) -> FrontEnd:
     """The front end of a scene.
+
+    Args:
+        scene: the scene.
+        config: thresholds and back end.
+        threaded: late searches run on a thread of their own instead of in place.
 
     Raises:
         SceneError: the method is not known here, or a file does not fit.
@@ -42,4 +47,4 @@ def open_front_end(scene: Scene, config: LocalizerConfig) -> FrontEnd:
         raise SceneError(
             f"{scene.path}: method {scene.method!r} is not known; this version knows {', '.join(FRONT_ENDS)}"
         )
-    return FRONT_ENDS[scene.method](scene, config)
+    return FRONT_ENDS[scene.method](scene, config, threaded)

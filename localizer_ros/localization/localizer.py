@@ -31,6 +31,7 @@ from localizer_ros.smoothing.smoother import Smoother
 # Source of a motion nobody has measured.
 ASSUMED = "assumed"
 VELOCITY_FADES_S = 0.3
+TOO_LATE = "absolute pose came too late: its frame is no longer known"
 RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
 
@@ -80,12 +81,16 @@ class Localizer:
         reasons = [observation.reason] if observation.reason else []
         relocalized = False
         for answer in self._absolutes(observation.absolute, observation.late, frame.stamp_ns):
+            current = self._brought_forward(answer, frame.stamp_ns)
             # With a graph an answer goes to its own frame; without one there is no past frame to go to.
-            absolute = answer if self._memory.started else self._brought_forward(answer, frame.stamp_ns)
-            if self._believable(absolute, predicted if absolute.stamp_ns == frame.stamp_ns else None):
-                self._accept(absolute)
-            elif self._agree(absolute, motions[0] if motions else None):
-                self._start_over_at(absolute)
+            absolute = answer if self._memory.started else current
+            if absolute is None:
+                reasons.append(TOO_LATE)
+            elif self._believable(absolute, predicted if absolute.stamp_ns == frame.stamp_ns else None):
+                if not self._accept(absolute) and absolute.stamp_ns < frame.stamp_ns:
+                    reasons.append(TOO_LATE)
+            elif current is not None and self._agree(current):
+                self._start_over_at(current)
                 relocalized = True
                 reasons.append(RELOCALIZED)
             else:
@@ -239,31 +244,27 @@ class Localizer:
         residual = (a.T_map_cam.inverse() @ b.T_map_cam).log()
         return float(residual @ np.linalg.solve(a.covariance + b.covariance, residual))
 
-    def _accept(self, absolute: PoseEstimate) -> None:
-        if self._smoother.add_absolute(absolute):
-            self._memory.started = True
-            self._memory.rejected = []
-            self._memory.accepted_ns = max(self._memory.accepted_ns or absolute.stamp_ns, absolute.stamp_ns)
+    def _accept(self, absolute: PoseEstimate) -> bool:
+        """False when the smoother has no use for it."""
+        if not self._smoother.add_absolute(absolute):
+            return False
+        self._memory.started = True
+        self._memory.rejected = []
+        self._memory.accepted_ns = max(self._memory.accepted_ns or absolute.stamp_ns, absolute.stamp_ns)
+        return True
 
-    def _agree(self, absolute: PoseEstimate, motion: RelativePose | None) -> bool:
+    def _agree(self, absolute: PoseEstimate) -> bool:
         """True when enough rejected poses in a row tell the same story among themselves."""
         if self._memory.rejected:
-            last = self._memory.rejected[-1]
-            moved = last
-            if motion is not None and last.stamp_ns == motion.stamp_prev_ns and last.covariance is not None:
-                moved = PoseEstimate(
-                    absolute.stamp_ns,
-                    last.T_map_cam @ motion.T_prev_cur,
-                    compose_covariance(last.covariance, motion.T_prev_cur, motion.covariance),
-                    last.source,
-                )
-            if absolute.covariance is None or self._distance(moved, absolute) >= self._gate:
+            moved = self._brought_forward(self._memory.rejected[-1], absolute.stamp_ns)
+            unknown = moved is None or moved.covariance is None or absolute.covariance is None
+            if moved is None or unknown or self._distance(moved, absolute) >= self._gate:
                 self._memory.rejected = []
         self._memory.rejected.append(absolute)
         return len(self._memory.rejected) >= self.config.gate.agreeing_rejections
 
-    def _brought_forward(self, absolute: PoseEstimate, stamp_ns: int) -> PoseEstimate:
-        """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since."""
+    def _brought_forward(self, absolute: PoseEstimate, stamp_ns: int) -> PoseEstimate | None:
+        """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since; None when those are not known."""
         for motion in self._memory.travelled:
             if motion.stamp_prev_ns == absolute.stamp_ns and absolute.stamp_ns < stamp_ns:
                 covariance = absolute.covariance
@@ -275,7 +276,7 @@ class Localizer:
                     T_map_cam=absolute.T_map_cam @ motion.T_prev_cur,
                     covariance=covariance,
                 )
-        return absolute
+        return absolute if absolute.stamp_ns == stamp_ns else None
 
     def _start_over_at(self, absolute: PoseEstimate) -> None:
         self._smoother.reset()
@@ -370,12 +371,21 @@ class _Clock:
         return {**self._laps, "total": (time.perf_counter() - self._start) * 1e3}
 
 
-def open_localizer(scene_path: Path, config: LocalizerConfig, T_base_cam: SE3 | None = None) -> Localizer:
+def open_localizer(
+    scene_path: Path, config: LocalizerConfig, T_base_cam: SE3 | None = None, threaded: bool = False
+) -> Localizer:
     """The localizer of a scene on disk.
+
+    Args:
+        scene_path: the scene.
+        config: everything else.
+        T_base_cam: camera on the robot; needed only where external odometry is used.
+        threaded: late searches run on a thread of their own, as on a robot, instead of in place, where their schedule
+            does not depend on the machine.
 
     Raises:
         SceneError: the scene is missing, incomplete, changed or of another version.
         BackendError: no inference back end can run its network.
     """
-    front_end = open_front_end(Scene.load(scene_path), config)
+    front_end = open_front_end(Scene.load(scene_path), config, threaded)
     return Localizer(front_end, open_smoother(config.smoother), config, T_base_cam)

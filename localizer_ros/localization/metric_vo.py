@@ -28,6 +28,7 @@ _MAX_ERROR_PX = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Anchored:
+    stamp_ns: int
     image: NDArray[np.uint8]
     camera: Camera
     xy_px: Float32
@@ -45,10 +46,16 @@ class MetricVo:
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
         self._last: _Anchored | None = None
+        self._followed: _Anchored | None = None
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """Of the frame that motion is measured from, None when there is none."""
+        return None if self._last is None else self._last.stamp_ns
 
     def reset(self) -> None:
         """Forget the last frame."""
-        self._last = None
+        self._last = self._followed = None
 
     def anchor(self, frame: Frame, xy_px: Float32, rays: Array, depth_m: Array) -> None:
         """Remember a localised frame.
@@ -63,16 +70,24 @@ class MetricVo:
             some = np.linspace(0, len(xy_px) - 1, _MAX_POINTS).astype(np.intp)
             xy_px, rays, depth_m = xy_px[some], rays[some], depth_m[some]
         points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth_m[:, None]
-        self._last = _Anchored(grey(frame.image), frame.camera, np.asarray(xy_px, np.float32), points)
+        self._last = _Anchored(
+            frame.stamp_ns, grey(frame.image), frame.camera, np.asarray(xy_px, np.float32), points
+        )
+        self._followed = None
+
+    def go_on(self) -> None:
+        """Measure from the frame followed last, though it was not localised: its depths are the last ones, moved."""
+        self._last, self._followed = self._followed, None
 
     def follow(self, frame: Frame) -> SolvedPose | None:
         """Pose of this frame's optical frame in that of the anchored one; None when too few points were followed."""
-        last = self._last
+        last, self._followed = self._last, None
         if last is None or len(last.xy_px) < _FEWEST or not frame.camera.same_as(last.camera, 1e-3):
             return None
+        image = grey(frame.image)
         followed, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
             last.image,
-            grey(frame.image),
+            image,
             last.xy_px[:, None],
             None,
             winSize=(_WINDOW_PX, _WINDOW_PX),
@@ -85,6 +100,13 @@ class MetricVo:
         if good.sum() < _FEWEST:
             return None
         rays = self._calibration.rays(frame.camera, xy[good])
-        return refine_pose(
-            SE3.identity(), rays, last.points[good], self._calibration.focal_px, _MAX_ERROR_PX, _FEWEST
-        )
+        points = last.points[good]
+        solved = refine_pose(SE3.identity(), rays, points, self._calibration.focal_px, _MAX_ERROR_PX, _FEWEST)
+        if solved is not None:
+            keep = solved.inliers
+            depth_m = (points[keep] - solved.T_map_opt.t) @ solved.T_map_opt.R[:, 2]
+            points = np.concatenate([rays[keep], np.ones((len(depth_m), 1))], axis=1) * depth_m[:, None]
+            self._followed = _Anchored(
+                frame.stamp_ns, image, frame.camera, xy[good][keep].astype(np.float32), points
+            )
+        return solved

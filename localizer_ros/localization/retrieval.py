@@ -177,6 +177,8 @@ class ImageIndex:
         k = min(k, len(self))
         if k == 0:
             return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.float32)
+        # Again: OpenMP keeps the number for each thread.
+        faiss.omp_set_num_threads(1)
         similarity, found = self._index.search(np.ascontiguousarray(descriptor, dtype=np.float32)[None], k)
         valid = found[0] >= 0
         return found[0][valid].astype(np.intp), similarity[0][valid]

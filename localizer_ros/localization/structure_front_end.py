@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from localizer_ros.core.config import StructureLocalizationConfig, TrackingConfig
+from localizer_ros.core.config import SearchConfig, StructureLocalizationConfig, TrackingConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose, SceneError
+from localizer_ros.localization.asynchronous import InPlace, LateSearch, Searched, own_thread
+from localizer_ros.localization.features import open_extractor
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.metric_vo import MetricVo
@@ -40,10 +43,17 @@ class StructureFrontEnd:
         scene: map and index.
         search: full search.
         config: of tracking.
+        late: runs the full search beside the frames; None = in place.
     """
 
-    def __init__(self, scene: StructureScene, search: HierarchicalLocalizer, config: TrackingConfig) -> None:
-        self._scene, self._search, self._config = scene, search, config
+    def __init__(
+        self,
+        scene: StructureScene,
+        search: HierarchicalLocalizer,
+        config: TrackingConfig,
+        late: LateSearch | None = None,
+    ) -> None:
+        self._scene, self._search, self._config, self._late = scene, search, config, late
         self._tracker = Tracker(scene, config, search)
         self._vo = MetricVo(scene.structure.calibration)
         self._last: _Seen | None = None
@@ -53,43 +63,79 @@ class StructureFrontEnd:
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
         timings: dict[str, float] = {}
+        searched = None if self._late is None else self._late.collect(frame.stamp_ns)
         found = self._track(frame, prior, timings) if self._config.enabled else None
-        answer: PoseEstimate | None
+        if found is None and searched is not None and self._config.enabled:
+            found = self._catch_up(frame, searched, prior, timings)
+        answer: PoseEstimate | None = None
+        reason = ""
         if found is not None:
-            answer, reason = self._scene.answer(frame, found.solved, "tracking", found.confidence), ""
+            answer = self._scene.answer(frame, found.solved, "tracking", found.confidence)
+        elif self._late is None:
+            now = search_in_full(self._search, frame, prior)
+            answer, found, reason = now.answer, now.found, now.reason
+            timings.update({f"search_{name}": spent for name, spent in now.timings_ms.items()})
         else:
-            answer = self._search.localize(frame, prior)
-            for name, spent in self._search.timings_ms.items():
-                timings[f"search_{name}"] = spent
-            reason = self._search.reason
-            found = self._search.found if answer is not None else None
+            reason = _begin(self._late, frame, prior, timings)
         started = time.perf_counter()
         relative = self._motion(frame)
-        if found is None:
+        if found is not None:
+            self._before, self._last = self._last, self._anchored(frame, found)
+        elif self._late is None:
             self._vo.reset()
         else:
-            self._before, self._last = self._last, self._anchored(frame, found)
+            self._vo.go_on()
         timings["motion"] = (time.perf_counter() - started) * 1e3
         self._last_observed_ns = frame.stamp_ns
-        return Observation(answer, (), relative, reason, timings)
+        return _observation(answer, searched, relative, reason, timings)
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
         self._last = self._before = None
         self._last_observed_ns = None
         self._vo.reset()
+        if self._late is not None:
+            self._late.reset()
 
     def close(self) -> None:
         """See :class:`FrontEnd`."""
+        if self._late is not None:
+            self._late.close()
 
     def _track(self, frame: Frame, prior: PoseEstimate | None, timings: dict[str, float]) -> Found | None:
         prediction = self._predicted(frame, prior)
         if prediction is None:
             return None
-        T, covariance = prediction
+        return self._track_near(frame, *prediction, prior, timings)
+
+    def _track_near(
+        self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timings: dict[str, float]
+    ) -> Found | None:
         found = self._tracker.track(frame, T, covariance, prior)
-        timings.update({f"track_{name}": spent for name, spent in self._tracker.timings_ms.items()})
+        for name, spent in self._tracker.timings_ms.items():
+            timings[f"track_{name}"] = timings.get(f"track_{name}", 0.0) + spent
         return found if found is not None and found.confidence >= self._search.min_confidence else None
+
+    def _catch_up(
+        self, frame: Frame, searched: Searched, prior: PoseEstimate | None, timings: dict[str, float]
+    ) -> Found | None:
+        """From the answer to an earlier frame to this one: its points are followed here by optical flow."""
+        if searched.found is None:
+            return None
+        started = time.perf_counter()
+        vo = MetricVo(self._scene.structure.calibration)
+        seen = self._anchored(searched.frame, searched.found, vo)
+        moved = vo.follow(frame)
+        timings["catch_up"] = (time.perf_counter() - started) * 1e3
+        if moved is None:
+            return None
+        stray = _STRAY_OF_DEPTH * self._scene.structure.median_depth
+        covariance = np.diag([_STRAY_RAD**2] * 3 + [stray**2] * 3)
+        found = self._track_near(frame, seen.T_map_opt @ moved.T_map_opt, covariance, prior, timings)
+        if found is not None:
+            # The velocity of the next prediction.
+            self._last = seen
+        return found
 
     def _predicted(self, frame: Frame, prior: PoseEstimate | None) -> tuple[SE3, Array] | None:
         """Where the camera should be: by its own last motion, else by the prior."""
@@ -114,19 +160,19 @@ class StructureFrontEnd:
             return None
         return self._scene.optical(prior.T_map_cam), prior.covariance
 
-    def _anchored(self, frame: Frame, found: Found) -> _Seen:
+    def _anchored(self, frame: Frame, found: Found, vo: MetricVo | None = None) -> _Seen:
         keep = found.solved.inliers
         points = self._scene.structure.points[found.points[keep]]
         depth_m = (points - found.solved.T_map_opt.t) @ found.solved.T_map_opt.R[:, 2]
-        self._vo.anchor(frame, found.xy_px[keep], found.rays[keep], depth_m)
+        (vo or self._vo).anchor(frame, found.xy_px[keep], found.rays[keep], depth_m)
         return _Seen(frame.stamp_ns, found.solved.T_map_opt)
 
     def _motion(self, frame: Frame) -> RelativePose | None:
-        """Motion since the frame observed before, when that one was localised."""
-        last = self._last
-        if last is None or last.stamp_ns != self._last_observed_ns:
+        """Motion since the frame observed before, when points of known depth were seen in that one."""
+        prev_ns = self._vo.stamp_ns
+        if prev_ns is None or prev_ns != self._last_observed_ns:
             return None
-        if not 0 < frame.stamp_ns - last.stamp_ns <= self._config.max_gap_s * 1e9:
+        if not 0 < frame.stamp_ns - prev_ns <= self._config.max_gap_s * 1e9:
             return None
         solved = self._vo.follow(frame)
         if solved is None:
@@ -136,7 +182,7 @@ class StructureFrontEnd:
         covariance = compose_covariance(solved.covariance, T_cam_opt.inverse())
         least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.structure.median_depth
         covariance = covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
-        return RelativePose(last.stamp_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking")
+        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking")
 
 
 class _TimedLocalizer(Protocol):
@@ -147,31 +193,81 @@ class _TimedLocalizer(Protocol):
 
 
 class SearchFrontEnd:
-    """Implements ``FrontEnd`` by a global localizer alone: every frame for itself, no motion."""
+    """Implements ``FrontEnd`` by a global localizer alone: every frame for itself, no motion.
 
-    def __init__(self, localizer: _TimedLocalizer) -> None:
-        self._localizer = localizer
+    Args:
+        localizer: finds the frames.
+        late: runs it beside the frames; None = in place.
+    """
+
+    def __init__(self, localizer: _TimedLocalizer, late: LateSearch | None = None) -> None:
+        self._localizer, self._late = localizer, late
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
-        answer = self._localizer.localize(frame, prior)
-        reason = self._localizer.reason if answer is None else ""
-        return Observation(answer, (), None, reason, dict(self._localizer.timings_ms))
+        if self._late is None:
+            now = search_in_full(self._localizer, frame, prior)
+            return Observation(now.answer, (), None, now.reason, now.timings_ms)
+        timings: dict[str, float] = {}
+        searched = self._late.collect(frame.stamp_ns)
+        reason = _begin(self._late, frame, prior, timings)
+        return _observation(None, searched, None, reason, timings)
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
+        if self._late is not None:
+            self._late.reset()
 
     def close(self) -> None:
         """See :class:`FrontEnd`."""
+        if self._late is not None:
+            self._late.close()
 
 
-def open_structure_front_end(scene_dir: Path, method: str, config: StructureLocalizationConfig) -> FrontEnd:
+def search_in_full(localizer: _TimedLocalizer, frame: Frame, prior: PoseEstimate | None) -> Searched:
+    """What a global localizer makes of a frame."""
+    answer = localizer.localize(frame, prior)
+    reason, found = "", None
+    if answer is None:
+        reason = localizer.reason
+    elif isinstance(localizer, HierarchicalLocalizer):
+        found = localizer.found
+    return Searched(frame, answer, reason, found, dict(localizer.timings_ms))
+
+
+def _begin(late: LateSearch, frame: Frame, prior: PoseEstimate | None, timings: dict[str, float]) -> str:
+    """Search the frame beside the others; the reason why it has no pose yet."""
+    started = time.perf_counter()
+    late.begin(frame, prior)
+    timings["search"] = (time.perf_counter() - started) * 1e3
+    return "search under way"
+
+
+def _observation(
+    answer: PoseEstimate | None,
+    searched: Searched | None,
+    relative: RelativePose | None,
+    reason: str,
+    timings: dict[str, float],
+) -> Observation:
+    """The observation of a frame with which the answer of an earlier one may have come."""
+    if searched is None:
+        return Observation(answer, (), relative, reason, timings)
+    late = () if searched.answer is None else (searched.answer,)
+    reasons = [why for why in (searched.reason, reason) if why]
+    return Observation(answer, late, relative, "; ".join(reasons), timings)
+
+
+def open_structure_front_end(
+    scene_dir: Path, method: str, config: StructureLocalizationConfig, threaded: bool = False
+) -> FrontEnd:
     """The front end of a scene with a map of points.
 
     Args:
         scene_dir: the scene.
         method: one of ``METHODS``.
         config: thresholds.
+        threaded: late searches run on a thread of their own instead of in place.
 
     Raises:
         SceneError: a file is missing or damaged, or the method is none of these.
@@ -179,13 +275,25 @@ def open_structure_front_end(scene_dir: Path, method: str, config: StructureLoca
     if method not in METHODS:
         raise SceneError(f"{scene_dir}: method {method!r} is not one of {', '.join(METHODS)}")
     scene = StructureScene.open(scene_dir)
+    # Extractors are not made for two threads at once; all else in a scene is only read.
+    extractor = open_extractor(scene.structure.settings.features, scene_dir) if threaded else scene.extractor
+    localizer = _localizer(replace(scene, extractor=extractor), method, config.search)
+    late: LateSearch | None = None
+    if config.search.latency_s > 0.0:
+        search = partial(search_in_full, localizer)
+        late = LateSearch(search, config.search.latency_s, own_thread() if threaded else InPlace())
+    if isinstance(localizer, HierarchicalLocalizer):
+        return StructureFrontEnd(scene, localizer, config.tracking, late)
+    return SearchFrontEnd(localizer, late)
+
+
+def _localizer(scene: StructureScene, method: str, config: SearchConfig) -> _TimedLocalizer:
     if method == "retrieval":
         from localizer_ros.localization.global_retrieval import RetrievalLocalizer
 
-        return SearchFrontEnd(RetrievalLocalizer(scene, config.search))
+        return RetrievalLocalizer(scene, config)
     if method == "relative":
         from localizer_ros.localization.global_relative import RelativeLocalizer
 
-        return SearchFrontEnd(RelativeLocalizer(scene, config.search))
-    search = HierarchicalLocalizer(scene, config.search, direct=method == "direct")
-    return StructureFrontEnd(scene, search, config.tracking)
+        return RelativeLocalizer(scene, config)
+    return HierarchicalLocalizer(scene, config, direct=method == "direct")

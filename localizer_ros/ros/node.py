@@ -112,7 +112,7 @@ def open_scene(path: Path, config: LocalizerConfig) -> OpenedScene:
     from localizer_ros.localization.localizer import open_localizer
     from localizer_ros.localization.scene import Scene
 
-    return OpenedScene(open_localizer(path, config), Scene.load(path).map_frame)
+    return OpenedScene(open_localizer(path, config, threaded=True), Scene.load(path).map_frame)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
