@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +72,13 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from error
         except BrokenPipeError:
             raise typer.Exit(1) from None
+        except OSError as error:
+            # Whatever cannot be read or written and was not foreseen nearer to it: a full disk, a folder of others.
+            where = f"{error.filename}: " if error.filename is not None else ""
+            taken = isinstance(error, FileExistsError)
+            why = "is a file, expected a folder" if taken else error.strerror or str(error)
+            print(f"localizer: {where}{why}", file=sys.stderr)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             print("localizer: interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -142,19 +151,23 @@ def _open_source(path: Path, format: str | None) -> FrameSource:
     return open_source(path, format)
 
 
-def _write_json(target: Path | None, text: str) -> None:
-    from localizer_ros.core.types import LocalizerError
+def _make_room(json_file: Path | None, report: Path | None = None) -> None:
+    """Make the folders results go to before the work: a mistyped path must not cost its result."""
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+    if json_file is not None and str(json_file) != "-":
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        if json_file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(json_file))
 
+
+def _write_json(target: Path | None, text: str) -> None:
     if target is None:
         return
     if str(target) == "-":
-        print(text)
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text + "\n")
-    except OSError as error:
-        raise LocalizerError(f"{target}: cannot be written ({error.strerror})") from error
+        print(text.rstrip("\n"))
+    else:
+        target.write_text(text.rstrip("\n") + "\n")
 
 
 @app.callback(invoke_without_command=True)
@@ -383,6 +396,7 @@ def eval_command(
     run_config = _run_config(config, settings, not no_smoothing)
     opened = Scene.load(scene)
     recording = _open_source(source, format)
+    _make_room(json_file, report)
     part = split or ("test" if "test" in recording.splits else "all")
     localizer = open_localizer(scene, run_config.localizer, recording.T_base_cam)
     baseline = open_baseline(scene, run_config.localizer.backend)
@@ -549,7 +563,9 @@ def bench(
     scene: SceneArgument,
     source: SourceArgument,
     split: Annotated[str | None, typer.Option("--split", help="Part to run.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=2, help="Frames per back end.")] = 200,
+    limit: Annotated[
+        int, typer.Option("--limit", min=4, help="Frames per back end; the first three are the warm-up.")
+    ] = 200,
     smoother_frames: Annotated[
         int,
         typer.Option("--smoother-frames", min=0, help="Also run the smoother alone over this many frames."),
@@ -568,6 +584,7 @@ def bench(
 
     run_config = _run_config(config, settings)
     recording = _open_source(source, format)
+    _make_room(json_file)
     part = split or ("test" if "test" in recording.splits else "all")
     with progress_bar() as progress:
         result = run_bench(

@@ -203,5 +203,6 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
         images = [preprocess(frame.image, frame.camera) for frame in frames]
     t_m, r_deg = check_parity(folder, scene.method, config, np.concatenate(images))
     suffix = "safetensors" if config.kind == "torch" else "onnx"
-    engines = sorted((scene.path / ENGINES).glob("*")) if (scene.path / ENGINES).is_dir() else []
+    compiled = {"openvino": "*.blob", "tensorrt": f"{scene.method}-*.engine"}.get(config.kind)
+    engines = sorted((scene.path / ENGINES).glob(compiled)) if compiled is not None else []
     return ExportResult(t_m, r_deg, [card_path, folder / f"{scene.method}.{suffix}", *engines])

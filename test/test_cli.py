@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from localizer_ros.cli import app
@@ -57,8 +59,78 @@ def test_known_errors_are_one_line_and_exit_code_1(
     assert list(tmp_path.iterdir()) == []
 
 
+def one_line(result: Result) -> str:
+    """Standard error of a command that ended with a known error."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.stderr.startswith("localizer: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A recording that takes no time to make."""
+    file = tmp_path / "world.yaml"
+    file.write_text("width_px: 64\nheight_px: 64\nfps: 8\nduration_s: 0.5\n")
+    return file
+
+
+def test_what_cannot_be_written_is_one_line(world: Path, tiny_scene: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder is wanted")
+    for arguments in (
+        ("simulate", blocked / "out", "--world", world),
+        ("convert", world, blocked / "out", "--to", "tum"),
+        ("convert", world, blocked / "out", "--to", "kapture"),
+        ("map", world, "--out", blocked / "out"),
+        ("replay", tiny_scene, world, "--out", blocked / "out"),
+        ("view", tiny_scene, "--out", blocked / "out.png"),
+        ("eval", tiny_scene, world, "--report", blocked),
+        ("eval", tiny_scene, world, "--json", blocked / "out.json"),
+        ("eval", tiny_scene, world, "--json", tmp_path),
+        ("bench", tiny_scene, world, "--json", blocked / "out.json"),
+    ):
+        line = one_line(localizer(*arguments))
+        assert str(tmp_path) in line and "Errno" not in line and "File exists" not in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "world.yaml"]
+
+
+def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
+    world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scene"
+    world.write_text(world.read_text().replace("duration_s: 0.5", "duration_s: 0.1"))
+    settings = ("--method", "posenet", "--set", "training.augmentation.virtual_move=0")
+    assert "1 frames have a pose" in one_line(localizer("map", world, "--out", out, *settings))
+    weights = ("--weights", tmp_path / "none.safetensors")
+    assert "trains no network" in one_line(localizer("map", world, "--out", out, *weights))
+    assert "none.safetensors" in one_line(
+        localizer("map", world, "--out", out, "--method", "posenet", *weights)
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["world.yaml"]
+
+
+@pytest.mark.parametrize("entry", ["files", "camera", "training", "method", "map_frame"])
+def test_a_damaged_scene_names_its_manifest(entry: str, tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    manifest = yaml.safe_load((scene / "scene.yaml").read_text())
+    for wrong in (None, [1], {1: 2} if entry == "files" else 5):
+        (scene / "scene.yaml").write_text(yaml.safe_dump(manifest | {entry: wrong}))
+        assert "scene" in one_line(localizer("info", scene))
+
+
+def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
+    exported = localizer("export", scene, "--backend", "torch").stdout
+    assert "posenet.safetensors" in exported and ".blob" not in exported
+
+
 def test_bad_usage_is_exit_code_2() -> None:
     assert localizer("map").exit_code == 2
+    assert localizer("eval", "a", "b", "--limit", "0").exit_code == 2
     assert localizer("nonsense").exit_code == 2
 
 

@@ -134,6 +134,19 @@ def test_seconds_to_ns(text: str, ns: int) -> None:
 
 
 def test_seconds_to_ns_refuses_words() -> None:
-    for text in ("", "x", "1.x", "nan"):
+    for text in ("", "x", "1.x", "nan", "inf", "1e400", "1e30", "99999999999.5", "-99999999999"):
         with pytest.raises(ValueError):
             seconds_to_ns(text)
+
+
+def test_stamps_before_zero_survive_a_file(tmp_path: Path) -> None:
+    trajectory = Trajectory.from_items([(ns, SE3.identity()) for ns in (-1_500_000_000, -1, 0, 1)])
+    trajectory.write_tum(tmp_path / "t.txt")
+    assert Trajectory.read_tum(tmp_path / "t.txt").stamps_ns.tolist() == [-1_500_000_000, -1, 0, 1]
+
+
+def test_tum_stamp_beyond_64_bits_names_its_line(tmp_path: Path) -> None:
+    for stamp in ("1e400", "1e30", "99999999999999999999"):
+        (tmp_path / "t.txt").write_text(f"{stamp} 1 2 3 0 0 0 1\n")
+        with pytest.raises(SourceError, match=r"t\.txt:1"):
+            Trajectory.read_tum(tmp_path / "t.txt")

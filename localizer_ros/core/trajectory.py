@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,9 @@ class Trajectory:
         """Write ``stamp x y z qx qy qz qw`` lines, seconds with nine decimals."""
         lines = []
         for stamp, T in zip(self.stamps_ns.tolist(), self.poses, strict=True):
-            seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+            seconds, nanoseconds = divmod(abs(stamp), 1_000_000_000)
             values = " ".join(f"{v:.9f}" for v in (*T.t, *T.quaternion_xyzw()))
-            lines.append(f"{seconds}.{nanoseconds:09d} {values}\n")
+            lines.append(f"{'-' if stamp < 0 else ''}{seconds}.{nanoseconds:09d} {values}\n")
         path.write_text("".join(lines))
 
     @staticmethod
@@ -117,11 +118,20 @@ class Trajectory:
 
 
 def seconds_to_ns(text: str) -> int:
-    """Exact nanoseconds of a decimal number of seconds (a float would lose the last digits of an epoch stamp)."""
+    """Exact nanoseconds of a decimal number of seconds (a float would lose the last digits of an epoch stamp).
+
+    Raises:
+        ValueError: not a number, or not a time that 64 bits hold.
+    """
     whole, _, fraction = text.partition(".")
-    if not fraction:
-        return int(whole) * 1_000_000_000 if whole.lstrip("+-").isdigit() else round(float(text) * 1e9)
-    if not (whole.lstrip("+-").isdigit() and fraction.isdigit()):
-        return round(float(text) * 1e9)
-    sign = -1 if whole.startswith("-") else 1
-    return int(whole) * 1_000_000_000 + sign * int(fraction[:9].ljust(9, "0"))
+    if whole.lstrip("+-").isdigit() and (not fraction or fraction.isdigit()):
+        sign = -1 if whole.startswith("-") else 1
+        stamp_ns = int(whole) * 1_000_000_000 + sign * int(fraction[:9].ljust(9, "0"))
+    else:
+        seconds = float(text)
+        if not math.isfinite(seconds):
+            raise ValueError(f"stamp {text}: expected a finite number of seconds")
+        stamp_ns = round(seconds * 1e9)
+    if not -(2**63) <= stamp_ns < 2**63:
+        raise ValueError(f"stamp {text}: expected seconds, with nanoseconds that 64 bits hold")
+    return stamp_ns

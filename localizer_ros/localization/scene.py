@@ -60,8 +60,17 @@ class Scene:
         for key in ("method", "map_frame", "camera", "training", "files"):
             if key not in manifest:
                 raise SceneError(f"{manifest_path}: {key} is missing")
+        for key, kind in (
+            ("method", str),
+            ("map_frame", str),
+            ("camera", dict),
+            ("training", dict),
+            ("files", dict),
+        ):
+            if not isinstance(manifest[key], kind):
+                raise SceneError(f"{manifest_path}: {key} is not as it was written ({manifest[key]!r:.40})")
         for name, digest in manifest["files"].items():
-            file = path / name
+            file = path / str(name)
             if not file.is_file():
                 raise SceneError(f"{file}: is missing from the scene")
             if sha256_of(file) != digest:

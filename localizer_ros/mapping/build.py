@@ -94,12 +94,17 @@ def build_scene(
         SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
     """
     check_free(out, overwrite)
+    if weights is not None and BUILDERS[config.method] is not _posenet:
+        raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
+    if weights is not None and not weights.is_file():
+        raise ConfigError(f"weights: {weights}: no such file")
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.parent / f".{out.name}.work"
     settings = dump_yaml(config)
     if resume and work.exists():
-        if (work / "config.yaml").read_text() != settings:
+        begun = work / "config.yaml"
+        if not begun.is_file() or begun.read_text() != settings:
             raise ConfigError(f"{work}: was begun with other settings; map without --resume to start over")
     else:
         shutil.rmtree(work, ignore_errors=True)
@@ -117,10 +122,16 @@ def build_scene(
             "ground_truth": source.ground_truth,
         },
     }
-    with write_scene(out, manifest, overwrite) as folder:
-        (folder / "config.yaml").write_text(settings)
-        request = BuildRequest(source, config, weights, folder, work, resume, progress)
-        manifest.update(BUILDERS[config.method](request))
-        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
+    try:
+        with write_scene(out, manifest, overwrite) as folder:
+            (folder / "config.yaml").write_text(settings)
+            request = BuildRequest(source, config, weights, folder, work, resume, progress)
+            manifest.update(BUILDERS[config.method](request))
+            manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
+    except BaseException:
+        # Nothing to go on from: nothing is left.
+        if not any(file.is_file() and file.name != "config.yaml" for file in work.rglob("*")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     shutil.rmtree(work, ignore_errors=True)
     return manifest
