@@ -129,6 +129,14 @@ def test_malformed_file_is_one_line_with_its_name(tmp_path: Path, text: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["- 1\n", "just words\n", "localizer: 3\n", "[]\n", "false\n"])
+def test_a_malformed_file_stays_an_error_beneath_overrides(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(RunConfig, file, ["localizer.smoother.lag_s=2.0"])
+
+
 def test_empty_file_is_all_defaults_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing\n")

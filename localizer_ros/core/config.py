@@ -507,12 +507,16 @@ def load_config(kind: type[C], path: Path | None = None, overrides: Iterable[str
     values: Any = {}
     if path is not None:
         try:
-            values = yaml.safe_load(path.read_text()) or {}
+            values = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        if values is None:
+            values = {}
+        # Before overrides: what they are laid over must be right by itself.
+        config_from_dict(kind, values, str(path))
     for override in overrides:
         values = _with_override(values, override)
-    return config_from_dict(kind, values, str(path) if path is not None else "settings")
+    return config_from_dict(kind, values, "settings")
 
 
 def config_from_dict(kind: type[C], values: Any, where: str = "settings") -> C:
