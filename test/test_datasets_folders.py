@@ -283,8 +283,19 @@ def test_kitti(kitti):
     one = open_source(root / "sequences" / "03", images="image_0")
     assert one.records[0].name == "03/image_0/000000.png"
     assert_pose(one.records[2].T_map_cam, poses[2])
-    with pytest.raises(SourceError, match=r"times\.txt:2"):
-        write(root / "sequences" / "03" / "times.txt", "0\nx\n")
+    for wrong in ("x", "nan", "1e400", "99999999999999999999"):
+        write(root / "sequences" / "03" / "times.txt", f"0\n{wrong}\n0.2\n")
+        with pytest.raises(SourceError, match=r"times\.txt:2"):
+            open_source(root)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["50 0 31 0 0 50 24 0 0 0 0 0", "nan " * 12, "50 0 31 inf 0 50 24 0 0 0 1 0", "1 2"]
+)
+def test_kitti_calibration_that_is_none_names_its_line(kitti, wrong):
+    root, _ = kitti
+    write(root / "sequences" / "03" / "calib.txt", f"P0: {wrong}\nP2: {wrong}\n")
+    with pytest.raises(SourceError, match=r"calib\.txt:2"):
         open_source(root)
 
 
@@ -408,6 +419,13 @@ def test_colmap(tmp_path, rng, binary):
     np.testing.assert_array_equal(source.read(3).image, picture(4))
     # The model folder itself will do, too.
     assert len(open_source(sparse).records) == 4
+    if not binary:
+        # A quaternion far from unit length is no rotation. Frames and rigs would go before the images' own poses.
+        (sparse / "frames.txt").unlink(missing_ok=True)
+        (sparse / "rigs.txt").unlink(missing_ok=True)
+        write(sparse / "images.txt", "1 1 1 0 0 0 0 0 1 x/0.png\n\n")
+        with pytest.raises(SourceError, match=r"x/0\.png"):
+            open_source(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ def test_many_rejected_poses_that_agree_move_it_there() -> None:
     moved = [i for i, o in enumerate(outputs) if RELOCALIZED in o.reason]
     assert moved == [48] and outputs[48].reset
     assert outputs[-1].estimate.T_map_cam.distance_to(far @ truth(69)) < 0.05
+
+
+def test_poses_with_a_covariance_that_is_not_finite_never_move_it() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        absolute = at(index) if index < 40 else replace(at(index), covariance=np.full((6, 6), np.nan))
+        return Observation(absolute=absolute, relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer, LocalizerConfig(gate=GateConfig(agreeing_rejections=5)))
+    outputs = run(localizer, range(1, 60))
+    assert not any(o.reset or o.estimate is None for o in outputs)
+    assert outputs[-1].status is Status.DEGRADED
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(59)) < 0.05
 
 
 def test_scattered_wrong_poses_never_move_it(rng: np.random.Generator) -> None:

@@ -13,6 +13,7 @@ from localizer_ros.core.config import AugmentationConfig, MapConfig, TrainingCon
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SceneError, SourceError
+from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import Scene
@@ -288,6 +289,9 @@ def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path)
     other = config_from_dict(MapConfig, {"training": {"epochs": 2}})
     with pytest.raises(ConfigError, match="other settings"):
         build_scene(tiny_source, "all", other, out, resume=True)
+    fewer = FirstFrames(tiny_source, len(tiny_source.records) - 1)
+    with pytest.raises(ConfigError, match="other frames"):
+        build_scene(fewer, "all", config, out, resume=True)
     facts = build_scene(tiny_source, "all", config, out, resume=True)
     assert facts["accuracy"]["part"] == "validation"
     assert Scene.load(out).method == "posenet"

@@ -70,7 +70,10 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         sequence = image.name.rpartition("/")[0]
         stamp_ns = sequences.index(sequence) * _SEQUENCE_NS + round(counts[sequence] * _FRAME_NS)
         counts[sequence] += 1
-        T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
+        try:
+            T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
+        except ValueError as error:
+            raise SourceError(f"{folder}: image {image.name}: {error}") from error
         records.append(
             FrameRecord(image.name, sequence or path.resolve().name, stamp_ns, T_cam_map.inverse())
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
-from localizer_ros.core.types import Camera, SourceError
+from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.folder import FolderSource, image_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
@@ -47,7 +47,7 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         if not pictures:
             raise SourceError(f"{folder / kind}: no images; expected NNNNNN.png")
         camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], image_size(pictures[0]))
-        times = [seconds_to_ns(text) for _, text in _numbers(folder / "times.txt")]
+        times = _read_times(folder / "times.txt")
         poses = _read_poses(folder.parent.parent / "poses" / f"{folder.name}.txt")
         for file in pictures:
             index = int(file.stem)
@@ -85,23 +85,26 @@ def _read_calibration(file: Path, key: str, size: tuple[int, int]) -> tuple[Came
             continue
         try:
             P = np.array(values.split(), dtype=np.float64).reshape(3, 4)
-        except ValueError as error:
-            raise SourceError(f"{file}:{number}: expected '{key}:' and 12 numbers") from error
-        K = P[:, :3]
-        # P = K [I | t] maps points of camera 0, so t is the origin of camera 0 in this camera.
-        t_cam_cam0 = np.linalg.solve(K, P[:, 3])
-        return Camera(*size, K), SE3(np.eye(3), -np.asarray(t_cam_cam0, np.float64))
+            camera = Camera(*size, P[:, :3])
+            # P = K [I | t] maps points of camera 0, so t is the origin of camera 0 in this camera.
+            t_cam_cam0 = np.linalg.solve(camera.K, P[:, 3])
+        except (ValueError, np.linalg.LinAlgError, ConfigError) as error:
+            raise SourceError(f"{file}:{number}: expected '{key}:' and 12 numbers ({error})") from error
+        if not np.all(np.isfinite(t_cam_cam0)):
+            raise SourceError(f"{file}:{number}: expected '{key}:' and 12 finite numbers")
+        return camera, SE3(np.eye(3), -np.asarray(t_cam_cam0, np.float64))
     raise SourceError(f"{file}: expected a line '{key}: ...'")
 
 
-def _numbers(file: Path) -> list[tuple[int, str]]:
-    lines = read_lines(file)
-    for number, text in lines:
+def _read_times(file: Path) -> list[int]:
+    """Nanoseconds of every frame."""
+    times = []
+    for number, text in read_lines(file):
         try:
-            float(text)
+            times.append(seconds_to_ns(text))
         except ValueError as error:
             raise SourceError(f"{file}:{number}: expected seconds, got {text!r}") from error
-    return lines
+    return times
 
 
 def _read_poses(file: Path) -> list[SE3]:

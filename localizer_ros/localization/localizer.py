@@ -258,7 +258,7 @@ class Localizer:
         if self._memory.rejected:
             moved = self._brought_forward(self._memory.rejected[-1], absolute.stamp_ns)
             unknown = moved is None or moved.covariance is None or absolute.covariance is None
-            if moved is None or unknown or self._distance(moved, absolute) >= self._gate:
+            if moved is None or unknown or not self._distance(moved, absolute) < self._gate:
                 self._memory.rejected = []
         self._memory.rejected.append(absolute)
         return len(self._memory.rejected) >= self.config.gate.agreeing_rejections

@@ -11,7 +11,7 @@ from typing import Any
 
 from localizer_ros.core.config import MapConfig, dump_yaml
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import ConfigError
+from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import check_free, write_scene
 
@@ -102,14 +102,20 @@ def build_scene(
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.parent / f".{out.name}.work"
     settings = dump_yaml(config)
+    recording = f"{source.path.resolve()}\n{split}\n{len(source.records)} frames\n{weights}\n"
     if resume and work.exists():
-        begun = work / "config.yaml"
-        if not begun.is_file() or begun.read_text() != settings:
-            raise ConfigError(f"{work}: was begun with other settings; map without --resume to start over")
+        for name, now, what in (
+            ("config.yaml", settings, "settings"),
+            ("recording.txt", recording, "frames or weights"),
+        ):
+            begun = work / name
+            if not begun.is_file() or begun.read_text() != now:
+                raise ConfigError(f"{work}: was begun with other {what}; map without --resume to start over")
     else:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         (work / "config.yaml").write_text(settings)
+        (work / "recording.txt").write_text(recording)
     manifest: dict[str, Any] = {
         "method": config.method,
         "map_frame": map_frame,
@@ -128,9 +134,9 @@ def build_scene(
             request = BuildRequest(source, config, weights, folder, work, resume, progress)
             manifest.update(BUILDERS[config.method](request))
             manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
-    except BaseException:
+    except LocalizerError:
         # Nothing to go on from: nothing is left.
-        if not any(file.is_file() and file.name != "config.yaml" for file in work.rglob("*")):
+        if {file.name for file in work.rglob("*") if file.is_file()} <= {"config.yaml", "recording.txt"}:
             shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)
