@@ -43,6 +43,15 @@ SceneArgument = Annotated[Path, typer.Argument(metavar="SCENE", help="Scene fold
 FormatOption = Annotated[
     str | None, typer.Option("--format", help="Format of SOURCE; recognised from the files by default.")
 ]
+TopicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="PURPOSE=TOPIC",
+        help="Of a bag, where it has several: image, camera_info, ground_truth, ground_truth_frame or odometry; "
+        "none switches one off. Repeatable.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -145,10 +154,21 @@ def _run_config(path: Path | None, overrides: list[str] | None, smoothing: bool 
     return load_config(RunConfig, path, [*(overrides or []), *extra])
 
 
-def _open_source(path: Path, format: str | None) -> FrameSource:
-    from localizer_ros.datasets.source import open_source
+def _open_source(path: Path, format: str | None, topics: list[str] | None = None) -> FrameSource:
+    from localizer_ros.core.types import ConfigError, SourceError
+    from localizer_ros.datasets.source import open_source, recognise
 
-    return open_source(path, format)
+    if not topics:
+        return open_source(path, format)
+    chosen: dict[str, str] = {}
+    for topic in topics:
+        purpose, separator, name = topic.partition("=")
+        if not (separator and name):
+            raise ConfigError(f"--topic {topic}: expected e.g. image=/left/image_raw")
+        chosen[purpose] = name
+    if path.exists() and (format or recognise(path)) != "rosbag":
+        raise SourceError(f"{path}: not a bag, so --topic means nothing")
+    return open_source(path, format, topics=chosen)
 
 
 def _make_room(json_file: Path | None, report: Path | None = None) -> None:
@@ -188,6 +208,7 @@ def main_options(
 def info(
     path: Annotated[Path, typer.Argument(metavar="SOURCE|SCENE", help="A recording or a scene.")],
     format: FormatOption = None,
+    topics: TopicOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What is in a recording or a scene.
@@ -207,7 +228,7 @@ def info(
     else:
         from localizer_ros.datasets.info import info as source_info
 
-        facts = {"kind": "recording", **source_info(_open_source(path, format))}
+        facts = {"kind": "recording", **source_info(_open_source(path, format, topics))}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -241,7 +262,10 @@ def map_command(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
     method: Annotated[
         str | None,
-        typer.Option("--method", help="How to localise in it; see the README for what each needs."),
+        typer.Option(
+            "--method",
+            help="How to localise in it: hierarchical (default), direct, retrieval, relative or posenet.",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -269,6 +293,7 @@ def map_command(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
     format: FormatOption = None,
+    topics: TopicOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Make a scene from a recording with poses.
@@ -285,7 +310,7 @@ def map_command(
     if time_budget is not None:
         overrides.append(f"training.time_budget_min={_minutes(time_budget)}")
     map_config = load_config(MapConfig, config, overrides)
-    recording = _open_source(source, format)
+    recording = _open_source(source, format, topics)
     if poses is not None:
         from localizer_ros.core.trajectory import Trajectory
         from localizer_ros.datasets.derived import SourceWithPoses
@@ -331,6 +356,7 @@ def sfm(
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
+    topics: TopicOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Find camera poses from images alone; map the recording with them by `localizer map --poses`.
@@ -342,7 +368,7 @@ def sfm(
     from localizer_ros.mapping.reconstruction import reference_poses, run_sfm
 
     map_config = load_config(MapConfig, config, settings or ())
-    part = _open_source(source, format).split(split)
+    part = _open_source(source, format, topics).split(split)
     kind = _one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     reference, reference_is = ({}, "") if length is not None else reference_poses(part, kind)
     with progress_bar() as progress:
@@ -381,6 +407,7 @@ def eval_command(
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
+    topics: TopicOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Localise a recording in a scene and measure the answers against its ground truth.
@@ -395,7 +422,7 @@ def eval_command(
 
     run_config = _run_config(config, settings, not no_smoothing)
     opened = Scene.load(scene)
-    recording = _open_source(source, format)
+    recording = _open_source(source, format, topics)
     _make_room(json_file, report)
     part = split or ("test" if "test" in recording.splits else "all")
     localizer = open_localizer(scene, run_config.localizer, recording.T_base_cam)
@@ -434,6 +461,7 @@ def replay(
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
+    topics: TopicOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Localise a recorded bag as the node would, without ROS; writes pose, tf, path and diagnostics.
@@ -446,7 +474,7 @@ def replay(
     from localizer_ros.localization.scene import Scene
 
     run_config = _run_config(config, settings)
-    recording = _open_source(bag, format)
+    recording = _open_source(bag, format, topics)
     localizer = open_localizer(scene, run_config.localizer, recording.T_base_cam)
     try:
         with progress_bar() as progress:
@@ -502,6 +530,7 @@ def convert(
     storage: Annotated[str, typer.Option("--storage", help="Of a bag: mcap or sqlite3.")] = "mcap",
     compression: Annotated[str, typer.Option("--compression", help="Of a bag: none, jpeg or png.")] = "none",
     format: FormatOption = None,
+    topics: TopicOption = None,
 ) -> None:
     """Write a recording in another format.
 
@@ -509,7 +538,7 @@ def convert(
     """
     from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
 
-    part = _open_source(source, format).split(split)
+    part = _open_source(source, format, topics).split(split)
     _one_of("--to", to, ("bag", "tum", "kapture"))
     with progress_bar() as progress:
 
@@ -574,6 +603,7 @@ def bench(
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
+    topics: TopicOption = None,
 ) -> None:
     """Latency, throughput and memory of every stage, for every back end of this machine.
 
@@ -583,7 +613,7 @@ def bench(
     from localizer_ros.evaluation.benchmark import bench as run_bench
 
     run_config = _run_config(config, settings)
-    recording = _open_source(source, format)
+    recording = _open_source(source, format, topics)
     _make_room(json_file)
     part = split or ("test" if "test" in recording.splits else "all")
     with progress_bar() as progress:
@@ -633,6 +663,7 @@ def play(
     ] = 0,
     split: Annotated[str, typer.Option("--split", help="Part to play.")] = "all",
     format: FormatOption = None,
+    topics: TopicOption = None,
 ) -> None:
     """Publish a recording on ROS 2 topics with /clock, as a robot would; other arguments go to ROS.
 
@@ -649,7 +680,7 @@ def play(
         ros_arguments=[argument for argument in context.args if argument != "--ros-args"],
     )
     with progress_bar() as progress:
-        report = run_play(_open_source(source, format).split(split), options, progress)
+        report = run_play(_open_source(source, format, topics).split(split), options, progress)
     print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
 
 

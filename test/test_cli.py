@@ -95,6 +95,19 @@ def test_what_cannot_be_written_is_one_line(world: Path, tiny_scene: Path, tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "world.yaml"]
 
 
+def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    assert localizer("simulate", bag, "--world", world).exit_code == 0
+    facts = localizer(
+        "info", bag, "--json", "--topic", "ground_truth=none", "--topic", "odometry=none"
+    ).stdout
+    assert json.loads(facts)["ground_truth"]["name"] == "none" and json.loads(facts)["odometry"] is None
+    assert "/camera/image_raw" in one_line(localizer("info", bag, "--topic", "image=/left"))
+    assert "expected e.g." in one_line(localizer("info", bag, "--topic", "image"))
+    assert "unknown topic option" in one_line(localizer("info", bag, "--topic", "sound=/x"))
+    assert "not a bag" in one_line(localizer("info", world, "--topic", "image=/left"))
+
+
 def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
     world: Path, tmp_path: Path
 ) -> None:

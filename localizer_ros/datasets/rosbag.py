@@ -433,7 +433,9 @@ def _choose_image(path: Path, types: Mapping[str, str], wanted: str | None) -> s
     if not chosen:
         raise SourceError(f"{path}: no image topic; it has {_listing(types)}")
     if len(chosen) > 1:
-        raise SourceError(f"{path}: several image topics, choose one of {_listing(chosen)}")
+        raise SourceError(
+            f"{path}: several image topics, choose one of {_listing(chosen)} by --topic image=..."
+        )
     return chosen[0]
 
 
@@ -454,7 +456,9 @@ def _choose_ground_truth(path: Path, types: Mapping[str, str], wanted: str | Non
         return _named(path, types, wanted, poses + transforms, "pose")
     found = [t for t in poses if any(name in t.lower() for name in _GROUND_TRUTH_NAMES)]
     if len(found) > 1:
-        raise SourceError(f"{path}: several ground truth topics, choose one of {_listing(found)}")
+        raise SourceError(
+            f"{path}: several ground truth topics, choose one of {_listing(found)} by --topic ground_truth=..."
+        )
     return found[0] if found else None
 
 
