@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from localizer_ros.core.config import AugmentationConfig, MapConfig, TrainingConfig, config_from_dict
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, ConfigError, SceneError, SourceError
+from localizer_ros.core.types import Camera, ConfigError, NumericalError, SceneError, SourceError
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
@@ -266,6 +266,17 @@ def test_a_time_budget_and_patience_end_it_with_the_best_weights(
     result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, validate)
     assert result.stopped == "patience" and result.best_score == 1.0
     assert torch.equal(module.head.weight, kept[1])
+    diverged = tmp_path / "diverged"
+    diverged.mkdir()
+    with pytest.raises(NumericalError, match="lower the learning rate"):
+        train(
+            module,
+            module.encoder,
+            PairDataset(data, 2, NOTHING, 0),
+            config,
+            diverged,
+            lambda average: {"score": float("nan")},
+        )
 
 
 def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path) -> None:

@@ -458,7 +458,7 @@ class TrainingConfig(Config, frozen=True):
     time_budget_min: Annotated[
         float,
         Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none"),
-    ] = 0.0
+    ] = 25.0
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
     precision: Annotated[
         Literal["fp32", "bf16"], Meta(description="arithmetic of the encoder while training")

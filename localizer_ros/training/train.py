@@ -19,11 +19,14 @@ from torch.utils.data import DataLoader
 
 from localizer_ros.core.config import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.types import NumericalError
 from localizer_ros.training.data import PairDataset
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.ckpt"
+# Between validations, so that little is lost when a long training is killed.
+CHECKPOINT_PERIOD_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def train(
         validate: called with the averaged module; must give ``score``. None without a validation part.
         resume: go on from the checkpoint in ``work`` when there is one.
         progress: told after every step.
+
+    Raises:
+        NumericalError: no validation gave a finite score.
     """
     started = time.monotonic()
     # Fabric's own mixed precision would round the batch's poses to half precision on their way in.
@@ -124,6 +130,7 @@ def train(
     before = state["minutes"]
     stopped = "finished"
     steps = len(loader)
+    saved_at = time.monotonic()
     while state["epoch"] < config.epochs and stopped == "finished":
         data.epoch = state["epoch"]
         # Order of frames and dropout depend on seed and epoch alone, so that a resumed training is the same training.
@@ -156,37 +163,41 @@ def train(
                 break
         state["epoch"] += 1
         last = state["epoch"] == config.epochs or stopped != "finished"
-        if state["epoch"] % config.validate_every and not last:
-            continue
-        row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
-        if validate is not None:
-            figures = validate(average)
+        due = last or state["epoch"] % config.validate_every == 0
+        if due:
+            row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
+            figures = validate(average) if validate is not None else {}
             row.update({f"val_{name}": value for name, value in figures.items()})
-            if figures["score"] < state["best_score"]:
-                state.update(best_score=figures["score"], since_best=0)
+            # Without a validation part the last weights are the best there are.
+            if validate is None or figures["score"] < state["best_score"]:
+                state.update(best_score=figures.get("score", math.inf), since_best=0)
                 state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
             else:
                 state["since_best"] += 1
             if state["since_best"] >= config.patience and stopped == "finished":
                 stopped = "patience"
-        else:
-            state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
-        state["history"].append(row)
-        logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
-        if fabric.global_rank == 0:
-            _write_csv(work / "training.csv", state["history"])
-            temporary = checkpoint.with_suffix(".tmp")
-            torch.save(
-                {
-                    "module": module.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "state": state,
-                },
-                temporary,
-            )
-            temporary.replace(checkpoint)
-        fabric.barrier()
+            state["history"].append(row)
+            logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        if due or time.monotonic() - saved_at > CHECKPOINT_PERIOD_S:
+            saved_at = time.monotonic()
+            if fabric.global_rank == 0:
+                _write_csv(work / "training.csv", state["history"])
+                temporary = checkpoint.with_suffix(".tmp")
+                torch.save(
+                    {
+                        "module": module.state_dict(),
+                        "average": average.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "state": state,
+                    },
+                    temporary,
+                )
+                temporary.replace(checkpoint)
+            fabric.barrier()
+    if not state["best"]:
+        raise NumericalError(
+            f"training: no finite answer on the validation part after {state['epoch']} epochs; lower the learning rate"
+        )
     module.load_state_dict(state["best"])
     module.eval()
     return TrainingResult(
