@@ -52,7 +52,7 @@ def run(smoother: GtsamSmoother, truth: list[SE3], rng: np.random.Generator) -> 
 def test_fusing_beats_the_absolute_poses_and_the_covariance_says_by_how_much(
     rng: np.random.Generator,
 ) -> None:
-    config = SmootherConfig(absolute_correlation_s=0.0, robust_kernel="none")
+    config = SmootherConfig(correlation_s=0.0, robust_kernel="none")
     truth = drive(150)
     answers = run(GtsamSmoother(config), truth, rng)
     errors = np.array([(a.T_map_cam.inverse() @ T).log() for a, T in zip(answers, truth, strict=True)])
@@ -67,7 +67,7 @@ def test_fusing_beats_the_absolute_poses_and_the_covariance_says_by_how_much(
 
 def test_repeated_absolute_errors_are_not_counted_as_independent(rng: np.random.Generator) -> None:
     def sigma(correlation_s: float) -> float:
-        smoother = GtsamSmoother(SmootherConfig(absolute_correlation_s=correlation_s, robust_kernel="none"))
+        smoother = GtsamSmoother(SmootherConfig(correlation_s=correlation_s, robust_kernel="none"))
         return float(np.trace(run(smoother, drive(40), np.random.default_rng(0))[-1].covariance))
 
     assert sigma(1.0) > 3.0 * sigma(0.0)
@@ -75,7 +75,7 @@ def test_repeated_absolute_errors_are_not_counted_as_independent(rng: np.random.
 
 def test_an_outlier_hardly_moves_the_estimate() -> None:
     truth = drive(40)
-    smoother = GtsamSmoother(SmootherConfig(absolute_correlation_s=0.0))
+    smoother = GtsamSmoother(SmootherConfig(correlation_s=0.0))
     for index, T in enumerate(truth):
         if index:
             smoother.add_relative(relative(index, STEP))

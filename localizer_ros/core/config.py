@@ -250,13 +250,13 @@ class SmootherConfig(Config, frozen=True):
     robust_width: Annotated[
         float, Meta(gt=0.0, le=100.0, description="width of the robust kernel in standard deviations")
     ] = 1.345
-    absolute_correlation_s: Annotated[
+    correlation_s: Annotated[
         float,
         Meta(
             ge=0.0,
             le=60.0,
-            description="errors of absolute poses closer in time than this are taken as the same error, so that "
-            "a camera at 30 Hz does not count one bias thirty times",
+            description="errors of poses, and of motions, closer in time than this are taken as the same error: a "
+            "camera at 30 Hz does not count one bias thirty times",
         ),
     ] = 1.0
     walk_rotation_deg_s: Annotated[

@@ -79,7 +79,8 @@ class GtsamSmoother:
             self._period_s = (relative.stamp_cur_ns - newest_ns) * 1e-9
             self._add_frame(relative.stamp_cur_ns, self._pose_guess(prev) @ relative.T_prev_cur)
         cur = self._keys[relative.stamp_cur_ns]
-        noise = _gaussian(relative.covariance)
+        elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
+        noise = _gaussian(relative.covariance * self._repeats(elapsed_s))
         self._factors.add(gtsam.BetweenFactorPose3(prev, cur, _pose3(relative.T_prev_cur), noise))
 
     def add_absolute(self, absolute: PoseEstimate) -> bool:
@@ -94,9 +95,7 @@ class GtsamSmoother:
         key = self._keys.get(absolute.stamp_ns)
         if key is None:
             return False
-        # Errors closer in time than the correlation time are one error: n of them must weigh as one.
-        repeated = max(1.0, self._config.absolute_correlation_s / self._period_s) if self._period_s else 1.0
-        noise: gtsam.noiseModel.Base = _gaussian(absolute.covariance * repeated)
+        noise: gtsam.noiseModel.Base = _gaussian(absolute.covariance * self._repeats(self._period_s))
         # The first pose anchors the graph: a robust kernel there would leave it loose.
         if self._kernel is not None and not first:
             noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
@@ -130,6 +129,10 @@ class GtsamSmoother:
             self._keys.popitem(last=False)
         self._newest = PoseEstimate(stamp_ns, T_map_cam, 0.5 * (covariance + covariance.T), "smoother")
         return self._newest
+
+    def _repeats(self, period_s: float | None) -> float:
+        """How many measurements fall within the correlation time: together they weigh as one."""
+        return max(1.0, self._config.correlation_s / period_s) if period_s else 1.0
 
     def _rebuild(self, stamp_ns: int, guess: SE3, error: str) -> PoseEstimate | None:
         """Start over from the last good estimate, moved to the newest frame by its motion."""
