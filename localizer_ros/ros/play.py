@@ -34,6 +34,8 @@ BASE_FRAME = "base_link"
 CAMERA_FRAME = "camera"
 
 _CLOCK_PERIOD_S = 0.01
+# A longer pause between two messages is cut short.
+_LONGEST_PAUSE_S = 3.0
 _READ_AHEAD = 8
 # Both ends learn of each other within some milliseconds, but not in the same instant: a subscriber that the
 # publisher knows may not know the publisher yet, and would miss the first message.
@@ -159,7 +161,12 @@ class _Player:
         frames, latest_s, began_s = 0, 0.0, time.monotonic()
         while not stop.is_set():
             start_s, first_ns = time.monotonic(), self._begin_ns()
+            last_ns = first_ns
             for event in self._events(stop):
+                # Drives of one recording may lie hours apart: nobody wants to wait for the next.
+                pause_s = (event.stamp_ns - last_ns) * 1e-9 / self._options.rate
+                start_s -= max(0.0, pause_s - _LONGEST_PAUSE_S)
+                last_ns = event.stamp_ns
                 due_s = start_s + (event.stamp_ns - first_ns) * 1e-9 / self._options.rate
                 self._sleep_until(due_s, event.stamp_ns, stop)
                 if stop.is_set():
