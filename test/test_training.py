@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,12 @@ def run_line(
     )
     result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, None, resume)
     return module, result
+
+
+def test_training_leaves_no_signal_handler_behind(tmp_path: Path, rng: np.random.Generator) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    run_line(tmp_path, 1, some_data(12, rng))
+    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_training_is_deterministic_by_seed(tmp_path: Path, rng: np.random.Generator) -> None:

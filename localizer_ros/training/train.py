@@ -6,8 +6,11 @@ import copy
 import csv
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,23 @@ class TrainingResult:
     history: list[dict[str, float]]
 
 
+@contextmanager
+def _child_signals_restored() -> Iterator[None]:
+    """Take back the handler that a DataLoader leaves for the end of child processes.
+
+    Called later, when an inference engine or a viewer has replaced the signal stack, it crashes the process at the end
+    of whatever child comes next.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        # Only the main thread may set handlers; in another one a DataLoader sets none.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+
+
+@_child_signals_restored()
 def train(
     module: nn.Module,
     encoder: nn.Module,
