@@ -17,8 +17,6 @@ from msgspec import Meta
 
 from localizer_ros.core.types import ConfigError
 
-Positive = Annotated[float, Meta(gt=0.0)]
-
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all settings."""

@@ -195,7 +195,7 @@ class _BagWriter:
         kind = message.__msgtype__
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=[_qos(latched)]
+                topic, kind, typestore=self._store, offered_qos_profiles=[bag_qos(latched)]
             )
         self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, kind))
 
@@ -310,7 +310,7 @@ class _BagWriter:
             )
 
 
-def _qos(latched: bool) -> Qos:
+def bag_qos(latched: bool) -> Qos:
     """Reliable; a latched topic reaches those who subscribe later."""
     never = QosTime(9223372036, 854775807)
     return Qos(

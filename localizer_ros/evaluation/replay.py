@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -33,6 +32,7 @@ from localizer_ros.core.types import (
     SourceError,
     Status,
 )
+from localizer_ros.datasets.convert import bag_qos
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.evaluate import FrameLocalizer, OdometryFeed
 from localizer_ros.evaluation.metrics import percentiles
@@ -284,7 +284,7 @@ class _AnswerBag:
     def _connect(self, topic: str, kind: str) -> Any:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=[_qos(topic == TF_STATIC_TOPIC)]
+                topic, kind, typestore=self._store, offered_qos_profiles=[bag_qos(topic == TF_STATIC_TOPIC)]
             )
         return self._connections[topic]
 
@@ -398,21 +398,6 @@ def _find(neighbours: dict[str, dict[str, SE3]], a: str, b: str) -> SE3 | None:
                 reached[other] = reached[frame] @ T_frame_other
                 waiting.append(other)
     return reached.get(b)
-
-
-def _qos(latched: bool) -> Qos:
-    never = QosTime(9223372036, 854775807)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        1 if latched else 10,
-        QosReliability.RELIABLE,
-        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        never,
-        never,
-        QosLiveliness.AUTOMATIC,
-        never,
-        False,
-    )
 
 
 @contextmanager
