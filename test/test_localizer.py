@@ -204,6 +204,34 @@ def test_a_long_gap_starts_over() -> None:
     output = localizer.process(frame(400))
     assert front_end.resets == 1 and front_end.priors[-1] is None
     assert output.status is Status.TRACKING
+    assert output.reset and "no frame for 12.7 s: started over" in output.reason
+    after = localizer.process(frame(401))
+    assert not after.reset and not after.reason
+
+
+@pytest.mark.parametrize(("jump_to", "said"), [(1, "time jumped back"), (400, "no frame for")])
+def test_a_start_over_at_a_rejected_frame_is_said_with_the_next_one(jump_to: int, said: str) -> None:
+    rejecting: list[int] = []
+
+    def answer(ns: int) -> Observation:
+        if round(ns / PERIOD_NS) in rejecting:
+            raise FrameRejected("image_size", "another camera")
+        return Observation(absolute=at(round(ns / PERIOD_NS)))
+
+    localizer, _ = make(answer)
+    run(localizer, range(30, 50))
+    rejecting.append(jump_to)
+    with pytest.raises(FrameRejected, match="another camera"):
+        localizer.process(frame(jump_to))
+    output = localizer.process(frame(jump_to + 1))
+    assert output.reset and said in output.reason
+    assert not localizer.process(frame(jump_to + 2)).reset
+    # What somebody resets has nothing left to say.
+    rejecting.append(jump_to + 300)
+    with pytest.raises(FrameRejected, match="another camera"):
+        localizer.process(frame(jump_to + 300))
+    localizer.reset()
+    assert not localizer.process(frame(jump_to + 301)).reset
 
 
 def test_late_answers_are_fused_at_their_own_frame_and_start_the_graph_when_there_is_none() -> None:

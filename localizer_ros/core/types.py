@@ -249,7 +249,8 @@ class LocalizerOutput:
         relative: the motion used since the previous frame, or None.
         reason: why the status is not TRACKING, or what was rejected; empty when all is well.
         timings_ms: wall time of each stage, in order.
-        reset: True when this frame started over (time jumped back, or a re-localisation).
+        reset: True when this frame, or a rejected one since the last output, started over: time jumped back, a long
+            gap, or a re-localisation. ``reason`` says which.
     """
 
     stamp_ns: int

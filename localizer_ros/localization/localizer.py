@@ -59,6 +59,7 @@ class Localizer:
         self._odometry = ExternalOdometry(config.odometry)
         self._gate = float(chi2.ppf(config.gate.probability, 6))
         self._last_ns: int | None = None
+        self._started_over = ""
         self._memory = _Memory()
 
     def process(self, frame: Frame) -> LocalizerOutput:
@@ -68,7 +69,7 @@ class Localizer:
             FrameRejected: the frame cannot be used; nothing has changed and the next one is welcome.
         """
         clock = _Clock()
-        jumped = self._check_time(frame.stamp_ns)
+        self._check_time(frame.stamp_ns)
         prior = self._predict(frame.stamp_ns, self._expected_motion(frame.stamp_ns))
         observation = self._front_end.observe(frame, prior)
         clock.add(observation.timings_ms, "front_end")
@@ -78,7 +79,9 @@ class Localizer:
         if self._memory.started:
             for motion in motions:
                 self._smoother.add_relative(motion)
-        reasons = [observation.reason] if observation.reason else []
+        # Kept until now: a frame that is rejected has no output to say it in.
+        started_over, self._started_over = self._started_over, ""
+        reasons = [why for why in (started_over, observation.reason) if why]
         relocalized = False
         for answer in self._absolutes(observation.absolute, observation.late, frame.stamp_ns):
             current = self._brought_forward(answer, frame.stamp_ns)
@@ -112,9 +115,9 @@ class Localizer:
             estimate=estimate,
             absolute=observation.absolute,
             relative=motions[0] if motions else None,
-            reason="; ".join([*(["time jumped back: started over"] if jumped else []), *reasons]),
+            reason="; ".join(reasons),
             timings_ms=clock.timings_ms(),
-            reset=jumped or relocalized,
+            reset=bool(started_over) or relocalized,
         )
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
@@ -136,7 +139,7 @@ class Localizer:
         """Forget everything but the scene."""
         self.relocalize()
         self._odometry.reset()
-        self._last_ns = None
+        self._last_ns, self._started_over = None, ""
 
     def close(self) -> None:
         """Release the engines and threads."""
@@ -144,8 +147,8 @@ class Localizer:
 
     # --- the steps of process, in order ---
 
-    def _check_time(self, stamp_ns: int) -> bool:
-        """True when time jumped back far enough to start over."""
+    def _check_time(self, stamp_ns: int) -> None:
+        """Start over where time jumped back far enough, or too long a time passed without frames."""
         if self._last_ns is not None and stamp_ns <= self._last_ns:
             back_s = (self._last_ns - stamp_ns) * 1e-9
             if back_s == 0.0:
@@ -155,10 +158,12 @@ class Localizer:
                     "stamp_goes_back", f"frame at {stamp_ns} ns: {back_s:.3f} s before the last"
                 )
             self.reset()
-            return True
-        if self._last_ns is not None and (stamp_ns - self._last_ns) * 1e-9 > self.config.smoother.max_gap_s:
-            self.relocalize()
-        return False
+            self._started_over = "time jumped back: started over"
+        elif self._last_ns is not None:
+            gap_s = (stamp_ns - self._last_ns) * 1e-9
+            if gap_s > self.config.smoother.max_gap_s:
+                self.relocalize()
+                self._started_over = f"no frame for {gap_s:.1f} s: started over"
 
     def _expected_motion(self, stamp_ns: int) -> RelativePose | None:
         """What the camera has probably done since the last frame: the odometry's word, else an assumption."""
