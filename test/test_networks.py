@@ -22,7 +22,6 @@ from localizer_ros.networks.backbones import (
 )
 from localizer_ros.networks.posenet import (
     BalancedLoss,
-    MotionHead,
     PoseNet,
     pose_residual,
     quaternion_distance,
@@ -85,30 +84,17 @@ def test_frozen_norms_stay_frozen_while_training() -> None:
         torch.testing.assert_close(encoder.state_dict()[key], value)
 
 
-def test_motion_head_sees_the_shift_of_a_pattern() -> None:
-    torch.manual_seed(0)
-    head = MotionHead(8, (16, 20))
-    wide = F.normalize(torch.randn(1, MotionHead.channels, 16, 28), dim=1)
-    seen = {}
-
-    def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen["flow"] = inputs[0][0, :2]
-
-    head.read.register_forward_pre_hook(keep)
-    # What stood at column x + 4 of the first view stands at x + 4 - 2 of the second: a flow of -2 cells.
-    head(wide[..., 4:24], wide[..., 6:26])
-    inner = seen["flow"][:, 5:-5, 5:-5]
-    assert inner[1].mean().item() == pytest.approx(-2.0, abs=0.05)
-    assert inner[0].abs().mean().item() < 0.05
-
-
 def test_a_stream_of_steps_equals_the_batch() -> None:
     torch.manual_seed(1)
     network = PoseNet(build_encoder("mobilenet_v3_small"), (64, 96), 32, 0.5).eval()
     images = torch.randn(4, 3, 64, 96)
     with torch.no_grad():
-        matching = network.motion.features(network.encoder(images).fine)
-        rel, _ = network.motion(torch.cat([torch.zeros_like(matching[:1]), matching[:-1]]), matching)
+        features = network.encoder(images)
+        matching = network.motion.features(features.fine)
+        inverse_depth = network.motion.inverse_depth(*features)
+        rel, _, _ = network.motion(
+            torch.cat([torch.zeros_like(matching[:1]), matching[:-1]]), matching, inverse_depth
+        )
         state = torch.zeros(1, *network.state_shape)
         for index in range(4):
             output = network(images[index : index + 1], state)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.motion import MotionHead
 
 
 class PosenetOutput(NamedTuple):
@@ -68,68 +69,6 @@ class AbsoluteHead(nn.Module):
         return self.centre + self.scale * self.position(x), self.orientation(x), log_sigma
 
 
-class MotionHead(nn.Module):
-    """Visual odometry: where each cell of the frame before has gone, and the motion that explains it.
-
-    The fine features of the two frames are correlated locally; a softmax over the displacements gives a flow of less
-    than a cell, which is near to linear in the motion. The correlations themselves, read by convolutions without that
-    step, did not learn small motions at all.
-    """
-
-    radius = 4  # cells of 8 px: motions up to 32 px of the network's image
-    channels = 32
-
-    def __init__(self, fine_channels: int, cells_hw: tuple[int, int], width: int = 64) -> None:
-        super().__init__()
-        self.matching = nn.Conv2d(fine_channels, self.channels, 3, padding=1)
-        self.log_sharpness = nn.Parameter(torch.tensor(3.0))
-        step = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
-        grid = torch.stack(torch.meshgrid(step, step, indexing="ij")).flatten(1)
-        self.register_buffer("displacements_2K", grid, persistent=False)
-        self.read = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-        )
-        cells = -(-cells_hw[0] // 4) * -(-cells_hw[1] // 4)
-        self.hidden = nn.Linear(width * cells, 256)
-        self.linear = nn.Linear(2 * cells_hw[0] * cells_hw[1], 6, bias=False)
-        self.correction = nn.Linear(256, 6)
-        self.spread = nn.Sequential(nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 6))
-        # Typical size of a motion [rotation, translation], so that the head starts near zero motion.
-        self.register_buffer("scale_6", torch.ones(6))
-        nn.init.zeros_(self.linear.weight)
-        nn.init.normal_(self.correction.weight, std=1e-2)
-        nn.init.zeros_(self.correction.bias)
-
-    def features(self, fine_BFhw: Tensor) -> Tensor:
-        """What is kept of a frame to be matched with the next: (B, 32, h, w), unit length along channels."""
-        return F.normalize(self.matching(fine_BFhw), dim=1)
-
-    def forward(self, prev_BFhw: Tensor, cur_BFhw: Tensor) -> tuple[Tensor, Tensor]:
-        h, w = cur_BFhw.shape[2:]
-        r = self.radius
-        padded = F.pad(cur_BFhw, (r, r, r, r))
-        correlation_BKhw = torch.stack(
-            [
-                (prev_BFhw * padded[:, :, dy : dy + h, dx : dx + w]).sum(1)
-                for dy in range(2 * r + 1)
-                for dx in range(2 * r + 1)
-            ],
-            1,
-        )
-        probability_BKhw = torch.softmax(correlation_BKhw * self.log_sharpness.exp(), 1)
-        flow_B2hw = torch.einsum("bkhw,ck->bchw", probability_BKhw, self.displacements_2K)
-        certainty_B1hw = probability_BKhw.amax(1, keepdim=True)
-        x = self.read(torch.cat([flow_B2hw, certainty_B1hw], 1))
-        x = F.relu(self.hidden(x.flatten(1)))
-        motion = self.linear((flow_B2hw * certainty_B1hw).flatten(1)) + self.correction(x)
-        return self.scale_6 * motion, self.spread(x.detach()).clamp(-8.0, 2.0)
-
-
 class PoseNet(nn.Module):
     """Encoder, absolute head and motion head.
 
@@ -145,13 +84,14 @@ class PoseNet(nn.Module):
         height, width = size_hw
         self.encoder = encoder
         self.absolute = AbsoluteHead(encoder.coarse_channels, height * width // 1024, hidden, dropout)
-        self.motion = MotionHead(encoder.fine_channels, (height // 8, width // 8))
+        self.motion = MotionHead(encoder.fine_channels, encoder.coarse_channels)
         self.state_shape = (MotionHead.channels, height // 8, width // 8)
 
     def forward(self, image_B3HW: Tensor, matching_prev_BFhw: Tensor) -> PosenetOutput:
         features = self.encoder(image_B3HW)
         matching = self.motion.features(features.fine)
-        rel, rel_log_sigma = self.motion(matching_prev_BFhw, matching)
+        inverse_depth = self.motion.inverse_depth(features.fine, features.coarse)
+        rel, rel_log_sigma, _ = self.motion(matching_prev_BFhw, matching, inverse_depth)
         t, q, log_sigma = self.absolute(features.coarse)
         descriptor = F.normalize(features.coarse.mean((2, 3)), dim=1)
         return PosenetOutput(t, q, log_sigma, rel, rel_log_sigma, descriptor, matching)

@@ -139,7 +139,7 @@ def build_posenet(
         freeze_batch_norms(encoder)
         if n.freeze_fine:
             encoder.fine_layers().requires_grad_(False)
-    initialize_scale(network, training_part, config.posenet.pair_stride)
+    initialize_scale(network, training_part)
     module = PosenetTraining(network, config.posenet, IMAGENET_MEAN, IMAGENET_STD)
     result = train(
         module,

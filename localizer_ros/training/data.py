@@ -111,7 +111,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
 
     An item holds ``image_prev``, ``image_cur`` (3, h, w) uint8, ``t_prev``, ``t_cur`` (3,) float32, ``q_prev``,
     ``q_cur`` (4,) float32 xyzw of ``T_map_cam``, and ``rel`` (6,) float32, [rotation vector, translation] of
-    ``T_prev_cur``.
+    ``T_prev_cur``, and ``inverse_depth`` (h / 8, w / 8) float32 of the later image, 1 / metres, zero where unknown.
     """
 
     def __init__(self, data: PosedImages, stride: int, augmentation: AugmentationConfig, seed: int) -> None:
@@ -148,11 +148,12 @@ class PairDataset(Dataset[dict[str, Tensor]]):
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
             R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
             t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
-            image, T_map[name] = self._views.view(row, R_opt_new, t_opt_new)
+            image, T_map[name], inverse_depth = self._views.view(row, R_opt_new, t_opt_new)
             image = degrade(image, rng, self.augmentation, colour)
             item[f"image_{name}"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             item[f"t_{name}"] = torch.from_numpy(T_map[name].t.astype(np.float32))
             item[f"q_{name}"] = torch.from_numpy(T_map[name].quaternion_xyzw().astype(np.float32))
+        item["inverse_depth"] = torch.from_numpy(np.asarray(inverse_depth, np.float32))
         item["rel"] = torch.from_numpy(motion_vector(T_map["prev"], T_map["cur"]).astype(np.float32))
         return item
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from localizer_ros.core.config import PosenetConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.posenet import (
     BalancedLoss,
     BetaLoss,
@@ -73,9 +74,10 @@ class PosenetTraining(nn.Module):
         t, q, log_sigma = network.absolute(cur.coarse)
         position = torch.linalg.vector_norm(t - t_true, ord=self.order, dim=1).mean()
         orientation = quaternion_distance(q, q_true, self.order)
-        rel, rel_log_sigma = network.motion(
-            network.motion.features(fine_prev), network.motion.features(cur.fine)
-        )
+        head = network.motion
+        inverse_depth = head.inverse_depth(cur.fine, cur.coarse)
+        rel, rel_log_sigma, flow = head(head.features(fine_prev), head.features(cur.fine), inverse_depth)
+        flow_loss, depth_loss = _guides(head, flow, inverse_depth, batch)
         rel_rotation, rel_translation = (rel - batch["rel"]).abs().unflatten(1, (2, 3)).sum(2).mean(0)
         with torch.no_grad():
             residual = pose_residual(t, q, t_true, q_true)
@@ -84,6 +86,8 @@ class PosenetTraining(nn.Module):
         total = (
             self.absolute_loss(position, orientation)
             + (rel_rotation + rel_translation) / MOTION_SIZE
+            + flow_loss
+            + depth_loss
             + spread
             + rel_spread
         )
@@ -93,23 +97,36 @@ class PosenetTraining(nn.Module):
             "orientation": orientation,
             "rel_translation": rel_translation,
             "rel_rotation": rel_rotation,
+            "flow": flow_loss,
+            "depth": depth_loss,
         }
 
 
-def initialize_scale(network: PoseNet, data: PosedImages, stride: int) -> None:
-    """Set the scene's centre and size and the typical motion, so that training starts from the mean pose."""
+def _guides(
+    head: MotionHead, flow_B2hw: Tensor, inverse_depth_Bhw: Tensor, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Mean error of flow (cells) and of log depth, where the depth is known; both zero where it is nowhere."""
+    true = batch["inverse_depth"]
+    known = true > 0
+    count = known.sum().clamp_min(1)
+    safe = torch.where(known, true, head.inverse_depth_scale)
+    depth = ((inverse_depth_Bhw / safe).log().abs() * known).sum() / count
+    true_flow = head.true_flow(safe, batch["rel"])
+    within = known & (true_flow.abs().amax(1) < head.radius)
+    flow = ((flow_B2hw - true_flow).abs().sum(1).clamp_max(2.0) * within).sum() / within.sum().clamp_min(1)
+    return flow, depth
+
+
+def initialize_scale(network: PoseNet, data: PosedImages) -> None:
+    """Set the scene's centre, size and depth, and the camera, so that training starts from the mean pose."""
     t = np.stack([T.t for T in data.poses])
     network.absolute.centre.copy_(torch.from_numpy(t.mean(0)))
     network.absolute.scale.fill_(max(1e-3, float(np.sqrt(t.var(0).mean()))))
-    motions = [
-        motion_vector(data.poses[i], data.poses[i + stride])
-        for i in range(0, len(data) - stride)
-        if data.sequences[i] == data.sequences[i + stride]
-    ]
-    spread = np.sqrt(np.mean(np.square(motions), axis=0)) if motions else np.ones(6)
-    # One scale for rotation and one for translation: axes that hardly move must still be able to.
-    scale = np.repeat([np.linalg.norm(spread[:3]), np.linalg.norm(spread[3:])], 3)
-    network.motion.scale_6.copy_(torch.from_numpy(np.maximum(scale, 1e-4)))
+    K, T_cam_opt = data.camera.K, SE3.identity()
+    if data.depth is not None:
+        K, T_cam_opt = data.depth.K, data.depth.T_cam_opt
+        network.motion.inverse_depth_scale.fill_(1.0 / data.depth.median_m)
+    network.motion.set_camera(*(torch.from_numpy(np.array(a)) for a in (K, T_cam_opt.R, T_cam_opt.t)))
 
 
 @torch.no_grad()
@@ -128,7 +145,8 @@ def predict(training: PosenetTraining, data: PosedImages, batch_size: int = 32) 
         features = network.encoder(training.normalize(images))
         matching = network.motion.features(features.fine)
         first = torch.zeros_like(matching[:1]) if carried is None else carried
-        rel, rel_log_sigma = network.motion(torch.cat([first, matching[:-1]]), matching)
+        inverse_depth = network.motion.inverse_depth(features.fine, features.coarse)
+        rel, rel_log_sigma, _ = network.motion(torch.cat([first, matching[:-1]]), matching, inverse_depth)
         carried = matching[-1:]
         t, q, log_sigma = network.absolute(features.coarse)
         for key, value in (

@@ -80,7 +80,9 @@ class VirtualViews:
         """True when there is a depth for the image."""
         return self._depth is not None and bool(self._depth.inverse_depth[index, 0, 0] > 0)
 
-    def view(self, index: int, R_opt_new: Array, t_opt_new: Array) -> tuple[NDArray[np.uint8], SE3]:
+    def view(
+        self, index: int, R_opt_new: Array, t_opt_new: Array
+    ) -> tuple[NDArray[np.uint8], SE3, NDArray[np.float32]]:
         """The view of a camera turned and moved, and its pose.
 
         Args:
@@ -89,25 +91,34 @@ class VirtualViews:
             t_opt_new: (3,) its place there, metres; must be zero where there is no depth.
 
         Returns:
-            (h, w, 3) uint8, black outside the old view, and ``T_map_cam`` of the new camera.
+            (h, w, 3) uint8, black outside the old view, ``T_map_cam`` of the new camera, and (h / 8, w / 8) inverse
+            depth, 1 / metres, at the centres of cells of 8 px of the new view, zero where it is not known.
         """
         image = self._images[index]
         T_cam_opt = self._T_cam_opt
         T_map_new = self._poses[index] @ T_cam_opt @ SE3(R_opt_new, t_opt_new) @ T_cam_opt.inverse()
         h, w = image.shape[:2]
-        if not np.any(t_opt_new):
-            return rotate_camera(image, self._camera, R_opt_new), T_map_new
+        if not self.can_move(index):
+            unknown = np.zeros((h // 8, w // 8), np.float32)
+            return rotate_camera(image, self._camera, R_opt_new), T_map_new, unknown
         assert self._depth is not None
-        source_xy = self._source_of(self._depth.inverse_depth[index].astype(np.float32), R_opt_new, t_opt_new)
-        # The grid holds every fourth pixel from the first; resampling it must keep their places.
-        ys, xs = np.mgrid[0:h, 0:w].astype(np.float32) / _STEP_PX
-        full = cv2.remap(source_xy, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.remap(image, full, None, cv2.INTER_LINEAR), np.uint8), T_map_new  # type: ignore[call-overload]
+        source_xy, inverse_depth = self._source_of(
+            self._depth.inverse_depth[index].astype(np.float32), R_opt_new, t_opt_new
+        )
+        if np.any(t_opt_new):
+            # The grid holds every fourth pixel from the first; resampling it must keep their places.
+            ys, xs = np.mgrid[0:h, 0:w].astype(np.float32) / _STEP_PX
+            full = cv2.remap(source_xy, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            image = np.asarray(cv2.remap(image, full, None, cv2.INTER_LINEAR), np.uint8)  # type: ignore[call-overload]
+        else:
+            image = rotate_camera(image, self._camera, R_opt_new)
+        return image, T_map_new, inverse_depth[1::2, 1::2]
 
     def _source_of(
         self, inverse_depth: NDArray[np.float32], R_opt_new: Array, t_opt_new: Array
-    ) -> NDArray[np.float32]:
-        """(h / 4, w / 4, 2) float32 pixel of the old view that each pixel of the new one shows.
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(h / 4, w / 4, 2) pixel of the old view that each pixel of the new one shows, and (h / 4, w / 4) its
+        inverse depth in the new view, zero where it lies outside the old one.
 
         A point at ray r and inverse depth q of the old view, moved by t, lies along ``r - t q``: searched for by fixed
         point iteration, which converges as the depth is smooth and the move is small against it.
@@ -129,7 +140,12 @@ class VirtualViews:
             # (r - t_xy q) / (1 - t_z q) = wanted
             rays = wanted * (1.0 - t[2:] * q) + t[:2] * q
         xy = f * rays + c
-        return np.ascontiguousarray(xy.reshape(2, *self._grid_shape).transpose(1, 2, 0), np.float32)
+        # Depth along the new camera's axis: of R^T (r - t q) / q.
+        along = R_opt_new.astype(np.float32)[:, 2] @ np.concatenate([rays - t[:2] * q, 1.0 - t[2:] * q])
+        h, w = self._images.shape[1:3]
+        seen = (xy[0] > 0) & (xy[0] < w - 1) & (xy[1] > 0) & (xy[1] < h - 1) & (along > 0.05)
+        inverse = np.where(seen, q[0] / np.maximum(along, 0.05), 0.0).reshape(self._grid_shape)
+        return np.ascontiguousarray(xy.reshape(2, *self._grid_shape).transpose(1, 2, 0), np.float32), inverse
 
 
 def scene_depth(
