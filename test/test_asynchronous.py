@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from localizer_ros.core.config import GateConfig, LocalizerConfig, SmootherConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame, LocalizerOutput, PoseEstimate, Status
+from localizer_ros.core.types import LATE_SEARCH, Camera, Frame, LocalizerOutput, PoseEstimate, Status
 from localizer_ros.localization.asynchronous import InPlace, LateSearch, Searched, own_thread
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.localizer import RELOCALIZED, TOO_LATE, Localizer
@@ -281,6 +282,20 @@ def test_late_answers_that_agree_on_another_place_move_it_there() -> None:
     assert len(moved) == 1
     last = outputs[-1].estimate
     assert last is not None and last.T_map_cam.distance_to(far @ truth(299)) < 0.10
+
+
+def test_what_a_search_took_is_told_with_its_answer_and_is_no_part_of_the_frame() -> None:
+    class Slow(Noisy):
+        def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+            time.sleep(0.02)
+            return super().localize(frame, prior)
+
+    outputs = drive(Slow(), 40)
+    told = [o for o in outputs if LATE_SEARCH in o.timings_ms]
+    assert len(told) == 3
+    for output in told:
+        assert output.timings_ms[LATE_SEARCH] >= 20.0
+        assert list(output.timings_ms)[-1] == "total"
 
 
 def test_an_answer_later_than_the_window_is_refused_and_said() -> None:

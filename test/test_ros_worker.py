@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localizer_ros.core.se3 import SE3, interpolate
-from localizer_ros.core.types import LocalizerOutput, PoseEstimate, Status
+from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, PoseEstimate, Status
 from localizer_ros.ros.health import Health
 from localizer_ros.ros.odometry_gate import OdometryGate
 from localizer_ros.ros.transforms import TransformError, TransformTree
@@ -337,6 +338,25 @@ def test_health_accounts_for_every_frame() -> None:
     assert values["frames dropped"] == "3"
     assert values["dropped encoding"] == "2" and values["dropped superseded"] == "1"
     assert values["stage network p50 ms"] == "5.00"
+
+
+def test_health_tells_of_a_declared_search_latency_that_is_not_kept() -> None:
+    health = Health(search_latency_s=0.3)
+
+    def searched(*took_ms: float) -> str | None:
+        for each in took_ms:
+            timings = {"front_end": 1.0, LATE_SEARCH: each, "total": 2.0}
+            health.frame_processed(replace(output(Status.TRACKING), timings_ms=timings), 0.0)
+        return health.diagnose(True, False, 1, "/image").values.get("search latency")
+
+    assert searched(900.0, 900.0) is None  # two say nothing
+    assert searched(*[200.0] * 20) is None  # now and then is no matter
+    said = searched(*[400.0] * 10)
+    assert said == (
+        "12 of the last 32 searches took longer than structure.search.latency_s = 0.3 s and came late: "
+        "declare 0.62 s"
+    )
+    assert Health().diagnose(True, False, 1, "/image").values.get("search latency") is None
 
 
 # --- transport ---

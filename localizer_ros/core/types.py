@@ -18,6 +18,9 @@ from localizer_ros.core.se3 import SE3
 
 Array = NDArray[np.float64]
 
+# Stage of ``LocalizerOutput.timings_ms``.
+LATE_SEARCH = "late_search"
+
 
 class LocalizerError(Exception):
     """A known error, told to the user in one line. Subclasses say what kind."""
@@ -248,7 +251,7 @@ class LocalizerOutput:
         absolute: the raw absolute answer for this frame, before gating and smoothing, or None.
         relative: the motion used since the previous frame, or None.
         reason: why the status is not TRACKING, or what was rejected; empty when all is well.
-        timings_ms: wall time of each stage, in order.
+        timings_ms: wall time of each stage, in order; ``LATE_SEARCH`` ran beside the frames and came with this one.
         reset: True when this frame, or a rejected one since the last output, started over: time jumped back, a long
             gap, or a re-localisation. ``reason`` says which.
     """

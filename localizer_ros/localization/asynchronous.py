@@ -12,9 +12,10 @@ then. A declared latency that the thread keeps makes both the same.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from localizer_ros.core.types import Frame, PoseEstimate
@@ -36,6 +37,7 @@ class Searched:
         reason: why there is none; empty otherwise.
         found: the verified points behind the answer, where the method has some.
         timings_ms: of the search's stages.
+        took_ms: wall time from the frame to the answer, where it ran beside the frames.
     """
 
     frame: Frame
@@ -43,6 +45,7 @@ class Searched:
     reason: str = ""
     found: Found | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    took_ms: float | None = None
 
 
 Search = Callable[[Frame, PoseEstimate | None], Searched]
@@ -87,7 +90,7 @@ class LateSearch:
     def begin(self, frame: Frame, prior: PoseEstimate | None) -> None:
         """Search this frame, unless a search is under way."""
         if self._job is None:
-            future = self._executor.submit(self._run, frame, prior)
+            future = self._executor.submit(self._run, frame, prior, time.perf_counter())
             self._job = _Job(frame.stamp_ns + self._latency_ns, future)
 
     def collect(self, stamp_ns: int) -> Searched | None:
@@ -107,9 +110,10 @@ class LateSearch:
         """Wait for the search under way and end the thread."""
         self._executor.shutdown(wait=True)
 
-    def _run(self, frame: Frame, prior: PoseEstimate | None) -> Searched:
+    def _run(self, frame: Frame, prior: PoseEstimate | None, began_s: float) -> Searched:
         try:
-            return self._search(frame, prior)
+            searched = self._search(frame, prior)
+            return replace(searched, took_ms=(time.perf_counter() - began_s) * 1e3)
         except Exception as error:
             # Said twice: in the log at once and with its place, and to whoever collects it.
             logger.exception("search of frame %s failed", frame.label)

@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from localizer_ros.core.config import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.types import (
+    LATE_SEARCH,
     Array,
     Frame,
     FrameRejected,
@@ -73,6 +74,8 @@ class Localizer:
         prior = self._predict(frame.stamp_ns, self._expected_motion(frame.stamp_ns))
         observation = self._front_end.observe(frame, prior)
         clock.add(observation.timings_ms, "front_end")
+        if observation.late_ms is not None:
+            clock.beside(LATE_SEARCH, observation.late_ms)
         motions = self._motions(frame.stamp_ns, observation.relative)
         self._memory.travelled.extend(motions[:1])
         predicted = self._predict(frame.stamp_ns, motions[0] if motions else None)
@@ -371,6 +374,10 @@ class _Clock:
         spent = sum(timings_ms.values())
         self.lap(name)
         self._laps[name] = max(0.0, self._laps[name] - spent)
+
+    def beside(self, name: str, spent_ms: float) -> None:
+        """What ran beside the frames: no part of the total."""
+        self._laps[name] = spent_ms
 
     def timings_ms(self) -> dict[str, float]:
         return {**self._laps, "total": (time.perf_counter() - self._start) * 1e3}

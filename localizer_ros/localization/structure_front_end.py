@@ -255,7 +255,7 @@ def _observation(
         return Observation(answer, (), relative, reason, timings)
     late = () if searched.answer is None else (searched.answer,)
     reasons = [why for why in (searched.reason, reason) if why]
-    return Observation(answer, late, relative, "; ".join(reasons), timings)
+    return Observation(answer, late, relative, "; ".join(reasons), timings, searched.took_ms)
 
 
 def open_structure_front_end(

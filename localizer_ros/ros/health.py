@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localizer_ros.core.types import LocalizerOutput, Status
+from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, Status
 
 _RECENT = 300
 _SILENT_AFTER_S = 2.0
+# Searches that may take longer than declared before anybody is told, and how many say anything at all.
+_OVERDUE_SHARE, _FEWEST_SEARCHES = 0.2, 5
 
 # What would help, by the kind of the last drop.
 _HELP = {
@@ -52,10 +54,14 @@ class Health:
 
     Args:
         clock: seconds of a clock that never goes back.
+        search_latency_s: declared for searches beside the frames (``structure.search.latency_s``).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, search_latency_s: float = float("inf")
+    ) -> None:
         self._clock = clock
+        self._search_latency_s = search_latency_s
         self._lock = threading.Lock()
         self._began_s = clock()
         self.received = 0
@@ -190,7 +196,22 @@ class Health:
             values |= _percentiles(f"stage {stage}", timings)
         if self._last_drop is not None:
             values["last drop"] = f"{self._last_drop[1]}: {self._last_drop[2]}"
+        if overdue := self._overdue():
+            values["search latency"] = overdue
         return values | self.notes
+
+    def _overdue(self) -> str:
+        """Whether the declared latency of searches is too short; empty when it is not."""
+        took_ms = np.array(self._timings_ms.get(LATE_SEARCH, ()))
+        if len(took_ms) < _FEWEST_SEARCHES:
+            return ""
+        over = int((took_ms > 1e3 * self._search_latency_s).sum())
+        if over <= _OVERDUE_SHARE * len(took_ms):
+            return ""
+        return (
+            f"{over} of the last {len(took_ms)} searches took longer than structure.search.latency_s = "
+            f"{self._search_latency_s:g} s and came late: declare {np.percentile(took_ms, 95) / 1e3:.2f} s"
+        )
 
 
 def _percentiles(name: str, values_ms: deque[float]) -> dict[str, str]:

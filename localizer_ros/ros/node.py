@@ -238,7 +238,7 @@ class LocalizerNode(LifecycleNode):
             raise ConfigError("parameter odom_frame: needs base_frame as well, to know what moves in it")
         path = Path(settings.arguments.scene).expanduser()
         self._forget()
-        self.health = Health()
+        self.health = Health(search_latency_s=self._config.localizer.structure.search.latency_s)
 
         def create() -> OnlineLocalizer:
             opened = self._opener(path, self._config.localizer)
