@@ -17,9 +17,10 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.calibration import write_camera_yaml
 from localizer_ros.datasets.convert import write_bag
+from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.rosbag import RosbagSource
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
-from localizer_ros.datasets.source import open_source
+from localizer_ros.datasets.source import FrameNames, frame_names, open_source
 
 WORLD = WorldConfig(width_px=96, height_px=72, duration_s=1.2, fps=10.0, moving_objects=1, seed=3)
 START_NS = 1_600_000_000_000_000_123
@@ -81,7 +82,7 @@ def test_reading_in_any_order(bag, world, rng):
 
 FORKED = """
 import multiprocessing, pickle, sys
-from localizer_ros.datasets.source import open_source
+from localizer_ros.datasets.source import FrameNames, frame_names, open_source
 
 def read_mean(source, index, queue):
     queue.put(float(source.read(index).image.mean()))
@@ -274,6 +275,38 @@ def test_ground_truth_of_the_base_becomes_the_cameras(recorder, rng):
     for record, other in zip(source.records, from_tf.records, strict=True):
         np.testing.assert_allclose(record.T_map_cam.matrix(), other.T_map_cam.matrix(), atol=1e-12)
     assert open_source(recorder.path, topics={"ground_truth": "none"}).ground_truth == "none"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_frames_keep_their_names(recorder, rng, tmp_path, slash):
+    """A leading slash is how ROS 1 wrote them; no TF of ROS 2 knows such a frame."""
+    T_base_mount, T_mount_cam = SE3.exp(rng.uniform(-1, 1, 6)), SE3.exp(rng.uniform(-1, 1, 6))
+    recorder.transforms(
+        "/tf_static",
+        START_NS,
+        (f"{slash}wheels", "mount", T_base_mount),
+        ("mount", f"{slash}eye", T_mount_cam),
+    )
+    recorder.info("/left/camera_info", 64, 48)
+    for i, pixels in enumerate(pictures(rng)):
+        recorder.odometry("/odom", stamp(i), SE3.identity(), f"{slash}start", f"{slash}wheels")
+        recorder.image("/left/image_raw", stamp(i), pixels, "rgb8", frame=f"{slash}eye")
+    source = open_source(recorder.close())
+    assert frame_names(source) == FrameNames("eye", "wheels", "start")
+    expected = T_base_mount @ T_mount_cam
+    assert source.T_base_cam.distance_to(expected) < 1e-9
+    # Written again and read again they are the same, and so is the mounting.
+    write_bag(FirstFrames(source, 2), tmp_path / "again")
+    again = open_source(tmp_path / "again")
+    assert frame_names(again) == frame_names(source)
+    assert again.T_base_cam.distance_to(expected) < 1e-9
+
+
+def test_frames_without_names_have_the_usual_ones(recorder, rng, bag):
+    recorder.info("/left/camera_info", 64, 48)
+    recorder.image("/left/image_raw", stamp(0), pictures(rng)[0], "rgb8", frame="")
+    assert frame_names(open_source(recorder.close())) == FrameNames("camera", "base_link", "odom")
+    assert frame_names(open_source(bag)) == FrameNames("camera", "base_link", "odom")
 
 
 def test_ground_truth_of_an_unjoined_frame_is_not_taken_as_the_cameras(recorder, rng):

@@ -5,39 +5,46 @@ a recording.
 
 Topics of the bag: ``/camera/image_raw`` (sensor_msgs/Image, bgr8 or mono8) or
 ``/camera/image_raw/compressed``; ``/camera/camera_info``; ``/ground_truth`` (geometry_msgs/PoseStamped in
-frame ``map``): the pose of the camera's optical frame ``camera``, the one of the image headers; ``/odom``
-(nav_msgs/Odometry, ``odom`` to ``base_link``) with covariance; ``/tf_static`` (``base_link`` to ``camera``).
-What the recording does not know is left out.
+frame ``map``): the pose of the camera's optical frame, the one of the image headers; ``/odom``
+(nav_msgs/Odometry) with covariance; ``/tf_static`` (base to camera). Frames are ``camera``, ``base_link`` and
+``odom``, or what the recording calls them. What the recording does not know is left out.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
-from localizer_ros.core.se3 import SE3, covariance_to_ros
+from localizer_ros.core.se3 import covariance_to_ros
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
+from localizer_ros.datasets.bag_writer import (
+    TF_STATIC_TOPIC,
+    BagWriter,
+    header,
+    make,
+    pose,
+    pose_stamped,
+    transform_stamped,
+    vector,
+)
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
 from localizer_ros.datasets.images import encode_jpeg, encode_png
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.new_folder import new_folder
+from localizer_ros.datasets.source import FrameSource, frame_names
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in total)."""
 
-MAP_FRAME, ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "map", "odom", "base_link", "camera"
+MAP_FRAME = "map"
+# Of the only sensor of a kapture folder.
+CAMERA_ID = "camera"
 IMAGE_TOPIC, INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
-GROUND_TRUTH_TOPIC, ODOM_TOPIC, TF_STATIC_TOPIC = "/ground_truth", "/odom", "/tf_static"
+GROUND_TRUTH_TOPIC, ODOM_TOPIC = "/ground_truth", "/odom"
 
 
 def write_bag(
@@ -59,18 +66,9 @@ def write_bag(
     Raises:
         SourceError: ``out`` exists, or a frame cannot be read.
     """
-    with _new_folder(out) as folder:
-        # The writer makes the folder itself, and names its file after it.
-        folder.rmdir()
-        writer = Writer(
-            # Version 8 is read by every distribution since Iron; 9 differs in how it spells QoS.
-            folder,
-            version=8,
-            storage_plugin=StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3,
-        )
-        writer.set_custom_data("ground_truth", source.ground_truth)
-        with writer:
-            _BagWriter(writer, source, compression).write_all(progress)
+    notes = {"ground_truth": source.ground_truth}
+    with new_folder(out) as folder, BagWriter(folder, storage, notes) as bag:
+        _Recorder(bag, source, compression).write_all(progress)
 
 
 def write_tum(source: FrameSource, out: Path, progress: Progress | None = None) -> None:
@@ -81,7 +79,7 @@ def write_tum(source: FrameSource, out: Path, progress: Progress | None = None) 
     Raises:
         SourceError: ``out`` exists, a frame cannot be read, or cameras differ (the format has one).
     """
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         (folder / "rgb").mkdir()
         names: dict[str, str] = {}
         lines = ["# timestamp filename\n"]
@@ -109,7 +107,7 @@ def write_kapture(source: FrameSource, out: Path, progress: Progress | None = No
     """
     model, params = camera_to_colmap(source.camera)
     size = f"{source.camera.width_px}, {source.camera.height_px}"
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         sensors = folder / "sensors"
         images = sensors / "records_data"
         images.mkdir(parents=True)
@@ -121,17 +119,17 @@ def write_kapture(source: FrameSource, out: Path, progress: Progress | None = No
             names[frame.name] = file
             (images / record.sequence).mkdir(parents=True, exist_ok=True)
             (images / file).write_bytes(encode_png(frame.image))
-            records.append(f"{frame.stamp_ns}, {CAMERA_FRAME}, {file}\n")
+            records.append(f"{frame.stamp_ns}, {CAMERA_ID}, {file}\n")
             if record.T_map_cam is not None:
                 T_cam_map = record.T_map_cam.inverse()
                 x, y, z, w = T_cam_map.quaternion_xyzw()
                 values = ", ".join(f"{value:.12g}" for value in (w, x, y, z, *T_cam_map.t))
-                poses.append(f"{frame.stamp_ns}, {CAMERA_FRAME}, {values}\n")
+                poses.append(f"{frame.stamp_ns}, {CAMERA_ID}, {values}\n")
         version = "# kapture format: 1.1\n"
         numbers = ", ".join(f"{value:.12g}" for value in params)
         (sensors / "sensors.txt").write_text(
             f"{version}# sensor_id, name, sensor_type, [sensor_params]+\n"
-            f"{CAMERA_FRAME}, {CAMERA_FRAME}, camera, {model}, {size}, {numbers}\n"
+            f"{CAMERA_ID}, {CAMERA_ID}, camera, {model}, {size}, {numbers}\n"
         )
         (sensors / "records_camera.txt").write_text(
             f"{version}# timestamp, device_id, image_path\n" + "".join(records)
@@ -144,84 +142,53 @@ def write_kapture(source: FrameSource, out: Path, progress: Progress | None = No
         _write_splits(source, folder, names)
 
 
-class _BagWriter:
+class _Recorder:
     """Messages of one source into an open bag."""
 
-    def __init__(self, writer: Writer, source: FrameSource, compression: str) -> None:
-        self._writer, self._source, self._compression = writer, source, compression
-        self._store = get_typestore(Stores.ROS2_JAZZY)
-        self._connections: dict[str, Any] = {}
+    def __init__(self, bag: BagWriter, source: FrameSource, compression: str) -> None:
+        self._bag, self._source, self._compression = bag, source, compression
+        self._frames = frame_names(source)
 
     def write_all(self, progress: Progress | None) -> None:
-        source = self._source
+        source, bag, frames = self._source, self._bag, self._frames
         if source.T_base_cam is not None:
             first_ns = source.records[0].stamp_ns
             if source.odometry is not None and len(source.odometry):
                 first_ns = min(first_ns, int(source.odometry.stamps_ns[0]))
-            transform = self._make(
-                "geometry_msgs/msg/TransformStamped",
-                header=self._header(first_ns, BASE_FRAME),
-                child_frame_id=CAMERA_FRAME,
-                transform=self._transform(source.T_base_cam),
-            )
-            self._write(
-                TF_STATIC_TOPIC,
-                first_ns,
-                self._make("tf2_msgs/msg/TFMessage", transforms=[transform]),
-                latched=True,
-            )
+            mounting = transform_stamped(first_ns, frames.base, frames.camera, source.T_base_cam)
+            bag.write_transform(TF_STATIC_TOPIC, first_ns, mounting)
         # In order of time, as a robot would have recorded it.
         odometry = self._odometry(source.odometry)
         pending = next(odometry, None)
         for record, frame in zip(source.records, _frames(source, progress), strict=True):
             while pending is not None and pending[0] <= frame.stamp_ns:
-                self._write(ODOM_TOPIC, *pending)
+                bag.write(ODOM_TOPIC, *pending)
                 pending = next(odometry, None)
-            self._write(INFO_TOPIC, frame.stamp_ns, self._info(frame.camera, frame.stamp_ns))
+            bag.write(INFO_TOPIC, frame.stamp_ns, self._info(frame.camera, frame.stamp_ns))
             if record.T_map_cam is not None:
-                pose = self._make(
-                    "geometry_msgs/msg/PoseStamped",
-                    header=self._header(frame.stamp_ns, MAP_FRAME),
-                    pose=self._pose(record.T_map_cam),
-                )
-                self._write(GROUND_TRUTH_TOPIC, frame.stamp_ns, pose)
+                true = pose_stamped(frame.stamp_ns, MAP_FRAME, record.T_map_cam)
+                bag.write(GROUND_TRUTH_TOPIC, frame.stamp_ns, true)
             topic = IMAGE_TOPIC if self._compression == "none" else f"{IMAGE_TOPIC}/compressed"
-            self._write(topic, frame.stamp_ns, self._image(frame))
+            bag.write(topic, frame.stamp_ns, self._image(frame))
         while pending is not None:
-            self._write(ODOM_TOPIC, *pending)
+            bag.write(ODOM_TOPIC, *pending)
             pending = next(odometry, None)
 
-    def _write(self, topic: str, stamp_ns: int, message: Any, latched: bool = False) -> None:
-        kind = message.__msgtype__
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=[bag_qos(latched)]
-            )
-        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, kind))
-
-    def _make(self, kind: str, **fields: Any) -> Any:
-        return self._store.types[kind](**fields)
-
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        sec, nanosec = divmod(stamp_ns, 1_000_000_000)
-        stamp = self._make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
-        return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
     def _image(self, frame: Frame) -> Any:
-        header = self._header(frame.stamp_ns, CAMERA_FRAME)
+        stamped = header(frame.stamp_ns, self._frames.camera)
         image = frame.image
         if self._compression != "none":
             data = encode_png(image) if self._compression == "png" else encode_jpeg(image)
-            return self._make(
+            return make(
                 "sensor_msgs/msg/CompressedImage",
-                header=header,
+                header=stamped,
                 format=f"{'bgr8' if image.ndim == 3 else 'mono8'}; {self._compression} compressed",
                 data=np.frombuffer(data, np.uint8),
             )
         pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else np.ascontiguousarray(image)
-        return self._make(
+        return make(
             "sensor_msgs/msg/Image",
-            header=header,
+            header=stamped,
             height=image.shape[0],
             width=image.shape[1],
             encoding="bgr8" if image.ndim == 3 else "mono8",
@@ -234,9 +201,9 @@ class _BagWriter:
         K = camera.K
         P = np.zeros((3, 4))
         P[:, :3] = K
-        return self._make(
+        return make(
             "sensor_msgs/msg/CameraInfo",
-            header=self._header(stamp_ns, CAMERA_FRAME),
+            header=header(stamp_ns, self._frames.camera),
             height=camera.height_px,
             width=camera.width_px,
             distortion_model=camera.model,
@@ -246,7 +213,7 @@ class _BagWriter:
             p=P.reshape(-1),
             binning_x=0,
             binning_y=0,
-            roi=self._make(
+            roi=make(
                 "sensor_msgs/msg/RegionOfInterest",
                 x_offset=0,
                 y_offset=0,
@@ -254,25 +221,6 @@ class _BagWriter:
                 width=0,
                 do_rectify=False,
             ),
-        )
-
-    def _vector(self, kind: str, t: Any) -> Any:
-        return self._make(f"geometry_msgs/msg/{kind}", x=float(t[0]), y=float(t[1]), z=float(t[2]))
-
-    def _quaternion(self, T: SE3) -> Any:
-        x, y, z, w = (float(value) for value in T.quaternion_xyzw())
-        return self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
-
-    def _pose(self, T: SE3) -> Any:
-        return self._make(
-            "geometry_msgs/msg/Pose", position=self._vector("Point", T.t), orientation=self._quaternion(T)
-        )
-
-    def _transform(self, T: SE3) -> Any:
-        return self._make(
-            "geometry_msgs/msg/Transform",
-            translation=self._vector("Vector3", T.t),
-            rotation=self._quaternion(T),
         )
 
     def _odometry(self, odometry: Trajectory | None) -> Iterator[tuple[int, Any]]:
@@ -288,60 +236,21 @@ class _BagWriter:
             if index > 0:
                 seconds = 1e-9 * (stamp_ns - int(odometry.stamps_ns[index - 1]))
                 velocity = (odometry.poses[index - 1].inverse() @ T_odom_base).log() / seconds
-            twist = self._make(
+            twist = make(
                 "geometry_msgs/msg/Twist",
-                linear=self._vector("Vector3", velocity[3:]),
-                angular=self._vector("Vector3", velocity[:3]),
-            )
-            pose = self._make(
-                "geometry_msgs/msg/PoseWithCovariance", pose=self._pose(T_odom_base), covariance=S
+                linear=vector("Vector3", velocity[3:]),
+                angular=vector("Vector3", velocity[:3]),
             )
             yield (
                 stamp_ns,
-                self._make(
+                make(
                     "nav_msgs/msg/Odometry",
-                    header=self._header(stamp_ns, ODOM_FRAME),
-                    child_frame_id=BASE_FRAME,
-                    pose=pose,
-                    twist=self._make(
-                        "geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)
-                    ),
+                    header=header(stamp_ns, self._frames.odom),
+                    child_frame_id=self._frames.base,
+                    pose=make("geometry_msgs/msg/PoseWithCovariance", pose=pose(T_odom_base), covariance=S),
+                    twist=make("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)),
                 ),
             )
-
-
-def bag_qos(latched: bool) -> Qos:
-    """Reliable; a latched topic reaches those who subscribe later."""
-    never = QosTime(9223372036, 854775807)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        1 if latched else 10,
-        QosReliability.RELIABLE,
-        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        never,
-        never,
-        QosLiveliness.AUTOMATIC,
-        never,
-        False,
-    )
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder of the same name that becomes ``out`` when all went well and vanishes when not."""
-    if out.exists():
-        raise SourceError(f"{out}: exists already, expected a new folder")
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = parent / f".{out.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    folder = partial / out.name
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        folder.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _frames(source: FrameSource, progress: Progress | None) -> Iterator[Frame]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Frame, SourceError
-from localizer_ros.datasets.source import FrameRecord, FrameSource
+from localizer_ros.datasets.source import FrameRecord, FrameSource, frame_names
 
 
 class SourceWithPoses:
@@ -40,6 +40,7 @@ class SourceWithPoses:
         self.odometry: Trajectory | None = source.odometry
         self.T_base_cam: SE3 | None = source.T_base_cam
         self.splits: Sequence[str] = source.splits
+        self.frames = frame_names(source)
         self._trajectory = trajectory
 
     def read(self, index: int) -> Frame:
@@ -67,6 +68,7 @@ class FirstFrames:
         self.odometry: Trajectory | None = source.odometry
         self.T_base_cam: SE3 | None = source.T_base_cam
         self.splits: Sequence[str] = source.splits
+        self.frames = frame_names(source)
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource``."""

@@ -37,7 +37,7 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected, SourceError
 from localizer_ros.datasets.calibration import camera_from_info, read_camera_yaml
 from localizer_ros.datasets.images import decode_compressed, decode_image
-from localizer_ros.datasets.source import FrameRecord, check_order, split_error
+from localizer_ros.datasets.source import FrameNames, FrameRecord, check_order, split_error
 
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _INFO, _ODOMETRY, _TF = "sensor_msgs/msg/CameraInfo", "nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"
@@ -64,6 +64,8 @@ class RosbagSource:
 
     Attributes:
         topics: what was used, by purpose.
+        frames: the bag's own names of its frames, the defaults for those it has none for.
+        static: the tree of ``/tf_static``.
         problems: what is wrong with the recording but does not stop it from being used, one line each.
 
     Raises:
@@ -95,8 +97,15 @@ class RosbagSource:
 
         content = self._scan()
         self.camera = self._find_camera(content.info)
-        base = content.odometry_frame or next((f for f in _BASE_FRAMES if f in content.static.frames), None)
-        self.T_base_cam: SE3 | None = content.static.find(base, content.camera_frame) if base else None
+        self.static = content.static
+        base = content.odometry_frames[1] or next((f for f in _BASE_FRAMES if f in self.static.frames), "")
+        self.T_base_cam: SE3 | None = self.static.find(base, content.camera_frame) if base else None
+        default = FrameNames()
+        self.frames = FrameNames(
+            content.camera_frame or default.camera,
+            base or default.base,
+            content.odometry_frames[0] or default.odom,
+        )
         self.odometry: Trajectory | None = _trajectory(content.odometry)
         truth = self._find_ground_truth(content, wanted)
         self.ground_truth = "none"
@@ -147,7 +156,7 @@ class RosbagSource:
                 occurrence = seen[log_ns] = seen.get(log_ns, -1) + 1
                 content.images.append((self._bag.header_stamp_ns(raw), log_ns, occurrence))
                 if len(content.images) == 1:
-                    content.camera_frame = str(decode().header.frame_id)
+                    content.camera_frame = _frames(decode())[0]
             elif purpose == "camera_info":
                 content.info = decode() if content.info is None else content.info
             elif purpose == "static":
@@ -243,7 +252,7 @@ def open_recording(path: Path, topics: Mapping[str, str] | None = None) -> Rosba
     return RosbagSource(path, topics)
 
 
-class _StaticTransforms:
+class StaticTransforms:
     """The tree of ``/tf_static``."""
 
     def __init__(self) -> None:
@@ -251,9 +260,11 @@ class _StaticTransforms:
 
     @property
     def frames(self) -> set[str]:
+        """All that are joined to another."""
         return set(self._edges)
 
     def add(self, parent: str, child: str, T_parent_child: SE3) -> None:
+        """Join two frames."""
         self._edges.setdefault(parent, {})[child] = T_parent_child
         self._edges.setdefault(child, {})[parent] = T_parent_child.inverse()
 
@@ -278,13 +289,14 @@ class _Content:
         """Header stamp, time of recording, and which one of those recorded at that time."""
         self.camera_frame = ""
         self.info: Any = None
-        self.static = _StaticTransforms()
+        self.static = StaticTransforms()
         self.odometry: dict[int, tuple[SE3, np.ndarray[Any, np.dtype[np.float64]]]] = {}
-        self.odometry_frame: str | None = None
+        self.odometry_frames = ("", "")
+        """Parent and child."""
         self.truth: list[tuple[tuple[str, str], int, Any]] = []
 
     def add_odometry(self, message: Any, path: Path, topic: str) -> None:
-        self.odometry_frame = str(message.child_frame_id)
+        self.odometry_frames = _frames(message)
         T_odom_base = _pose(message.pose.pose, path, topic)
         S_ros = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
         self.odometry[_stamp_ns(message)] = T_odom_base, covariance_from_ros(T_odom_base, S_ros)

@@ -30,6 +30,21 @@ class FrameRecord:
     T_map_cam: SE3 | None
 
 
+@dataclass(frozen=True, slots=True)
+class FrameNames:
+    """What the frames of a robot are called, as in its TF.
+
+    Attributes:
+        camera: optical frame of the images.
+        base: the robot.
+        odom: parent of the odometry.
+    """
+
+    camera: str = "camera"
+    base: str = "base_link"
+    odom: str = "odom"
+
+
 class FrameSource(Protocol):
     """A recording.
 
@@ -131,6 +146,12 @@ def recognise(path: Path) -> str:
         if path.is_dir() or known.files
     )
     raise SourceError(f"{path}: no known recording here; looked for {looked_for}")
+
+
+def frame_names(source: FrameSource) -> FrameNames:
+    """What a recording calls its frames; the defaults for formats that have no names for them."""
+    names = getattr(source, "frames", None)
+    return names if isinstance(names, FrameNames) else FrameNames()
 
 
 def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:

@@ -6,20 +6,12 @@ reset between drives) and the same poses are written under the node's topics. St
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from localizer_ros.core.config import RunConfig
 from localizer_ros.core.progress import Progress, no_progress
@@ -32,8 +24,19 @@ from localizer_ros.core.types import (
     SourceError,
     Status,
 )
-from localizer_ros.datasets.convert import bag_qos
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.bag_writer import (
+    TF_STATIC_TOPIC,
+    TF_TOPIC,
+    BagWriter,
+    header,
+    make,
+    pose_stamped,
+    transform_stamped,
+)
+from localizer_ros.datasets.bag_writer import pose as pose_message
+from localizer_ros.datasets.new_folder import new_folder
+from localizer_ros.datasets.rosbag import RosbagSource
+from localizer_ros.datasets.source import FrameSource, frame_names
 from localizer_ros.evaluation.evaluate import FrameLocalizer, OdometryFeed
 from localizer_ros.evaluation.metrics import percentiles
 from localizer_ros.localization.scene import Scene
@@ -43,10 +46,7 @@ POSE_TOPIC = f"/{NODE}/pose"
 POSE_WITH_COVARIANCE_TOPIC = f"/{NODE}/pose_with_covariance"
 GLOBAL_POSE_TOPIC = f"/{NODE}/global_pose"
 PATH_TOPIC = f"/{NODE}/path"
-TF_TOPIC, TF_STATIC_TOPIC, DIAGNOSTICS_TOPIC = "/tf", "/tf_static", "/diagnostics"
-
-# Of recordings without frame names; ``localizer play`` uses the same.
-CAMERA_FRAME = "camera"
+DIAGNOSTICS_TOPIC = "/diagnostics"
 _PERIOD_NS = 1_000_000_000
 
 _OK, _WARN, _ERROR = 0, 1, 2
@@ -103,15 +103,14 @@ def replay(
         ConfigError: a frame that is asked for is not in the recording.
     """
     config = config if config is not None else RunConfig()
-    if out.exists():
-        raise SourceError(f"{out}: exists already")
     frames = _frames(source, scene, config)
     odometry = OdometryFeed(source)
     statuses: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     latencies: list[float] = []
     answered = 0
-    with _new_folder(out) as folder, _AnswerBag(folder, frames, source, config) as bag:
+    with new_folder(out) as folder, BagWriter(folder) as bag:
+        answers = _Answers(bag, frames, source, config)
         for index, record in enumerate(source.records):
             odometry.feed(localizer, record.stamp_ns)
             try:
@@ -121,8 +120,9 @@ def replay(
             else:
                 statuses[output.status.value] += 1
                 latencies.append(output.timings_ms.get("total", float("nan")))
-                answered += bag.write(output, dropped)
+                answered += answers.write(output, dropped)
             progress("replay", index + 1, len(source.records))
+        answers.finish()
     return {
         "frames": len(source.records),
         "answered": answered,
@@ -132,24 +132,17 @@ def replay(
     }
 
 
-class _AnswerBag:
+class _Answers:
     """Writes the answers of a localizer as the node publishes them."""
 
-    def __init__(self, folder: Path, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
-        # Version 8 is read by every distribution since Iron.
-        self._writer = Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP)
-        self._store = get_typestore(Stores.ROS2_JAZZY)
-        self._connections: dict[str, Any] = {}
+    def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
+        self._bag = bag
         self._frames, self._odometry, self._config = frames, source.odometry, config.node
         self._path: deque[Any] = deque(maxlen=config.node.path_length)
         self._path_due_ns = self._diagnostics_due_ns = 0
         self._status: Status | None = None
         self._processed = self._answered = 0
         self._last_ns: int | None = None
-
-    def __enter__(self) -> _AnswerBag:
-        self._writer.open()
-        # A bag that shows nothing yet has its topics, so that displays can be set up.
         for topic, kind in (
             (POSE_TOPIC, "geometry_msgs/msg/PoseStamped"),
             (POSE_WITH_COVARIANCE_TOPIC, "geometry_msgs/msg/PoseWithCovarianceStamped"),
@@ -157,20 +150,19 @@ class _AnswerBag:
             (PATH_TOPIC, "nav_msgs/msg/Path"),
             (DIAGNOSTICS_TOPIC, "diagnostic_msgs/msg/DiagnosticArray"),
         ):
-            self._connect(topic, kind)
-        return self
+            bag.add_topic(topic, kind)
 
-    def __exit__(self, *error: object) -> None:
-        if self._last_ns is not None and error[0] is None:
+    def finish(self) -> None:
+        """The whole path, once more."""
+        if self._last_ns is not None:
             self._write_path(self._last_ns)
-        self._writer.close()
 
     def write(self, output: LocalizerOutput, dropped: Counter[str]) -> bool:
         """Everything the node publishes for one frame; True when there was a pose."""
         stamp_ns, frames = output.stamp_ns, self._frames
         if self._last_ns is None and frames.base != frames.camera:
-            static = self._transform(stamp_ns, frames.base, frames.camera, frames.T_base_cam)
-            self._write_transforms(TF_STATIC_TOPIC, stamp_ns, static)
+            mounting = transform_stamped(stamp_ns, frames.base, frames.camera, frames.T_base_cam)
+            self._bag.write_transform(TF_STATIC_TOPIC, stamp_ns, mounting)
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self._path.clear()
             self._path_due_ns = self._diagnostics_due_ns = 0
@@ -192,8 +184,6 @@ class _AnswerBag:
             self._diagnostics_due_ns = stamp_ns + _PERIOD_NS
         return pose is not None
 
-    # --- poses ---
-
     def _base_pose(self, estimate: PoseEstimate | None) -> PoseEstimate | None:
         """The robot's pose; ``T_map_cam`` of the result is that of the base. None for what is not finite."""
         if estimate is None:
@@ -210,12 +200,8 @@ class _AnswerBag:
         return PoseEstimate(estimate.stamp_ns, T_map_base, covariance, estimate.source)
 
     def _write_pose(self, pose: PoseEstimate) -> None:
-        stamped = self._make(
-            "geometry_msgs/msg/PoseStamped",
-            header=self._header(pose.stamp_ns, self._frames.map),
-            pose=self._pose(pose.T_map_cam),
-        )
-        self._write(POSE_TOPIC, pose.stamp_ns, stamped)
+        stamped = pose_stamped(pose.stamp_ns, self._frames.map, pose.T_map_cam)
+        self._bag.write(POSE_TOPIC, pose.stamp_ns, stamped)
         self._path.append(stamped)
         if pose.covariance is not None:
             self._write_with_covariance(POSE_WITH_COVARIANCE_TOPIC, pose)
@@ -225,17 +211,17 @@ class _AnswerBag:
     def _write_with_covariance(self, topic: str, pose: PoseEstimate) -> None:
         assert pose.covariance is not None
         S_ros = covariance_to_ros(pose.T_map_cam, pose.covariance)
-        with_covariance = self._make(
+        with_covariance = make(
             "geometry_msgs/msg/PoseWithCovariance",
-            pose=self._pose(pose.T_map_cam),
+            pose=pose_message(pose.T_map_cam),
             covariance=(0.5 * (S_ros + S_ros.T)).reshape(-1),
         )
-        message = self._make(
+        message = make(
             "geometry_msgs/msg/PoseWithCovarianceStamped",
-            header=self._header(pose.stamp_ns, self._frames.map),
+            header=header(pose.stamp_ns, self._frames.map),
             pose=with_covariance,
         )
-        self._write(topic, pose.stamp_ns, message)
+        self._bag.write(topic, pose.stamp_ns, message)
 
     def _write_map_transform(self, pose: PoseEstimate) -> None:
         """``map -> base``, or ``map -> odom`` where the odometry of the image's own time is known."""
@@ -247,14 +233,12 @@ class _AnswerBag:
                 return
             T_map_child, child = pose.T_map_cam @ T_odom_base.inverse(), frames.odom
             stamp_ns += round(self._config.transform_tolerance_s * 1e9)
-        transform = self._transform(stamp_ns, frames.map, child, T_map_child)
-        self._write_transforms(TF_TOPIC, pose.stamp_ns, transform)
+        transform = transform_stamped(stamp_ns, frames.map, child, T_map_child)
+        self._bag.write_transform(TF_TOPIC, pose.stamp_ns, transform)
 
     def _write_path(self, stamp_ns: int) -> None:
-        message = self._make(
-            "nav_msgs/msg/Path", header=self._header(stamp_ns, self._frames.map), poses=list(self._path)
-        )
-        self._write(PATH_TOPIC, stamp_ns, message)
+        message = make("nav_msgs/msg/Path", header=header(stamp_ns, self._frames.map), poses=list(self._path))
+        self._bag.write(PATH_TOPIC, stamp_ns, message)
 
     def _write_diagnostics(self, output: LocalizerOutput, dropped: Counter[str]) -> None:
         values = {
@@ -266,67 +250,18 @@ class _AnswerBag:
             **{f"dropped {kind}": str(count) for kind, count in sorted(dropped.items())},
             **{f"stage {stage} ms": f"{value:.2f}" for stage, value in output.timings_ms.items()},
         }
-        status = self._make(
+        status = make(
             "diagnostic_msgs/msg/DiagnosticStatus",
             level=_LEVELS[output.status],
             name=f"{NODE}: localization",
             message=output.status.value + (f": {output.reason}" if output.reason else ""),
             hardware_id="",
-            values=[self._make("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in values.items()],
+            values=[make("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in values.items()],
         )
-        message = self._make(
-            "diagnostic_msgs/msg/DiagnosticArray", header=self._header(output.stamp_ns, ""), status=[status]
+        message = make(
+            "diagnostic_msgs/msg/DiagnosticArray", header=header(output.stamp_ns, ""), status=[status]
         )
-        self._write(DIAGNOSTICS_TOPIC, output.stamp_ns, message)
-
-    # --- messages ---
-
-    def _connect(self, topic: str, kind: str) -> Any:
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=[bag_qos(topic == TF_STATIC_TOPIC)]
-            )
-        return self._connections[topic]
-
-    def _write(self, topic: str, stamp_ns: int, message: Any) -> None:
-        kind = message.__msgtype__
-        self._writer.write(self._connect(topic, kind), stamp_ns, self._store.serialize_cdr(message, kind))
-
-    def _write_transforms(self, topic: str, stamp_ns: int, transform: Any) -> None:
-        self._write(topic, stamp_ns, self._make("tf2_msgs/msg/TFMessage", transforms=[transform]))
-
-    def _make(self, kind: str, **fields: Any) -> Any:
-        return self._store.types[kind](**fields)
-
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        sec, nanosec = divmod(stamp_ns, 1_000_000_000)
-        stamp = self._make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
-        return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
-    def _vector(self, kind: str, t: NDArray[np.float64]) -> Any:
-        return self._make(f"geometry_msgs/msg/{kind}", x=float(t[0]), y=float(t[1]), z=float(t[2]))
-
-    def _quaternion(self, T: SE3) -> Any:
-        x, y, z, w = (float(value) for value in T.quaternion_xyzw())
-        return self._make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
-
-    def _pose(self, T: SE3) -> Any:
-        return self._make(
-            "geometry_msgs/msg/Pose", position=self._vector("Point", T.t), orientation=self._quaternion(T)
-        )
-
-    def _transform(self, stamp_ns: int, parent: str, child: str, T_parent_child: SE3) -> Any:
-        transform = self._make(
-            "geometry_msgs/msg/Transform",
-            translation=self._vector("Vector3", T_parent_child.t),
-            rotation=self._quaternion(T_parent_child),
-        )
-        return self._make(
-            "geometry_msgs/msg/TransformStamped",
-            header=self._header(stamp_ns, parent),
-            child_frame_id=child,
-            transform=transform,
-        )
+        self._bag.write(DIAGNOSTICS_TOPIC, output.stamp_ns, message)
 
 
 # --- frames of a recording ---
@@ -343,72 +278,16 @@ def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
         raise ConfigError(
             "node.image_rectified: the recording's camera has distortion; name the image topic *_rect"
         )
-    camera, static = CAMERA_FRAME, None
-    if source.format == "rosbag":
-        camera, static = _bag_frames(source)
+    camera = frame_names(source).camera
     if not node.base_frame:
         return _Frames(map_frame, "", camera, camera, SE3.identity())
-    T_base_cam = source.T_base_cam if static is None else _find(static, node.base_frame, camera)
+    T_base_cam, known = source.T_base_cam, ""
+    if isinstance(source, RosbagSource):
+        T_base_cam = source.static.find(node.base_frame, camera)
+        known = f"; it has {', '.join(sorted(source.static.frames))}" if source.static.frames else ""
     if T_base_cam is None:
-        known = f"; it has {', '.join(sorted(static))}" if static else ""
         raise ConfigError(
             f"node.base_frame: {source.path} has no static transform from {node.base_frame!r} to the camera "
             f"{camera!r}{known}"
         )
     return _Frames(map_frame, node.odom_frame, node.base_frame, camera, T_base_cam)
-
-
-def _bag_frames(source: FrameSource) -> tuple[str, dict[str, dict[str, SE3]]]:
-    """Frame of the images, and the static transforms as ``neighbours[a][b] = T_a_b``."""
-    topic = getattr(source, "topics", {}).get("image")
-    neighbours: dict[str, dict[str, SE3]] = {}
-    camera = CAMERA_FRAME
-    storage = [source.path]
-    if source.path.is_dir() and not (source.path / "metadata.yaml").is_file():
-        storage = sorted(p for p in source.path.iterdir() if p.suffix in (".mcap", ".db3", ".bag"))
-    try:
-        with AnyReader(storage, default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
-            images = [c for c in reader.connections if c.topic == topic]
-            for connection, _, raw in reader.messages(images):
-                header = reader.deserialize(raw, connection.msgtype).header
-                camera = str(header.frame_id).lstrip("/") or CAMERA_FRAME
-                break
-            static = [c for c in reader.connections if c.topic == TF_STATIC_TOPIC]
-            for connection, _, raw in reader.messages(static) if static else ():
-                for message in reader.deserialize(raw, connection.msgtype).transforms:
-                    t, q = message.transform.translation, message.transform.rotation
-                    parent = str(message.header.frame_id).lstrip("/")
-                    child = str(message.child_frame_id).lstrip("/")
-                    T_parent_child = SE3.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
-                    neighbours.setdefault(parent, {})[child] = T_parent_child
-                    neighbours.setdefault(child, {})[parent] = T_parent_child.inverse()
-    except (AnyReaderError, ValueError) as error:
-        raise SourceError(f"{source.path}: {TF_STATIC_TOPIC} cannot be read ({error})") from error
-    return camera, neighbours
-
-
-def _find(neighbours: dict[str, dict[str, SE3]], a: str, b: str) -> SE3 | None:
-    """``T_a_b`` along static transforms, None when the frames are not joined."""
-    reached = {a: SE3.identity()}
-    waiting = deque([a])
-    while waiting and b not in reached:
-        frame = waiting.popleft()
-        for other, T_frame_other in neighbours.get(frame, {}).items():
-            if other not in reached:
-                reached[other] = reached[frame] @ T_frame_other
-                waiting.append(other)
-    return reached.get(b)
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A path to write to that becomes ``out`` in one rename when there was no error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The writer names its file after the folder, so the temporary part is the folder above it.
-    temporary = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary / out.name
-        (temporary / out.name).rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Publishes a recording as a robot would: images, camera_info, odometry, TF and /clock, with its own stamps.
 
 Topics are ``image`` (or ``image/compressed``), ``camera_info``, ``odom``, ``/tf``, ``/tf_static`` and ``/clock``,
-whatever format the recording has; remap them with ROS arguments. Poses of the camera are never published: they are
+whatever format the recording has; remap them with ROS arguments. Frames are called as in the bag; ``camera``,
+``base_link`` and ``odom`` where the recording has no names for them. Poses of the camera are never published: they are
 what the localizer has to find.
 """
 
@@ -24,14 +25,10 @@ from tf2_msgs.msg import TFMessage
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.source import FrameSource, frame_names
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.broadcaster import TF_QOS, TF_STATIC_QOS
 from localizer_ros.ros.transport import use_shared_memory_profile
-
-ODOM_FRAME = "odom"
-BASE_FRAME = "base_link"
-CAMERA_FRAME = "camera"
 
 _CLOCK_PERIOD_S = 0.01
 # A longer pause between two messages is cut short.
@@ -135,7 +132,7 @@ def play(
 
 class _Player:
     def __init__(self, node: Node, source: FrameSource, options: PlayOptions) -> None:
-        self._source, self._options = source, options
+        self._source, self._options, self._frames = source, options, frame_names(source)
         # Reliable fits every subscriber; a best-effort one still gets best effort.
         qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
         if options.image_format == "raw":
@@ -186,8 +183,9 @@ class _Player:
 
     def publish_static(self) -> None:
         if self._source.T_base_cam is not None:
+            frames = self._frames
             transform = convert.transform_msg(
-                self._source.T_base_cam, self._begin_ns(), BASE_FRAME, CAMERA_FRAME
+                self._source.T_base_cam, self._begin_ns(), frames.base, frames.camera
             )
             self._static.publish(TFMessage(transforms=[transform]))
 
@@ -218,7 +216,7 @@ class _Player:
 
     def _publish(self, event: _Prepared, on_image: Callable[[int], None] | None) -> None:
         if event.T_odom_base is not None and self._odometry is not None and self._tf is not None:
-            args = (event.T_odom_base, event.stamp_ns, ODOM_FRAME, BASE_FRAME)
+            args = (event.T_odom_base, event.stamp_ns, self._frames.odom, self._frames.base)
             self._odometry.publish(convert.odometry_sample_msg(*args))
             self._tf.publish(TFMessage(transforms=[convert.transform_msg(*args)]))
         if event.image is not None:
@@ -296,9 +294,9 @@ class _Player:
             raise SourceError(
                 f"{self._source.path}: frame {self._source.records[index].name}: {error}"
             ) from error
-        stamp_ns = frame.stamp_ns
+        stamp_ns, camera_frame = frame.stamp_ns, self._frames.camera
         if self._options.image_format == "raw":
-            image: Image | CompressedImage = convert.image_msg(frame.image, stamp_ns, CAMERA_FRAME)
+            image: Image | CompressedImage = convert.image_msg(frame.image, stamp_ns, camera_frame)
         else:
-            image = convert.compressed_msg(frame.image, stamp_ns, CAMERA_FRAME, self._options.image_format)
-        return _Prepared(stamp_ns, image, convert.info_msg(frame.camera, stamp_ns, CAMERA_FRAME))
+            image = convert.compressed_msg(frame.image, stamp_ns, camera_frame, self._options.image_format)
+        return _Prepared(stamp_ns, image, convert.info_msg(frame.camera, stamp_ns, camera_frame))
