@@ -311,6 +311,19 @@ def test_images_have_features_depth_and_a_sensible_exposure(place, light):
     assert np.median(spread) > 2
 
 
+def test_below_the_light_of_night_images_drown_in_noise(small):
+    """Contrast over noise: exposure holds it up to night, nothing does below."""
+
+    def seen(light):
+        source = SimulatedSource(WorldConfig(**as_dict(SMALL, light=light, noise=0.0)))
+        return to_gray(source.read(5).image).astype(np.float64)
+
+    day, night, dark, darker = (seen(light) for light in (1.0, 0.15, 0.05, 0.01))
+    assert night.std() > 0.5 * day.std()
+    assert dark.std() < 0.5 * night.std() and darker.std() < 0.5 * dark.std()
+    assert darker.mean() < 20.0
+
+
 def test_supersampling_keeps_the_geometry(small):
     fine = SimulatedSource(WorldConfig(**as_dict(SMALL, supersampling=2)))
     image, inv_z = small.render(12)

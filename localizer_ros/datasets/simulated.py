@@ -62,7 +62,9 @@ class WorldConfig(Config, frozen=True):
     ] = 0.0
     light: Annotated[
         Literal["day", "dim", "night"] | float,
-        Meta(description="time of day, or a level: 1 = day, 0.15 = night, above 1 = overexposed"),
+        Meta(
+            description="time of day, or a level: 1 = day, 0.15 = night, less = underexposed, above 1 = overexposed"
+        ),
     ] = "day"
     exposure_ms: Annotated[
         float, Meta(ge=0.0, le=100.0, description="exposure time: motion blur, 0 = none")

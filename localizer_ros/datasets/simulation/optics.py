@@ -53,12 +53,17 @@ def motion_blur(image: Image, inv_z: FloatImage, camera: Camera, T_begin_end: SE
     return np.asarray(cv2.convertScaleAbs(total, alpha=1.0 / count), np.uint8)
 
 
+# Light at which automatic exposure is at its longest: what is darker looks darker, and its noise stays.
+_DARKEST_EXPOSED = 0.15
+
+
 class Sensor:
     """Vignetting, exposure, colour cast, tone curve and noise.
 
     Args:
         camera: for the size.
-        light: 0 (night) to 1 (day); the darker, the warmer, the flatter and the more vignetted.
+        light: 0 (black) to 1 (day); the darker, the warmer, the flatter and the more vignetted. Exposure makes up for
+            the loss down to night (0.15).
         noise: sigma of the noise in grey levels of 255.
         rng: of the drive.
     """
@@ -71,7 +76,7 @@ class Sensor:
         )
         falloff = np.clip(1.0 - (0.15 + 0.25 * dark) * radius**2, 0.0, 1.0)
         self._vignette = np.repeat((255.0 * falloff).astype(np.uint8)[..., None], 3, axis=2)
-        self._gain = light if light > 1.0 else 1.0 + 0.35 * dark
+        self._gain = light if light > 1.0 else (1.0 + 0.35 * dark) * min(1.0, light / _DARKEST_EXPOSED)
         self._gamma = 1.0 - 0.2 * dark
         warm = np.array([1.0 + 0.12 * dark, 1.0, 1.0 - 0.22 * dark])
         self._cast = warm * rng.normal(1.0, 0.02, 3)
