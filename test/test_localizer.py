@@ -118,6 +118,25 @@ def test_without_absolute_poses_it_degrades_with_growing_covariance_then_is_lost
     assert outputs[-1].estimate.T_map_cam.distance_to(truth(159)) < 0.05
 
 
+def test_a_front_end_whose_poses_led_nowhere_starts_over_when_lost_once() -> None:
+    """It tracks its own error on; the gate rejects that, and it must not be the pose it comes back with."""
+    front_end: Scripted
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        drift = 0.15 * max(0, index - 30) if front_end.resets == 0 else 0.0
+        T = SE3.exp([0, 0, 0, drift * (-1) ** index, 0, 0]) @ truth(index)
+        return Observation(absolute=at(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, front_end = make(answer)
+    outputs = run(localizer, range(1, 130))
+    lost = [i for i, o in enumerate(outputs) if o.status is Status.LOST]
+    assert lost and front_end.resets == 1
+    assert outputs[lost[-1] + 1].status is Status.TRACKING
+    errors = [o.estimate.T_map_cam.distance_to(truth(i)) for i, o in enumerate(outputs, 1) if o.estimate]
+    assert max(errors) < 0.3
+
+
 def test_an_absolute_pose_far_from_the_prediction_is_rejected_and_said() -> None:
     far = SE3.exp([0, 0, 0, 3.0, 0, 0])
 
