@@ -215,16 +215,12 @@ def info(
 
     Example: `localizer info ../shared/data/redkitchen`
     """
-    from localizer_ros.localization.scene import Scene, is_scene
+    from localizer_ros.localization.scene import is_scene
 
     if is_scene(path):
-        scene = Scene.load(path)
-        facts: dict[str, Any] = {
-            "kind": "scene",
-            "path": str(path),
-            **{k: v for k, v in scene.manifest.items() if k != "files"},
-            "size_mb": round(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6, 1),
-        }
+        from localizer_ros.localization.scene_info import scene_info
+
+        facts = scene_info(path)
     else:
         from localizer_ros.datasets.info import info as source_info
 
@@ -250,7 +246,7 @@ def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
         elif isinstance(value, list) and len(value) > 12:
             print(f"{indent}{key}: {', '.join(str(v) for v in value[:12])}, ... ({len(value)})")
         elif isinstance(value, list):
-            print(f"{indent}{key}: {', '.join(str(v) for v in value)}")
+            print(f"{indent}{key}: {', '.join(str(v) for v in value) or 'none'}")
         else:
             print(f"{indent}{key}: {value}")
 

@@ -48,6 +48,16 @@ TINY_NETWORK = {
 }
 
 
+TINY_MAP = {
+    "method": "hierarchical",
+    "structure": {
+        "features": {"max_keypoints": 400},
+        "images": {"max_images": 12},
+        "retrieval": {"words": 16},
+    },
+}
+
+
 @pytest.fixture(scope="session")
 def tiny_source() -> FrameSource:
     """Four seconds of a simulated drive, small images."""
@@ -72,4 +82,12 @@ def tiny_scene(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactor
     )
     scene = tmp_path_factory.mktemp("scenes") / "tiny"
     build_scene(tiny_source, "all", config, scene)
+    return scene
+
+
+@pytest.fixture(scope="session")
+def tiny_map(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene with a map of points of ``tiny_source``. Read-only."""
+    scene = tmp_path_factory.mktemp("scenes") / "tiny_map"
+    build_scene(tiny_source, "all", config_from_dict(MapConfig, TINY_MAP), scene)
     return scene

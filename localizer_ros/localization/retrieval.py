@@ -156,6 +156,11 @@ class ImageIndex:
         """(N, G) float32."""
         return self._descriptors
 
+    @property
+    def search_kind(self) -> str:
+        """How it searches now: ``flat``, ``hnsw`` or ``ivf``."""
+        return self._wanted(len(self))
+
     def add(self, descriptors: Float32) -> None:
         """Append (N, G) unit descriptors. Raises ConfigError when the length differs."""
         new = np.ascontiguousarray(np.atleast_2d(descriptors), dtype=np.float32)
