@@ -23,7 +23,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 # --- structure ---
-# Maps of points, and what localises in them: hierarchical, direct, retrieval, relative.
+# Maps of points or of posed images, and what localises in them: hierarchical, direct, relative, local, retrieval.
 
 
 class LocalFeatureConfig(Config, frozen=True):
@@ -101,6 +101,24 @@ class BundleConfig(Config, frozen=True):
     ] = 2
 
 
+class MatcherConfig(Config, frozen=True):
+    """How keypoints of two mapping images are matched, and the matching network that the scene brings along."""
+
+    kind: Annotated[
+        Literal["mutual", "lightglue"],
+        Meta(
+            description="of mapping images: mutual nearest with images.ratio, or the network of card (slow)"
+        ),
+    ] = "mutual"
+    card: Annotated[
+        str,
+        Meta(
+            description="model card of a LightGlue network, beside it; taken into the scene, where search.matcher can "
+            "use it"
+        ),
+    ] = ""
+
+
 class MapPointConfig(Config, frozen=True):
     """Which points stay in the map."""
 
@@ -144,6 +162,7 @@ class StructureConfig(Config, frozen=True):
 
     features: LocalFeatureConfig = LocalFeatureConfig()
     images: MappingImagesConfig = MappingImagesConfig()
+    matcher: MatcherConfig = MatcherConfig()
     bundle: BundleConfig = BundleConfig()
     points: MapPointConfig = MapPointConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -158,6 +177,13 @@ class SearchConfig(Config, frozen=True):
     ratio: Annotated[
         float, Meta(gt=0.0, le=1.0, description="best over second best descriptor distance of a match")
     ] = 0.9
+    matcher: Annotated[
+        Literal["mutual", "lightglue"],
+        Meta(
+            description="of a frame with mapping images: mutual nearest with ratio, or the network that the scene "
+            "brought along (structure.matcher.card)"
+        ),
+    ] = "mutual"
     max_error_px: Annotated[float, Meta(gt=0.0, le=100.0, description="of an inlier in RANSAC")] = 8.0
     min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer are no answer")] = 12
     max_iterations: Annotated[int, Meta(ge=10, le=1_000_000, description="of RANSAC")] = 2000
@@ -168,16 +194,32 @@ class SearchConfig(Config, frozen=True):
         Literal["never", "fallback", "always"],
         Meta(description="search with the finest octave of keypoints too: four times the time of extraction"),
     ] = "fallback"
+    rerank: Annotated[
+        Literal["auto", "always", "never"],
+        Meta(
+            description="order retrieved images by how many keypoints match them through one homography; auto = in "
+            "method retrieval only"
+        ),
+    ] = "auto"
+    rerank_images: Annotated[
+        int, Meta(ge=2, le=1000, description="retrieved images that are matched for re-ranking")
+    ] = 20
     interpolation: Annotated[
-        Literal["nearest", "equal", "cosine", "barycentric"],
-        Meta(description="method retrieval: how poses of retrieved images are averaged"),
-    ] = "cosine"
+        Literal["nearest", "equal", "cosine", "barycentric", "motion"],
+        Meta(
+            description="method retrieval: how poses of retrieved images are averaged; motion = such that their "
+            "apparent motions from the query cancel (needs rerank)"
+        ),
+    ] = "motion"
     interpolation_neighbours: Annotated[
         int, Meta(ge=1, le=100, description="method retrieval: images averaged")
-    ] = 8
+    ] = 12
     relative_neighbours: Annotated[
         int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
     ] = 8
+    local_images: Annotated[
+        int, Meta(ge=2, le=100, description="method local: images whose points are triangulated for a frame")
+    ] = 10
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
     latency_s: Annotated[
         float,
@@ -480,9 +522,10 @@ class MapConfig(Config, frozen=True):
     """Everything ``localizer map`` needs beside the recording."""
 
     method: Annotated[
-        Literal["hierarchical", "direct", "retrieval", "relative", "posenet"],
+        Literal["hierarchical", "direct", "relative", "local", "retrieval", "posenet"],
         Meta(
-            description="posenet trains a network; the others build a map of points and differ in how they use it"
+            description="hierarchical, direct and relative build a map of points, local and retrieval keep posed "
+            "images (seconds), posenet trains a network"
         ),
     ] = "hierarchical"
     structure: StructureConfig = StructureConfig()

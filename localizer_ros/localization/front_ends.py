@@ -25,8 +25,9 @@ def _structure(scene: Scene, config: LocalizerConfig, threaded: bool) -> FrontEn
 FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig, bool], FrontEnd]] = {
     "hierarchical": _structure,
     "direct": _structure,
-    "retrieval": _structure,
     "relative": _structure,
+    "local": _structure,
+    "retrieval": _structure,
     "posenet": _network,
 }
 

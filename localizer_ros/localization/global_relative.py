@@ -15,8 +15,9 @@ import poselib
 from localizer_ros.core.config import SearchConfig
 from localizer_ros.core.se3 import SE3, weighted_mean
 from localizer_ros.core.types import Array, Frame, PoseEstimate
-from localizer_ros.localization.features import mutual_matches
 from localizer_ros.localization.global_retrieval import distinct_images
+from localizer_ros.localization.matchers import open_matcher
+from localizer_ros.localization.structure_localizer import StructureLocalizer
 from localizer_ros.localization.structure_scene import StructureScene
 
 _LEAST_INLIERS = 20
@@ -26,43 +27,38 @@ _MAX_SIGMA_OF_DEPTH = 0.1
 _AGREEING_RAD = np.radians(8.0)
 
 
-class RelativeLocalizer:
+class RelativeLocalizer(StructureLocalizer):
     """Implements ``GlobalLocalizer`` by relative poses.
 
     Args:
         scene: mapping images with keypoints; of its points nothing is used.
         config: how many images.
-
-    Attributes:
-        reason: why the last frame had no answer; empty when it had one.
-        timings_ms: of the last frame.
     """
 
     def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
-        self._scene, self._config = scene, config
-        self.reason = ""
-        self.timings_ms: dict[str, float] = {}
+        super().__init__(scene, config)
+        self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
         """See :class:`GlobalLocalizer`; ``prior`` is not used."""
         c, scene = self._config, self._scene
         structure, database = scene.structure, scene.database
-        started = time.perf_counter()
+        self.timings_ms = {}
+        now = time.perf_counter()
         view = scene.view(frame, structure.settings.features.max_keypoints, fine=True)
-        extracted = time.perf_counter()
-        self.timings_ms = {"extract": (extracted - started) * 1e3}
+        now = self._lap("extract", now)
         query = database.describe(view.features.descriptors[view.features.coarse])
         images, _ = distinct_images(scene, query, c.relative_neighbours, mapped_only=True)
+        now = self._lap("retrieve", now)
         camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [scene.focal_px, 0.0, 0.0]}
         T_map_db: list[SE3] = []
         T_db_query: list[SE3] = []
         matched: list[tuple[Array, Array]] = []
         for image in database.mapped[images]:
-            first, last = structure.image_start[image], structure.image_start[image + 1]
-            pairs = mutual_matches(view.features.descriptors, structure.unit_descriptors[first:last], c.ratio)
+            pairs = self._matcher.match(scene.query_side(view), scene.image_side(int(image)))
             if len(pairs) < _LEAST_INLIERS:
                 continue
-            a = structure.observation_ray[first:last][pairs[:, 1]]
+            a = scene.image_rays(int(image))[pairs[:, 1]]
             b = view.rays[pairs[:, 0]]
             pose, report = poselib.estimate_relative_pose(
                 a * scene.focal_px,
@@ -80,7 +76,7 @@ class RelativeLocalizer:
             T_map_db.append(SE3(T[:3, :3], T[:3, 3]))
             T_db_query.append(SE3(R, t).inverse())
             matched.append((a[inliers], b[inliers]))
-        self.timings_ms["match"] = (time.perf_counter() - extracted) * 1e3
+        self._lap("match", now)
         if len(matched) < 2:
             self.reason = f"relative pose to {len(matched)} of {len(images)} retrieved images, expected 2"
             return None

@@ -1,66 +1,104 @@
-"""Retrieval alone: the poses of the most similar mapping images, averaged. No geometry, no points."""
+"""Retrieval alone: the poses of the most similar mapping images, averaged. No points, no relative poses.
+
+With re-ranking, images count by how many keypoints match through one homography. The matches also give weights:
+between neighbouring views an image moves nearly linearly with the camera, so the affine combination of images whose
+apparent motions from the query cancel has nearly the query's pose, beyond the images as well as between them.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.config import SearchConfig
 from localizer_ros.core.se3 import SE3, symmetrized, weighted_mean
-from localizer_ros.core.types import Array, Frame, PoseEstimate
+from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
 from localizer_ros.localization.features import Float32
-from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.localization.matchers import open_matcher
+from localizer_ros.localization.reranking import MatchedImage, matched_images
+from localizer_ros.localization.structure_localizer import StructureLocalizer
+from localizer_ros.localization.structure_scene import StructureScene, View
 
 # Images closer to each other than this (turn, or move of like effect) are one opinion, not several.
 _ONE_OPINION_RAD = np.radians(5.0)
 _LEAST_SIGMA_RAD = np.radians(3.0)
+# Fewer matches through a homography are found between any two images.
+_LEAST_INLIERS = 20
+# On the plane z = 1: how far an apparent motion is from affine.
+_MOTION_SIGMA = 0.01
 
 
-class RetrievalLocalizer:
+class RetrievalLocalizer(StructureLocalizer):
     """Implements ``GlobalLocalizer`` by pose interpolation.
 
     Args:
-        scene: index and poses.
+        scene: index and poses; for re-ranking, keypoints of mapping images.
         config: how many images, how averaged.
 
-    Attributes:
-        reason: why the last frame had no answer; empty when it had one.
-        timings_ms: of the last frame.
+    Raises:
+        ConfigError: interpolation by motion without re-ranking.
     """
 
     def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
-        self._scene, self._config = scene, config
-        self.reason = ""
-        self.timings_ms: dict[str, float] = {}
+        super().__init__(scene, config)
+        self._reranked = config.rerank != "never"
+        if config.interpolation == "motion" and not self._reranked:
+            raise ConfigError(
+                "search.interpolation: motion needs the matches of search.rerank, which is never"
+            )
+        self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
         """See :class:`GlobalLocalizer`; ``prior`` is not used."""
-        c, database = self._config, self._scene.database
-        started = time.perf_counter()
+        self.timings_ms, self.reason = {}, ""
+        database = self._scene.database
+        now = time.perf_counter()
         view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine=False)
-        extracted = time.perf_counter()
+        now = self._lap("extract", now)
         query = database.describe(view.features.descriptors)
-        wanted = 1 if c.interpolation == "nearest" else c.interpolation_neighbours
-        images, similarity = distinct_images(self._scene, query, wanted)
-        self.timings_ms = {
-            "extract": (extracted - started) * 1e3,
-            "retrieve": (time.perf_counter() - extracted) * 1e3,
-        }
-        if len(images) == 0 or not np.any(query):
+        if not np.any(query) or len(database.index) == 0:
             self.reason = "no neighbours: no features, or no mapping images"
             return None
-        self.reason = ""
+        if self._reranked:
+            return self._by_matches(view, query, now)
+        wanted = 1 if self._config.interpolation == "nearest" else self._config.interpolation_neighbours
+        images, similarity = distinct_images(self._scene, query, wanted)
+        self._lap("retrieve", now)
         weights = self._weights(query, database.index.descriptors[images], similarity)
-        poses = [SE3(T[:3, :3], T[:3, 3]) for T in database.T_map_cam[images]]
+        return self._answer(frame, images, weights, float(np.clip(similarity[0], 0.0, 1.0)), None)
+
+    def _by_matches(self, view: View, query: Float32, now: float) -> PoseEstimate | None:
+        """The answer from images that share enough matches with the query, those with the most first."""
+        c, database = self._config, self._scene.database
+        images, similarity = similar_images(self._scene, query, c.rerank_images)
+        now = self._lap("retrieve", now)
+        found = matched_images(self._scene, view, database.mapped[images].tolist(), self._matcher, c)
+        self._lap("rerank", now)
+        most = len(found[0]) if found else 0
+        if most < _LEAST_INLIERS:
+            self.reason = f"{most} keypoints match the best of {len(found)} retrieved images"
+            return None
+        kept = [m for m in found if len(m) >= _LEAST_INLIERS]
+        kept = kept[: 1 if c.interpolation == "nearest" else c.interpolation_neighbours]
+        by_number = {int(number): k for k, number in enumerate(database.mapped[images])}
+        rows = np.array([by_number[m.image] for m in kept])
+        if c.interpolation == "motion":
+            weights = motion_weights(kept, view.half_view)
+        else:
+            weights = self._weights(query, database.index.descriptors[images[rows]], similarity[rows])
+        return self._answer(view.frame, images[rows], weights, most / (most + _LEAST_INLIERS), most)
+
+    def _answer(
+        self, frame: Frame, images: NDArray[np.intp], weights: Array, confidence: float, inliers: int | None
+    ) -> PoseEstimate:
+        poses = [SE3(T[:3, :3], T[:3, 3]) for T in self._scene.database.T_map_cam[images]]
         mean = weighted_mean(poses, weights)
+        covariance = self._scatter(mean, poses, np.abs(weights))
         return PoseEstimate(
-            frame.stamp_ns,
-            mean,
-            self._scatter(mean, poses, np.abs(weights)),
-            "retrieval",
-            confidence=float(np.clip(similarity[0], 0.0, 1.0)),
+            frame.stamp_ns, mean, covariance, "retrieval", inliers=inliers, confidence=confidence
         )
 
     def _weights(self, query: Float32, descriptors: Float32, similarity: Float32) -> Array:
@@ -86,6 +124,53 @@ class RetrievalLocalizer:
         )
 
 
+def motion_weights(images: Sequence[MatchedImage], half_view: Array) -> Array:
+    """Weights of sum 1 for which the images' apparent motions from the query cancel, as small as possible.
+
+    Args:
+        images: with at least three matches each.
+        half_view: (2,) half size of the query on the plane z = 1.
+
+    Returns:
+        (N,) weights, negative ones among them where the query lies beyond the images.
+    """
+    motion = np.stack([_apparent_motion(m, half_view) for m in images])
+    count = np.array([len(m) for m in images], dtype=np.float64)
+    # min |sum w g|^2 + sigma^2 sum w^2 / share, subject to sum w = 1: what is known less of weighs less.
+    Q = motion @ motion.T + _MOTION_SIGMA**2 * np.diag(count.max() / count)
+    weights = np.linalg.solve(Q, np.ones(len(images)))
+    return np.asarray(weights / weights.sum())
+
+
+def _apparent_motion(matched: MatchedImage, half_view: Array) -> Array:
+    """(6,) affine motion from query to image; its norm is the RMS displacement over the view, plane z = 1."""
+    homogeneous = np.concatenate([matched.query_rays, np.ones((len(matched), 1))], axis=1)
+    moved = matched.image_rays - matched.query_rays
+    coefficients, *_ = np.linalg.lstsq(homogeneous, moved, rcond=None)
+    return np.asarray(
+        (coefficients * [[half_view[0] / np.sqrt(3.0)], [half_view[1] / np.sqrt(3.0)], [1.0]]).ravel()
+    )
+
+
+def similar_images(scene: StructureScene, query: Float32, wanted: int) -> tuple[NDArray[np.intp], Float32]:
+    """The most similar images that carry keypoints.
+
+    Args:
+        scene: index.
+        query: (G,) global descriptor.
+        wanted: at most.
+
+    Returns:
+        Indices in the database and similarities, most similar first.
+    """
+    database = scene.database
+    # Frames between the mapping images are in the index too.
+    share = max(1, round(len(database.index) / max(1, int((database.mapped >= 0).sum()))))
+    found, similarity = database.index.search(query, 4 * share * wanted)
+    carrying = np.nonzero(database.mapped[found] >= 0)[0][:wanted]
+    return found[carrying], similarity[carrying]
+
+
 def distinct_images(
     scene: StructureScene, query: Float32, wanted: int, mapped_only: bool = False
 ) -> tuple[NDArray[np.intp], Float32]:
@@ -95,7 +180,7 @@ def distinct_images(
         scene: index and poses.
         query: (G,) global descriptor.
         wanted: at most.
-        mapped_only: only images that carry points.
+        mapped_only: only images that carry keypoints.
 
     Returns:
         Indices in the database and similarities, most similar first.

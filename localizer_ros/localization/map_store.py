@@ -35,6 +35,8 @@ _SUBPIXELS = 16.0
 class StructureMap:
     """Points, observations and mapping images.
 
+    A map of posed images alone has no points: their keypoints are kept as observations of none.
+
     Two frames of the camera: ``opt``, in which rays and points agree (after bundle adjustment), and ``cam``,
     whose poses were given. They differ by the mounting ``T_cam_opt``, and by the pose field where poses were
     given with an error that varies over the scene.
@@ -44,7 +46,7 @@ class StructureMap:
         T_cam_opt: optical frame in the frame of the given poses.
         points: (P, 3) float32 positions in the map, metres.
         observation_image: (N,) int32 image of each observation, ascending.
-        observation_point: (N,) int32 its point.
+        observation_point: (N,) int32 its point; -1 for a keypoint without one.
         observation_xy_px: (N, 2) float32 its keypoint, distorted pixels.
         descriptors: (N, D) uint8, see ``features.to_bytes``.
         signed: whether descriptors have negative components.
@@ -106,9 +108,9 @@ class StructureMap:
 
     @cached_property
     def median_depth(self) -> float:
-        """Median depth of observed points, metres."""
-        if len(self.observation_point) == 0:
-            return 1.0
+        """Median depth of observed points, metres; of those that mapping looked at where none are kept."""
+        if len(self.points) == 0:
+            return float(self.statistics.get("median_depth_m", 1.0))
         T = self.T_map_opt[self.observation_image]
         depth = np.einsum("ni,ni->n", T[:, :3, 2], self.points[self.observation_point] - T[:, :3, 3])
         return float(np.median(depth))
@@ -215,6 +217,6 @@ class StructureMap:
         if n and (
             np.any(np.diff(self.observation_image) < 0)
             or not 0 <= self.observation_image[0] <= self.observation_image[-1] < images
-            or not 0 <= self.observation_point.min() <= self.observation_point.max() < points
+            or not -1 <= self.observation_point.min() <= self.observation_point.max() < points
         ):
             raise SceneError(f"{path}: an observation names an image or a point that is not there")

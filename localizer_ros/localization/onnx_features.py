@@ -4,56 +4,44 @@ The card is a YAML file beside the network::
 
     network: xfeat_sparse_2048.onnx
     sha256: ...                 # optional; checked when given
-    input: images               # (1, 3, H, W) float RGB, 0..1
-    multiple_of: 32             # H and W
-    keypoints: keypoints        # (N, 2) pixels
-    descriptors: descriptors    # (N, D) unit length
-    scores: scores              # (N,)
-    dimensions: 64
+    input: images               # (1, C, H, W) float, 0..1
+    channels: 3                 # optional: 3 = RGB (default), 1 = grey
+    multiple_of: 32             # H and W; a network of one fixed size is given that
+    keypoints: keypoints        # (N, 2) or (1, N, 2) float or integer: x, y
+    coordinates: pixels         # optional: pixels of the input (default), or signed_unit: -1..1 from the first to the
+                                # last pixel of each axis, as of ALIKED
+    descriptors: descriptors    # (N, D), (1, N, D) or, transposed, (1, D, N) float of any length
+    scores: scores              # optional: (N,) or (1, N); without it keypoints come strongest first
+    dimensions: 64              # D
+
+XFeat, ALIKED, DISK and SuperPoint exports with their key point selection inside fit this.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
-from localizer_ros.core.types import BackendError
-from localizer_ros.inference.backend import sha256_of
-from localizer_ros.localization.features import LocalFeatures, UInt8, no_features
+from localizer_ros.core.types import Array, BackendError
+from localizer_ros.localization.features import Float32, LocalFeatures, UInt8, grey, no_features
+from localizer_ros.localization.model_card import open_session, read_card, run_session
 
-_KEYS = ("network", "input", "multiple_of", "keypoints", "descriptors", "scores", "dimensions")
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """A model card. Raises BackendError when it is missing, malformed, or not that of the network beside it."""
-    try:
-        card = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BackendError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    missing = [key for key in _KEYS if not isinstance(card, dict) or key not in card]
-    if missing:
-        raise BackendError(f"{path}: {', '.join(missing)} missing in the model card")
-    network = path.parent / str(card["network"])
-    if not network.is_file():
-        raise BackendError(f"{network}: is missing beside its model card")
-    if "sha256" in card and sha256_of(network) != card["sha256"]:
-        raise BackendError(f"{network}: is not the network of its model card (sha256 differs)")
-    return dict(card)
+_KEYS = ("network", "input", "multiple_of", "keypoints", "descriptors", "dimensions")
 
 
-def copy_card(path: Path, folder: Path) -> None:
-    """Copy a card and its network to a scene, as ``card.yaml`` and under the network's own name."""
-    card = read_card(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    network = Path(str(card["network"]))
-    shutil.copyfile(path.parent / network, folder / network.name)
-    card.update(network=network.name, sha256=sha256_of(folder / network.name))
-    (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+def read_extractor_card(path: Path) -> dict[str, Any]:
+    """An extractor's model card. Raises BackendError when it is missing, malformed, or not that of its network."""
+    card = read_card(path, _KEYS)
+    if card.setdefault("channels", 3) not in (1, 3):
+        raise BackendError(f"{path}: channels: expected 1 or 3, got {card['channels']!r}")
+    if card.setdefault("coordinates", "pixels") not in ("pixels", "signed_unit"):
+        raise BackendError(
+            f"{path}: coordinates: expected pixels or signed_unit, got {card['coordinates']!r}"
+        )
+    return card
 
 
 class OnnxExtractor:
@@ -70,49 +58,71 @@ class OnnxExtractor:
     signed = True
 
     def __init__(self, card: Path, max_image_px: int) -> None:
-        import onnxruntime
-
-        self._card = read_card(card)
+        self._card = read_extractor_card(card)
         self._max_image_px = max_image_px
         self.dimensions = int(self._card["dimensions"])
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(card.parent / str(self._card["network"])), options, providers=["CPUExecutionProvider"]
-            )
-        # ONNX Runtime's exceptions have no common base but this.
-        except Exception as error:
-            raise BackendError(
-                f"{card}: the network cannot be opened ({str(error).splitlines()[0]})"
-            ) from error
+        self._session = open_session(card, self._card)
+        shape = self._session.get_inputs()[0].shape
+        self._fixed_size = (shape[3], shape[2]) if all(isinstance(n, int) for n in shape[2:4]) else None
 
     def extract(self, image: UInt8, max_keypoints: int, fine: bool) -> LocalFeatures:
-        """See ``Extractor.extract``; ``fine`` makes no difference: the network has one resolution."""
-        colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-        height, width = colour.shape[:2]
+        """See ``Extractor.extract``; ``fine`` makes no difference: the network has one resolution.
+
+        Raises:
+            BackendError: the network fails, or its outputs are not what the card says.
+        """
+        height, width = image.shape[:2]
+        size = self._size(width, height)
+        tensor = self._tensor(image, size)
+        names = [str(self._card[key]) for key in ("keypoints", "descriptors", "scores") if key in self._card]
+        keypoints, descriptors, *scores = run_session(
+            self._session, self._card, names, {str(self._card["input"]): tensor}
+        )
+        xy = np.asarray(keypoints, dtype=np.float64).reshape(-1, 2)
+        if len(xy) == 0:
+            return no_features(self.dimensions)
+        vectors = self._rows(np.asarray(descriptors, dtype=np.float32), len(xy))
+        strength = np.asarray(scores[0]).reshape(-1) if scores else -np.arange(len(xy))
+        order = np.argsort(-strength, kind="stable")[:max_keypoints]
+        shrink = np.array([width / size[0], height / size[1]])
+        at = (self._pixels(xy[order], size) + 0.5) * shrink - 0.5
+        unit = vectors[order] / np.maximum(np.linalg.norm(vectors[order], axis=1, keepdims=True), 1e-9)
+        return LocalFeatures(at.astype(np.float32), unit.astype(np.float32), np.ones(len(order), dtype=bool))
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        if self._fixed_size is not None:
+            return self._fixed_size
         scale = min(1.0, self._max_image_px / max(height, width))
         step = int(self._card["multiple_of"])
-        size = (
+        return (
             max(step, int(width * scale) // step * step),
             max(step, int(height * scale) // step * step),
         )
-        if size != (width, height):
-            colour = np.asarray(cv2.resize(colour, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        tensor = np.ascontiguousarray(colour.transpose(2, 0, 1)[None], dtype=np.float32) / 255.0
-        names = [str(self._card[key]) for key in ("keypoints", "descriptors", "scores")]
-        try:
-            keypoints, descriptors, scores = self._session.run(names, {str(self._card["input"]): tensor})
-        except Exception as error:
-            raise BackendError(f"{self._card['network']}: {str(error).splitlines()[0]}") from error
-        keypoints = np.asarray(keypoints, dtype=np.float64).reshape(-1, 2)
-        descriptors = np.asarray(descriptors, dtype=np.float32).reshape(-1, self.dimensions)
-        if len(keypoints) == 0:
-            return no_features(self.dimensions)
-        order = np.argsort(-np.asarray(scores).reshape(-1), kind="stable")[:max_keypoints]
-        shrink = np.array([width / size[0], height / size[1]])
-        xy = (keypoints[order] + 0.5) * shrink - 0.5
-        unit = descriptors[order] / np.maximum(
-            np.linalg.norm(descriptors[order], axis=1, keepdims=True), 1e-9
+
+    def _tensor(self, image: UInt8, size: tuple[int, int]) -> Float32:
+        if self._card["channels"] == 1:
+            pixels = grey(image)[:, :, None]
+        else:
+            pixels = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+        if size != (image.shape[1], image.shape[0]):
+            resized = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            pixels = resized.reshape(size[1], size[0], -1)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255.0)
+
+    def _pixels(self, xy: Array, size: tuple[int, int]) -> Array:
+        if self._card["coordinates"] == "pixels":
+            return xy
+        return (xy + 1.0) / 2.0 * (np.array(size, dtype=np.float64) - 1.0)
+
+    def _rows(self, descriptors: Float32, count: int) -> Float32:
+        """(N, D) of descriptors in either order of axes."""
+        D = self.dimensions
+        axes = descriptors.shape[-2:]
+        if axes == (count, D):
+            return descriptors.reshape(count, D)
+        if axes == (D, count):
+            return np.ascontiguousarray(descriptors.reshape(D, count).T)
+        raise BackendError(
+            f"{self._card['network']}: descriptors are {descriptors.shape}, but there are {count} keypoints and the "
+            f"card says {D} dimensions"
         )
-        return LocalFeatures(xy.astype(np.float32), unit.astype(np.float32), np.ones(len(order), dtype=bool))

@@ -260,6 +260,10 @@ class ImageDatabase:
     names: tuple[str, ...]
     mapped: NDArray[np.int32]
 
+    def save(self, folder: Path) -> int:
+        """Write descriptor and index to ``folder``; returns the bytes written."""
+        return self.describe.save(folder) + self.index.save(folder, self.T_map_cam, self.names, self.mapped)
+
     @staticmethod
     def load(folder: Path) -> ImageDatabase:
         """Read an index. Raises SceneError when a file is missing or damaged."""

@@ -21,7 +21,7 @@ from localizer_ros.localization.metric_vo import MetricVo
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.localization.tracking import Tracker
 
-METHODS = ("hierarchical", "direct", "retrieval", "relative")
+METHODS = ("hierarchical", "direct", "relative", "local", "retrieval")
 
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
@@ -296,4 +296,8 @@ def _localizer(scene: StructureScene, method: str, config: SearchConfig) -> _Tim
         from localizer_ros.localization.global_relative import RelativeLocalizer
 
         return RelativeLocalizer(scene, config)
+    if method == "local":
+        from localizer_ros.localization.global_local import LocalMapLocalizer
+
+        return LocalMapLocalizer(scene, config)
     return HierarchicalLocalizer(scene, config, direct=method == "direct")

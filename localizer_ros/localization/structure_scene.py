@@ -14,6 +14,8 @@ from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate
 from localizer_ros.localization.features import Extractor, LocalFeatures, open_extractor
 from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.matchers import MATCHER_FOLDER, Side
+from localizer_ros.localization.model_card import CARD
 from localizer_ros.localization.pose_field import PoseField
 from localizer_ros.localization.pose_solver import SolvedPose
 from localizer_ros.localization.retrieval import ImageDatabase
@@ -52,12 +54,14 @@ class StructureScene:
         database: index of mapping images.
         extractor: the local features the map was built with.
         field: correction to the given poses, None when there is none.
+        folder: of the scene, None for one that is still being made.
     """
 
     structure: StructureMap
     database: ImageDatabase
     extractor: Extractor
     field: PoseField | None
+    folder: Path | None = None
 
     @staticmethod
     def open(scene_dir: Path) -> StructureScene:
@@ -68,12 +72,18 @@ class StructureScene:
             ImageDatabase.load(scene_dir / INDEX_FOLDER),
             open_extractor(structure.settings.features, scene_dir),
             PoseField.load(scene_dir / MAP_FOLDER),
+            scene_dir,
         )
 
     @property
     def focal_px(self) -> float:
         """Pixels per unit on the plane z = 1."""
         return self.structure.calibration.focal_px
+
+    @property
+    def matcher_card(self) -> Path | None:
+        """Model card of the matcher that the scene brings along; where it would lie when it does not."""
+        return None if self.folder is None else self.folder / MATCHER_FOLDER / CARD
 
     def view(self, frame: Frame, max_keypoints: int, fine: bool) -> View:
         """Features of a frame and where they look."""
@@ -85,6 +95,24 @@ class StructureScene:
             features,
             half_view_of(frame.camera),
         )
+
+    def query_side(self, view: View) -> Side:
+        """A frame's keypoints for a matcher."""
+        camera = view.frame.camera
+        return Side(view.features.xy_px, view.features.descriptors, (camera.width_px, camera.height_px))
+
+    def image_side(self, image: int) -> Side:
+        """A mapping image's stored keypoints for a matcher."""
+        s, camera = self.structure, self.structure.calibration.camera
+        stored = slice(s.image_start[image], s.image_start[image + 1])
+        return Side(
+            s.observation_xy_px[stored], s.unit_descriptors[stored], (camera.width_px, camera.height_px)
+        )
+
+    def image_rays(self, image: int) -> Array:
+        """(K, 2) where a mapping image's stored keypoints look, plane z = 1."""
+        s = self.structure
+        return s.observation_ray[s.image_start[image] : s.image_start[image + 1]]
 
     def optical(self, T_map_cam: SE3) -> SE3:
         """``T_map_opt`` of a pose in the frame of the given poses."""

@@ -1,4 +1,4 @@
-"""Training of global descriptors on a scene's own images."""
+"""Training of global descriptors on a scene's own images, and the index of these."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 
 from localizer_ros.core.config import RetrievalConfig
-from localizer_ros.core.types import SourceError
-from localizer_ros.localization.features import Float32
-from localizer_ros.localization.retrieval import GlobalDescriptor
+from localizer_ros.core.types import Array, SourceError
+from localizer_ros.localization.features import Float32, Index
+from localizer_ros.localization.retrieval import GlobalDescriptor, ImageDatabase, ImageIndex
 
 # Enough for a few hundred words; more only takes time.
 _SAMPLE = 60_000
@@ -58,3 +58,33 @@ def train_global_descriptor(
     return GlobalDescriptor(
         config.kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
     )
+
+
+def index_images(
+    descriptors: Sequence[Float32],
+    T_map_cam: Array,
+    names: tuple[str, ...],
+    carrying: Index,
+    config: RetrievalConfig,
+    seed: int,
+) -> ImageDatabase:
+    """The index of all images of a recording, its words trained on those that carry keypoints.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        T_map_cam: (I, 4, 4) given poses.
+        names: I frame names.
+        carrying: the images that carry keypoints, ascending; they are numbered in this order.
+        config: kind of descriptor and index.
+        seed: of sampling and clustering.
+
+    Raises:
+        SourceError: fewer descriptors than words.
+    """
+    describe = train_global_descriptor([descriptors[k] for k in carrying], config, seed)
+    vectors = describe.many(descriptors)
+    index = ImageIndex(vectors.shape[1], config.index)
+    index.add(vectors)
+    mapped = np.full(len(descriptors), -1, dtype=np.int32)
+    mapped[carrying] = np.arange(len(carrying))
+    return ImageDatabase(index, describe, T_map_cam, names, mapped)

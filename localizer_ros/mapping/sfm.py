@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -32,12 +31,12 @@ from localizer_ros.localization.features import (
     open_extractor,
     to_bytes,
 )
+from localizer_ros.localization.front_end import GlobalLocalizer
 from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.guided_matching import guided_matches
 from localizer_ros.localization.map_store import StructureMap
-from localizer_ros.localization.onnx_features import copy_card
+from localizer_ros.localization.matchers import Side, open_matcher
 from localizer_ros.localization.pose_field import PoseField
-from localizer_ros.localization.retrieval import ImageDatabase, ImageIndex
 from localizer_ros.localization.structure_scene import (
     INDEX_FOLDER,
     MAP_FOLDER,
@@ -47,7 +46,8 @@ from localizer_ros.localization.structure_scene import (
 from localizer_ros.localization.triangulation import consistent, reprojection_errors, tracks_of
 from localizer_ros.mapping.bundle import BundlePriors, BundleState, adjust
 from localizer_ros.mapping.colmap_model import write_colmap_model
-from localizer_ros.mapping.retrieval import train_global_descriptor
+from localizer_ros.mapping.networks import check_networks, take_networks_along
+from localizer_ros.mapping.retrieval import index_images
 
 Index = NDArray[np.intp]
 
@@ -99,7 +99,7 @@ class StructureReport:
         return dict(vars(self))
 
 
-class _Stages:
+class Stages:
     """Seconds of each stage, in order."""
 
     def __init__(self) -> None:
@@ -124,6 +124,7 @@ class FeatureStore:
     def __init__(self, source: FrameSource, config: StructureConfig, folder: Path) -> None:
         self._source, self._config, self._folder = source, config, folder
         self._extractor = open_extractor(config.features)
+        check_networks(config, self._extractor.dimensions)
         self.signed = self._extractor.signed
         self._kept: dict[tuple[int, bool], tuple[Float32, NDArray[np.uint8], NDArray[np.bool_]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,11 @@ class FeatureStore:
                 self._kept[index, fine] = (data["xy"], data["descriptors"], data["coarse"])
         xy, descriptors, coarse = self._kept[index, fine]
         return LocalFeatures(xy, from_bytes(descriptors, self.signed), coarse)
+
+    def side(self, index: int) -> Side:
+        """Fine features of a frame for a matcher."""
+        features, camera = self.features(index, True), self._source.camera
+        return Side(features.xy_px, features.descriptors, (camera.width_px, camera.height_px))
 
     def _path(self, index: int, fine: bool) -> Path:
         return self._folder / f"{index:06d}-{'fine' if fine else 'coarse'}.npz"
@@ -185,22 +191,17 @@ def build_structure_map(
     Raises:
         SourceError: fewer than three frames with poses, or images from which no map can be made; says why.
     """
-    stages = _Stages()
+    stages = Stages()
     started = time.perf_counter()
     work = work_dir if work_dir is not None else out_dir / ".work"
-    posed = [i for i, record in enumerate(source.records) if record.T_map_cam is not None]
-    if len(posed) < 3:
-        raise SourceError(
-            f"{source.path}: {len(posed)} frames have poses, expected at least 3; `localizer sfm` finds poses"
-        )
-    T_given = np.stack([T.matrix() for i in posed if (T := source.records[i].T_map_cam) is not None])
+    posed, T_given = posed_frames(source)
     store = FeatureStore(source, config, work / "features")
 
     probed = probing_images(len(posed))
     with stages("features"):
         store.extract([posed[k] for k in probed], False, progress, "features to probe the depth")
     with stages("images"):
-        depth_m = _probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
+        depth_m = probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
         chosen = choose_images(T_given, depth_m, config.images.max_images, config.images.min_spacing_deg)
     images = [posed[k] for k in chosen]
     T = T_given[chosen]
@@ -223,29 +224,22 @@ def build_structure_map(
         progress("retrieval", 0, len(posed))
         carrying = set(images)
         coarse = [_coarse(store.features(i, i in carrying)) for i in posed]
-        describe = train_global_descriptor(
-            [coarse[k].descriptors for k in chosen], config.retrieval, config.seed
-        )
-        descriptors = describe.many([f.descriptors for f in coarse])
-        index = ImageIndex(descriptors.shape[1], config.retrieval.index)
-        index.add(descriptors)
-        mapped = np.full(len(posed), -1, dtype=np.int32)
-        mapped[chosen] = np.arange(len(chosen))
         names = tuple(source.records[i].name for i in posed)
-        database = ImageDatabase(index, describe, T_given, names, mapped)
+        database = index_images(
+            [f.descriptors for f in coarse], T_given, names, chosen, config.retrieval, config.seed
+        )
     with stages("bundle"):
         disagreement = built.disagreement()
         field = _fit_field(structure, config, disagreement) if config.pose_field.enabled else None
     extractor = open_extractor(config.features)
-    if config.features.kind == "onnx":
-        # The scene takes its network along, and the card's place in it replaces the user's path.
-        copy_card(Path(config.features.card), out_dir / "networks" / "features")
-        features = msgspec.structs.replace(config.features, card="networks/features/card.yaml")
-        structure = replace(structure, settings=msgspec.structs.replace(config, features=features))
+    structure = replace(structure, settings=take_networks_along(config, out_dir))
     scene = StructureScene(structure, database, extractor, field)
     with stages("validation"):
-        held_out = [k for k in range(len(posed)) if mapped[k] < 0]
-        validation, systematic = _validate(scene, source, posed, held_out, T_given, progress)
+        held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
+        tried = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
+        validation, systematic = validate(
+            tried, structure.median_depth, source, posed, held_out, T_given, _VALIDATION_IMAGES, progress
+        )
     structure = replace(structure, systematic_covariance=systematic)
 
     with stages("write"):
@@ -264,8 +258,7 @@ def build_structure_map(
         written = structure.save(out_dir / MAP_FOLDER)
         if field is not None:
             written += field.save(out_dir / MAP_FOLDER)
-        written += describe.save(out_dir / INDEX_FOLDER)
-        written += index.save(out_dir / INDEX_FOLDER, T_given, names, mapped)
+        written += database.save(out_dir / INDEX_FOLDER)
         written += write_colmap_model(structure, out_dir / MAP_FOLDER / "colmap")
     return StructureReport(
         images=len(images),
@@ -280,6 +273,16 @@ def build_structure_map(
         validation=validation,
         calibration=built.calibration_found(),
     )
+
+
+def posed_frames(source: FrameSource) -> tuple[list[int], Array]:
+    """Indices of the frames with poses, and these (N, 4, 4). Raises SourceError when there are fewer than three."""
+    posed = [(i, T.matrix()) for i, r in enumerate(source.records) if (T := r.T_map_cam) is not None]
+    if len(posed) < 3:
+        raise SourceError(
+            f"{source.path}: {len(posed)} frames have poses, expected at least 3; `localizer sfm` finds poses"
+        )
+    return [i for i, _ in posed], np.stack([T for _, T in posed])
 
 
 def choose_images(T: Array, depth_m: float, max_images: int, min_spacing_deg: float) -> Index:
@@ -343,7 +346,7 @@ def probing_images(count: int) -> Index:
     return np.unique(np.linspace(0, count - 1, min(40, count)).round().astype(np.intp))
 
 
-def _probe_depth_m(store: FeatureStore, camera: Camera, picked: list[int], T: Array) -> float:
+def probe_depth_m(store: FeatureStore, camera: Camera, picked: list[int], T: Array) -> float:
     """Median depth of what a few images show; twice the spread of positions when that fails."""
     features = [store.features(i, False) for i in picked]
     rays = [undistorted(camera, f.xy_px) for f in features]
@@ -379,12 +382,13 @@ def _matched(
                 parts = np.split(data["matches"].astype(np.intp), np.cumsum(data["counts"])[:-1])
                 return [(a, b, m) for (a, b), m in zip(pairs, parts, strict=True)]
     found: list[tuple[int, int, Index]] = []
-    current, first = -1, np.zeros((0, 1), dtype=np.float32)
+    card = Path(config.matcher.card) if config.matcher.card else None
+    matcher = open_matcher(config.matcher.kind, config.images.ratio, card)
+    current, first = -1, store.side(images[0])
     for n, (a, b) in enumerate(pairs):
         if a != current:
-            current, first = a, store.features(images[a], True).descriptors
-        second = store.features(images[b], True).descriptors
-        found.append((a, b, mutual_matches(first, second, config.images.ratio)))
+            current, first = a, store.side(images[a])
+        found.append((a, b, matcher.match(first, store.side(images[b]))))
         if n % 20 == 0 or n + 1 == len(pairs):
             progress("matches", n + 1, len(pairs))
     partial = path.with_suffix(".partial.npz")
@@ -677,26 +681,34 @@ def _errors_px(structure: StructureMap) -> Array:
     return errors * structure.calibration.focal_px
 
 
-def _validate(
-    scene: StructureScene,
+def validate(
+    localizer: GlobalLocalizer,
+    depth_m: float,
     source: FrameSource,
     posed: list[int],
     held_out: list[int],
     T_given: Array,
+    most: int,
     progress: Progress,
 ) -> tuple[dict[str, float], Array]:
     """Localise recorded frames that the map was not made from.
 
+    Args:
+        localizer: of the new scene.
+        depth_m: median depth of the scene.
+        source: the recording.
+        posed: its frames with poses.
+        held_out: those of them to try, as numbers into ``posed``.
+        T_given: (N, 4, 4) their poses.
+        most: at most so many, evenly spaced.
+        progress: told as it goes.
+
     Returns:
         Figures, and the (6, 6) covariance of answers beyond what keypoint noise explains.
     """
-    depth = scene.structure.median_depth
-    least = np.diag([np.radians(0.05) ** 2] * 3 + [(5e-4 * depth) ** 2] * 3)
-    picked = [
-        held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, _VALIDATION_IMAGES).astype(int))
-    ]
-    picked = picked if held_out else []
-    localizer = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
+    least = np.diag([np.radians(0.05) ** 2] * 3 + [(5e-4 * depth_m) ** 2] * 3)
+    spread = np.unique(np.linspace(0, len(held_out) - 1, most).astype(int)) if held_out else []
+    picked = [held_out[k] for k in spread]
     errors, noises = [], []
     for n, k in enumerate(picked):
         answer = localizer.localize(source.read(posed[k]), None)
@@ -707,7 +719,7 @@ def _validate(
             noises.append(answer.covariance)
     figures: dict[str, float] = {"frames": len(picked), "answered": len(errors)}
     if len(errors) < 8:
-        return figures, least + np.diag([np.radians(0.2) ** 2] * 3 + [(3e-3 * depth) ** 2] * 3)
+        return figures, least + np.diag([np.radians(0.2) ** 2] * 3 + [(3e-3 * depth_m) ** 2] * 3)
     e = np.array(errors)
     figures["median_t_m"] = round(float(np.median(np.linalg.norm(e[:, 3:], axis=1))), 4)
     figures["median_r_deg"] = round(float(np.degrees(np.median(np.linalg.norm(e[:, :3], axis=1)))), 3)
