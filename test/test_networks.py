@@ -1,16 +1,16 @@
-"""Encoders, PoseNet and its losses: shapes, padding, loading, and that a step of the stream equals the batch."""
+"""Encoders, heads, and networks from their specs: shapes, padding, loading, gradients, export, streams that equal the
+batch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from onnx_export import exported
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from localizer_ros.core.se3 import SE3
 from localizer_ros.networks.backbones import (
     ENCODERS,
     Conv,
@@ -20,22 +20,38 @@ from localizer_ros.networks.backbones import (
     has_folded_norms,
     load_encoder,
 )
-from localizer_ros.networks.posenet import (
-    BalancedLoss,
-    PoseNet,
-    pose_residual,
-    quaternion_distance,
-    spread_loss,
-)
+from localizer_ros.networks.build import FAMILIES, build_network
+from localizer_ros.networks.heads import NECKS, PoseHead, build_neck
 
 # Parameters without classifier, as published for torchvision's models less their last layers.
 PARAMETERS = {
     "resnet18": 11_176_512,
     "resnet34": 21_284_672,
+    "googlenet": 5_599_904,
     "mobilenet_v2": 2_223_872,
     "mobilenet_v3_small": 927_008,
     "mobilenet_v3_large": 2_971_952,
 }
+
+# A small network of every family.
+SPEC = {
+    "encoder": "mobilenet_v3_small",
+    "stride_padding": "symmetric",
+    "height_px": 64,
+    "width_px": 96,
+    "head": "placed",
+    "hidden": 32,
+    "dropout": 0.5,
+    "anchors": 5,
+    "orientation": "relative",
+    "answer": "mean",
+    "channels": 16,
+    "memory": 3,
+    "motion_hidden": 24,
+}
+
+
+# --- encoders ---
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -86,7 +102,7 @@ def test_frozen_norms_stay_frozen_while_training() -> None:
 
 def test_a_stream_of_steps_equals_the_batch() -> None:
     torch.manual_seed(1)
-    network = PoseNet(build_encoder("mobilenet_v3_small"), (64, 96), 32, 0.5).eval()
+    network = build_network({**SPEC, "family": "posenet"}).eval()
     images = torch.randn(4, 3, 64, 96)
     with torch.no_grad():
         features = network.encoder(images)
@@ -102,49 +118,94 @@ def test_a_stream_of_steps_equals_the_batch() -> None:
             torch.testing.assert_close(output.rel_B6[0], rel[index], atol=1e-4, rtol=1e-3)
 
 
-def test_pose_residual_is_the_tangent_residual(rng: np.random.Generator) -> None:
-    for _ in range(20):
-        T, xi = SE3.exp(rng.normal(0, 1, 6)), rng.normal(0, 0.05, 6)
-        xi[3:] = rng.normal(0, 1, 3)
-        T_true = SE3(T.R @ SE3.exp([*xi[:3], 0, 0, 0]).R, T.t + T.R @ xi[3:])
-        residual = pose_residual(
-            *(
-                torch.tensor(v[None], dtype=torch.float64)
-                for v in (T.t, -3.0 * T.quaternion_xyzw(), T_true.t, T_true.quaternion_xyzw())
-            )
-        )
-        np.testing.assert_allclose(residual[0].numpy(), xi, atol=1e-9)
+# --- heads ---
 
 
-def test_quaternion_distance_does_not_mind_the_sign() -> None:
-    q = F.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert quaternion_distance(-q, q, 1).item() == pytest.approx(0.0, abs=1e-7)
+def head(name: str, dropout: float = 0.0) -> PoseHead:
+    torch.manual_seed(0)
+    return PoseHead(build_neck(name, 24, 6, 64), dropout)
 
 
-def test_spread_learns_the_size_of_the_residuals_and_an_outlier_moves_it_little() -> None:
-    generator = torch.Generator().manual_seed(0)
-    residual = torch.randn(400, 6, generator=generator) * torch.tensor([0.01, 0.02, 0.05, 0.1, 0.5, 1.0])
-    residual[0] = 1e6
-    log_sigma = torch.zeros(6, requires_grad=True)
-    optimizer = torch.optim.Adam([log_sigma], lr=0.05)
-    for _ in range(400):
-        optimizer.zero_grad()
-        spread_loss(residual, log_sigma.expand(400, 6)).backward()
-        assert log_sigma.grad.norm() < 1.1
-        optimizer.step()
-    # The median of |x| of a Gaussian is 0.674 sigma.
-    torch.testing.assert_close(
-        log_sigma.exp().detach() / 0.674, torch.tensor([0.01, 0.02, 0.05, 0.1, 0.5, 1.0]), rtol=0.15, atol=0.0
-    )
+@pytest.mark.parametrize("name", NECKS)
+def test_heads_give_a_pose_and_a_spread_and_every_parameter_learns(name: str) -> None:
+    network = head(name)
+    network.centre.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    t, q, log_sigma = network(torch.rand(5, 24, 2, 3))
+    assert t.shape == (5, 3) and q.shape == (5, 4) and log_sigma.shape == (5, 6)
+    # Before training every answer is near the scene's centre.
+    assert (t - network.centre).norm(dim=1).max() < 0.2
+    (t.square().sum() + q.square().sum() + log_sigma.square().sum()).backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
 
 
-def test_learned_balance_settles_where_the_losses_are_weighed_by_their_size() -> None:
-    loss = BalancedLoss()
-    optimizer = torch.optim.SGD(loss.parameters(), lr=0.2)
-    for _ in range(500):
-        optimizer.zero_grad()
-        loss(torch.tensor(2.0), torch.tensor(0.05)).backward()
-        optimizer.step()
-    # The minimum over s of L e^-s + s is s = ln L.
-    assert loss.s_x.item() == pytest.approx(np.log(2.0), abs=1e-3)
-    assert loss.s_q.item() == pytest.approx(np.log(0.05), abs=1e-3)
+@pytest.mark.parametrize("name", NECKS)
+def test_the_spread_does_not_shape_the_features(name: str) -> None:
+    network = head(name)
+    network(torch.rand(2, 24, 2, 3))[2].sum().backward()
+    assert all(p.grad is None for p in network.neck.parameters())
+
+
+def test_only_the_placed_head_sees_where_things_are() -> None:
+    torch.manual_seed(0)
+    coarse = torch.rand(2, 24, 2, 3)
+    mirrored = coarse.flip(3)
+    for name in NECKS:
+        a, b = (head(name).eval()(x)[1] for x in (coarse, mirrored))
+        assert torch.allclose(a, b, atol=1e-5) == (name != "placed"), name
+
+
+def test_the_lstm_head_reads_its_feature_in_four_directions() -> None:
+    neck = build_neck("lstm", 24, 6, 64).eval()
+    coarse = torch.rand(1, 24, 2, 3, requires_grad=True)
+    directions = neck(coarse).unflatten(1, (4, -1))
+    assert directions.shape == (1, 4, neck.memory)
+    # Each last state depends on all of the feature, also on its far end.
+    for direction in directions[0]:
+        (gradient,) = torch.autograd.grad(direction.sum(), coarse, retain_graph=True)
+        assert gradient.abs().sum() > 0
+    assert (directions[0, 0] - directions[0, 1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_heads_export_to_onnx(name: str, tmp_path: Path) -> None:
+    network, coarse = head(name, 0.5).eval(), torch.rand(1, 24, 2, 3)
+    answers = exported(network, (coarse,), tmp_path)(coarse)
+    for answer, expected in zip(answers, network(coarse), strict=True):
+        torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_unknown_heads_and_widths_are_named() -> None:
+    with pytest.raises(ValueError, match="head: expected one of placed"):
+        build_neck("none", 24, 6, 64)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        build_neck("lstm", 24, 6, 40)
+    with pytest.raises(ValueError, match="multiple of 8"):
+        build_neck("atloc", 24, 6, 36)
+
+
+# --- networks from specs ---
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_spec_rebuilds_its_network_exactly(family: str) -> None:
+    spec = {**SPEC, "family": family}
+    torch.manual_seed(0)
+    network, again = build_network(spec).eval(), build_network(spec).eval()
+    again.load_state_dict(network.state_dict())
+    inputs = [torch.randn(2, 3, 64, 96)]
+    if family == "lsg":
+        inputs += [torch.randn_like(state) for state in network.start(2)]
+    elif family != "descriptor":
+        inputs.append(torch.randn(2, *network.state_shape))
+    with torch.no_grad():
+        for a, b in zip(network(*inputs), again(*inputs), strict=True):
+            assert torch.equal(a, b) and torch.isfinite(a).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_spec_lacks_is_named(family: str) -> None:
+    with pytest.raises(ValueError, match="'stride_padding' is missing"):
+        build_network({"family": family, **{k: v for k, v in SPEC.items() if k != "stride_padding"}})
+    with pytest.raises(ValueError, match="expected family posenet"):
+        build_network({"family": "none"})

@@ -7,35 +7,66 @@ from typing import Any
 
 from torch import nn
 
-from localizer_ros.networks.backbones import build_encoder
+from localizer_ros.networks.anchors import AnchorHead
+from localizer_ros.networks.backbones import Encoder, build_encoder
 from localizer_ros.networks.descriptor import GlobalDescriptor
+from localizer_ros.networks.heads import Neck, PoseHead, build_neck
+from localizer_ros.networks.lsg import Lsg, LsgSize
 from localizer_ros.networks.posenet import PoseNet
 
+Spec = dict[str, Any]
 
-def _posenet(spec: dict[str, Any]) -> nn.Module:
-    return PoseNet(
-        build_encoder(spec["encoder"], spec["stride_padding"]),
-        (spec["height_px"], spec["width_px"]),
-        spec["hidden"],
-        spec["dropout"],
+
+def _encoder(spec: Spec) -> Encoder:
+    return build_encoder(spec["encoder"], spec["stride_padding"])
+
+
+def _size_hw(spec: Spec) -> tuple[int, int]:
+    return spec["height_px"], spec["width_px"]
+
+
+def _neck(spec: Spec, encoder: Encoder) -> Neck:
+    cells = spec["height_px"] * spec["width_px"] // 1024
+    return build_neck(spec["head"], encoder.coarse_channels, cells, spec["hidden"])
+
+
+def _posenet(spec: Spec) -> nn.Module:
+    encoder = _encoder(spec)
+    return PoseNet(encoder, PoseHead(_neck(spec, encoder), spec["dropout"]), _size_hw(spec))
+
+
+def _anchors(spec: Spec) -> nn.Module:
+    encoder = _encoder(spec)
+    head = AnchorHead(
+        _neck(spec, encoder), spec["dropout"], spec["anchors"], spec["orientation"], spec["answer"]
     )
+    return PoseNet(encoder, head, _size_hw(spec))
 
 
-def _descriptor(spec: dict[str, Any]) -> nn.Module:
-    return GlobalDescriptor(build_encoder(spec["encoder"], spec["stride_padding"]))
+def _lsg(spec: Spec) -> nn.Module:
+    size = LsgSize(**{name: spec[name] for name in LsgSize._fields})
+    return Lsg(_encoder(spec), size, _size_hw(spec), spec["dropout"])
 
 
-FAMILIES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+def _descriptor(spec: Spec) -> nn.Module:
+    return GlobalDescriptor(_encoder(spec))
+
+
+# Every family needs encoder and stride_padding, all but the descriptor height_px, width_px, head, hidden and dropout;
+# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden.
+FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "posenet": _posenet,
+    "anchors": _anchors,
+    "lsg": _lsg,
     "descriptor": _descriptor,
 }
 
 
-def build_network(spec: dict[str, Any]) -> nn.Module:
+def build_network(spec: Spec) -> nn.Module:
     """The network ``spec["family"]`` names, with random weights.
 
     Raises:
-        ValueError: unknown family or a missing value.
+        ValueError: unknown family, a missing value, or one it cannot have.
     """
     family = spec.get("family")
     if family not in FAMILIES:
