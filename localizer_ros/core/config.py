@@ -440,7 +440,15 @@ class NetworkConfig(Config, frozen=True):
     """Encoder and heads of a regression network."""
 
     encoder: Annotated[
-        Literal["auto", "resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"],
+        Literal[
+            "auto",
+            "resnet18",
+            "resnet34",
+            "googlenet",
+            "mobilenet_v2",
+            "mobilenet_v3_small",
+            "mobilenet_v3_large",
+        ],
         Meta(description="auto = the encoder that --weights fits, else mobilenet_v2"),
     ] = "auto"
     stride_padding: Annotated[
