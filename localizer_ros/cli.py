@@ -61,6 +61,7 @@ SetOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file of settings; unknown keys are errors.")
 ]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted call stopped.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result as JSON to this file, - = stdout.")
 ]
@@ -284,9 +285,7 @@ def map_command(
         str | None,
         typer.Option("--time-budget", help="Training time, e.g. 10min; the best model so far is kept."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted call stopped.")
-    ] = False,
+    resume: ResumeOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
     format: FormatOption = None,
     topics: TopicOption = None,
@@ -349,6 +348,7 @@ def sfm(
         float | None,
         typer.Option("--length", min=1e-6, help="Length of the path in metres: gives the scale."),
     ] = None,
+    resume: ResumeOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
@@ -368,7 +368,9 @@ def sfm(
     kind = _one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     reference, reference_is = ({}, "") if length is not None else reference_poses(part, kind)
     with progress_bar() as progress:
-        facts = run_sfm(part, map_config.structure, out, limit, reference, reference_is, length, progress)
+        facts = run_sfm(
+            part, split, map_config.structure, out, limit, reference, reference_is, length, resume, progress
+        )
     _print_facts(facts)
 
 

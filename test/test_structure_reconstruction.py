@@ -51,7 +51,7 @@ def test_a_street_is_reconstructed_and_can_be_mapped(shared_dir: Path, tmp_path:
         features=LocalFeatureConfig(max_keypoints=1000), retrieval=RetrievalConfig(words=16, dimensions=0)
     )
     reference = {r.name: r.T_map_cam for r in source.records if r.T_map_cam is not None}
-    found = reconstruct(source, config, tmp_path, reference=reference)
+    found = reconstruct(source, config, tmp_path, tmp_path / "work", reference=reference)
     assert len(found.names) >= 11
     assert found.aligned_by == "ground truth"
     length = sum(
@@ -69,4 +69,4 @@ def test_a_street_is_reconstructed_and_can_be_mapped(shared_dir: Path, tmp_path:
 def test_too_few_images_are_an_error(shared_dir: Path, tmp_path: Path) -> None:
     whole = open_source(shared_dir / "data" / "kitti_00")
     with pytest.raises(SourceError, match="expected at least 3"):
-        reconstruct(Part(whole, [0, 1]), StructureConfig(), tmp_path)
+        reconstruct(Part(whole, [0, 1]), StructureConfig(), tmp_path, tmp_path / "work")

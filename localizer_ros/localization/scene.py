@@ -152,6 +152,10 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Raise SceneError when a scene cannot be written to ``path``; called before hours of work."""
+    replaced = path.parent / f".{path.name}.old"
+    if replaced.is_dir() and not path.exists():
+        # Killed between the two renames of write_scene: the old scene is still the scene.
+        replaced.rename(path)
     if not path.exists():
         return
     if not overwrite:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 from localizer_ros.core.config import MapConfig, dump_yaml
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import ConfigError, LocalizerError
+from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import check_free, write_scene
+from localizer_ros.mapping.work_folder import work_folder
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,7 @@ def build_scene(
     if weights is not None and not weights.is_file():
         raise ConfigError(f"weights: {weights}: no such file")
     started = time.monotonic()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.parent / f".{out.name}.work"
     settings = dump_yaml(config)
-    recording = f"{source.path.resolve()}\n{split}\n{len(source.records)} frames\n{weights}\n"
-    if resume and work.exists():
-        for name, now, what in (
-            ("config.yaml", settings, "settings"),
-            ("recording.txt", recording, "frames or weights"),
-        ):
-            begun = work / name
-            if not begun.is_file() or begun.read_text() != now:
-                raise ConfigError(f"{work}: was begun with other {what}; map without --resume to start over")
-    else:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        (work / "config.yaml").write_text(settings)
-        (work / "recording.txt").write_text(recording)
     manifest: dict[str, Any] = {
         "method": config.method,
         "map_frame": map_frame,
@@ -128,16 +112,12 @@ def build_scene(
             "ground_truth": source.ground_truth,
         },
     }
-    try:
-        with write_scene(out, manifest, overwrite) as folder:
-            (folder / "config.yaml").write_text(settings)
-            request = BuildRequest(source, config, weights, folder, work, resume, progress)
-            manifest.update(BUILDERS[config.method](request))
-            manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
-    except LocalizerError:
-        # Nothing to go on from: nothing is left.
-        if {file.name for file in work.rglob("*") if file.is_file()} <= {"config.yaml", "recording.txt"}:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
+    with (
+        work_folder(out, source, split, settings, resume, str(weights)) as work,
+        write_scene(out, manifest, overwrite) as folder,
+    ):
+        (folder / "config.yaml").write_text(settings)
+        request = BuildRequest(source, config, weights, folder, work, resume, progress)
+        manifest.update(BUILDERS[config.method](request))
+        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
     return manifest

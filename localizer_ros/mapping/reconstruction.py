@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from localizer_ros.core.config import StructureConfig
+from localizer_ros.core.config import StructureConfig, dump_yaml
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, SourceError
 from localizer_ros.datasets.derived import FirstFrames
+from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.localization.calibration import undistorted
 from localizer_ros.localization.features import Float32, mutual_matches
 from localizer_ros.mapping.retrieval import train_global_descriptor
 from localizer_ros.mapping.sfm import FeatureStore
+from localizer_ros.mapping.work_folder import work_folder
 
 # Neighbours in time that every image is matched with, and similar images further away in time (loops).
 _NEXT = (1, 2, 3, 4, 6, 8)
@@ -48,7 +50,6 @@ class Reconstruction:
         reprojection_error_px: mean.
         aligned_by: where place and scale come from, e.g. ``ground truth``; empty when they are arbitrary.
         alignment_rms_m: of camera positions after alignment, None without.
-        path: the COLMAP model, not aligned.
     """
 
     names: tuple[str, ...]
@@ -58,7 +59,6 @@ class Reconstruction:
     reprojection_error_px: float
     aligned_by: str
     alignment_rms_m: float | None
-    path: Path
 
     @property
     def trajectory(self) -> Trajectory:
@@ -70,6 +70,7 @@ def reconstruct(
     source: FrameSource,
     config: StructureConfig,
     out_dir: Path,
+    work: Path,
     progress: Progress = no_progress,
     reference: dict[str, SE3] | None = None,
     reference_is: str = "ground truth",
@@ -79,7 +80,8 @@ def reconstruct(
     Args:
         source: the recording; its own poses are not looked at.
         config: features and matching; the first ``images.max_images`` is no limit here.
-        out_dir: the model is written to ``out_dir/sparse``; features are kept in ``out_dir/.work`` for a second run.
+        out_dir: the model, not aligned, is written to ``out_dir/sparse``.
+        work: features are kept here, for going on after an interruption with the same recording and settings.
         progress: told as it goes.
         reference: known poses by frame name, to align to; None leaves place and scale arbitrary.
         reference_is: what the reference is, for the record.
@@ -90,14 +92,16 @@ def reconstruct(
     count = len(source.records)
     if count < 3:
         raise SourceError(f"{source.path}: {count} frames, expected at least 3")
-    store = FeatureStore(source, config, out_dir / ".work" / "features")
+    store = FeatureStore(source, config, work / "features")
     store.extract(list(range(count)), True, progress, "features")
-    database_path = out_dir / ".work" / "database.db"
+    database_path = work / "database.db"
     database_path.unlink(missing_ok=True)
     _fill_database(database_path, source, store, config, progress)
     options = pycolmap.IncrementalPipelineOptions()
     options.min_model_size = 3
-    options.multiple_models = False
+    # Where a bad beginning leads to a few images only, others are tried; the largest model counts.
+    options.multiple_models = True
+    options.max_num_models = 10
     options.extract_colors = False
     options.random_seed = config.seed
     # Intrinsics come with the recording; two or three images cannot better them, and a drive forward least of all.
@@ -108,15 +112,26 @@ def reconstruct(
     options.mapper.abs_pose_refine_focal_length = False
     options.mapper.abs_pose_refine_extra_params = False
     options.triangulation.ignore_two_view_tracks = False
-    progress("structure from motion", 0, 0)
     sparse = out_dir / "sparse"
     sparse.mkdir(parents=True, exist_ok=True)
-    models = pycolmap.incremental_mapping(str(database_path), str(out_dir), str(sparse), options)
+    tried = 0
+
+    def placing() -> None:
+        nonlocal tried
+        tried += 1
+        # It may give up and begin again.
+        progress("placing images", min(tried, count), count)
+
+    # Hundreds of lines of it; what goes wrong comes back as models that are missing.
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
+    models = pycolmap.incremental_mapping(
+        str(database_path), str(out_dir), str(sparse), options, next_image_callback=placing
+    )
     if not models:
         raise SourceError(
             f"{source.path}: no reconstruction from {count} images; they need overlap, texture and sideways motion"
         )
-    key, model = max(models.items(), key=lambda item: item[1].num_reg_images())
+    model = max(models.values(), key=lambda model: model.num_reg_images())
     placed: list[tuple[FrameRecord, SE3]] = []
     records = {record.name: record for record in source.records}
     for image in model.images.values():
@@ -142,7 +157,6 @@ def reconstruct(
         float(model.compute_mean_reprojection_error()),
         aligned_by,
         rms,
-        sparse / str(key),
     )
 
 
@@ -208,43 +222,49 @@ def reference_poses(source: FrameSource, kind: str) -> tuple[dict[str, SE3], str
 
 def run_sfm(
     source: FrameSource,
+    split: str,
     config: StructureConfig,
-    out_dir: Path,
+    out: Path,
     limit: int | None = None,
     reference: dict[str, SE3] | None = None,
     reference_is: str = "",
     length_m: float | None = None,
+    resume: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """The work behind ``localizer sfm``: reconstruct, align or scale, write ``out_dir/trajectory.txt``.
+    """The work behind ``localizer sfm``: reconstruct, align or scale, write ``trajectory.txt`` and the model.
 
     Args:
-        source: the recording.
+        source: the recording, already cut to ``split``.
+        split: name of that part, for the record.
         config: features and matching.
-        out_dir: folder of the result.
+        out: folder of the result; appears whole, at the end.
         limit: at most this many frames, the first ones.
         reference: known poses by frame name; empty leaves place and scale arbitrary.
         reference_is: what the reference is.
         length_m: length of the path, which gives the scale when there is no reference.
+        resume: go on where an interrupted call stopped.
         progress: told as it goes.
 
     Returns:
         Facts for the user.
 
     Raises:
-        SourceError: see :func:`reconstruct`.
+        SourceError: ``out`` exists, or see :func:`reconstruct`.
+        ConfigError: the interrupted call had other settings or another recording.
     """
     part: FrameSource = source if limit is None else FirstFrames(source, limit)
-    found = reconstruct(part, config, out_dir, progress, reference or None, reference_is)
-    trajectory, aligned_by = found.trajectory, found.aligned_by
-    if length_m is not None:
-        scale = length_m / trajectory.length_m
-        poses = tuple(SE3(T.R, scale * T.t) for T in trajectory.poses)
-        trajectory, aligned_by = Trajectory(trajectory.stamps_ns, poses), f"path length {length_m} m"
-    trajectory.write_tum(out_dir / "trajectory.txt")
+    with work_folder(out, part, split, dump_yaml(config), resume) as work, new_folder(out) as folder:
+        found = reconstruct(part, config, folder, work, progress, reference or None, reference_is)
+        trajectory, aligned_by = found.trajectory, found.aligned_by
+        if length_m is not None:
+            scale = length_m / trajectory.length_m
+            poses = tuple(SE3(T.R, scale * T.t) for T in trajectory.poses)
+            trajectory, aligned_by = Trajectory(trajectory.stamps_ns, poses), f"path length {length_m} m"
+        trajectory.write_tum(folder / "trajectory.txt")
     rms_m = found.alignment_rms_m
     return {
-        "trajectory": str(out_dir / "trajectory.txt"),
+        "trajectory": str(out / "trajectory.txt"),
         "frames": len(part.records),
         "placed": len(trajectory),
         "points": found.points,

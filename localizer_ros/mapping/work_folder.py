@@ -1,0 +1,56 @@
+"""What an interrupted run leaves for the next one to go on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localizer_ros.core.types import ConfigError, LocalizerError
+from localizer_ros.datasets.source import FrameSource
+
+# What must be the same for a run to be gone on with; written first, and whole.
+_SETTINGS, _RECORDING = "config.yaml", "recording.txt"
+
+
+@contextmanager
+def work_folder(
+    out: Path, source: FrameSource, part: str, settings: str, resume: bool, extra: str = ""
+) -> Iterator[Path]:
+    """``.NAME.work`` beside ``out``; gone when all went well, kept after an interruption.
+
+    Args:
+        out: what the work shall become.
+        source: the recording, already cut to ``part``.
+        part: name of that part.
+        settings: of the work, as text.
+        resume: go on in a folder that an interrupted run left, where there is one.
+        extra: what else decides the outcome.
+
+    Raises:
+        ConfigError: the folder to go on in was begun with other settings or another recording.
+    """
+    work = out.parent / f".{out.name}.work"
+    recording = f"{source.path.resolve()}\n{part}\n{len(source.records)} frames\n{extra}\n"
+    expected = ((_SETTINGS, settings, "settings"), (_RECORDING, recording, "frames or weights"))
+    # Killed before both were written, nothing else was either.
+    if resume and all((work / name).is_file() for name, _, _ in expected):
+        for name, now, what in expected:
+            if (work / name).read_text() != now:
+                raise ConfigError(f"{work}: was begun with other {what}; leave --resume out to start over")
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        for name, now, _ in expected:
+            partial = work / f"{name}.partial"
+            partial.write_text(now)
+            partial.replace(work / name)
+    try:
+        yield work
+    except LocalizerError:
+        # Nothing to go on from: nothing is left.
+        if {file.name for file in work.rglob("*") if file.is_file()} <= {_SETTINGS, _RECORDING}:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
