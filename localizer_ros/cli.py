@@ -261,7 +261,7 @@ def map_command(
         str | None,
         typer.Option(
             "--method",
-            help="How to localise in it: hierarchical (default), direct, retrieval, relative or posenet.",
+            help="How to localise in it: hierarchical (default), direct, relative, local, retrieval or posenet.",
         ),
     ] = None,
     split: Annotated[
