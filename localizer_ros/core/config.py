@@ -577,6 +577,27 @@ def config_from_dict(kind: type[C], values: Any, where: str = "settings") -> C:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def without_unknown(kind: type[Config], values: Any, at: str = "") -> tuple[Any, list[str]]:
+    """Values without the keys that ``kind`` does not have (any more), and the paths of those; for what was written by
+    another version. What the user writes is read by :func:`config_from_dict` alone, where such a key is an error.
+    """
+    if not isinstance(values, dict):
+        return values, []
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    known: dict[str, Any] = {}
+    unknown: list[str] = []
+    for key, value in values.items():
+        if key not in fields:
+            unknown.append(f"{at}{key}")
+            continue
+        inner = fields[key]
+        if isinstance(inner, type) and issubclass(inner, Config):
+            value, deeper = without_unknown(inner, value, f"{at}{key}.")
+            unknown.extend(deeper)
+        known[key] = value
+    return known, unknown
+
+
 def config_to_dict(config: Config) -> dict[str, Any]:
     """Plain values of the whole tree, for YAML and JSON."""
     values: dict[str, Any] = msgspec.to_builtins(config)

@@ -6,6 +6,7 @@ online part must share with the mapping.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,14 @@ import scipy.sparse
 import yaml
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import StructureConfig, config_from_dict, config_to_dict
+from localizer_ros.core.config import StructureConfig, config_from_dict, config_to_dict, without_unknown
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, SceneError
 from localizer_ros.localization.calibration import Calibration
 from localizer_ros.localization.features import Float32, from_bytes
+from localizer_ros.localization.scene import check_format
+
+logger = logging.getLogger(__name__)
 
 ARRAYS = "structure.npz"
 SETTINGS = "structure.yaml"
@@ -171,8 +175,7 @@ class StructureMap:
             values = yaml.safe_load(settings_path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SceneError(f"{settings_path}: cannot be read ({' '.join(str(error).split())})") from error
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise SceneError(f"{settings_path}: expected format {FORMAT}")
+        check_format(settings_path, values, "format", FORMAT)
         try:
             with np.load(arrays_path, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
@@ -193,11 +196,13 @@ class StructureMap:
                 T_map_opt=full(arrays["T_map_opt"]),
                 T_map_cam=full(arrays["T_map_cam"]),
                 names=tuple(str(name) for name in arrays["names"]),
-                settings=config_from_dict(StructureConfig, values["settings"], str(settings_path)),
+                settings=_settings(settings_path, values["settings"]),
                 systematic_covariance=arrays["systematic_covariance"],
                 statistics=dict(values["statistics"]),
             )
-        except (OSError, KeyError, ValueError, ConfigError, BadZipFile) as error:
+        except ConfigError as error:
+            raise SceneError(str(error)) from error
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise SceneError(f"{arrays_path}: cannot be read ({error})") from error
         structure._check(arrays_path)
         return structure
@@ -220,3 +225,15 @@ class StructureMap:
             or not -1 <= self.observation_point.min() <= self.observation_point.max() < points
         ):
             raise SceneError(f"{path}: an observation names an image or a point that is not there")
+
+
+def _settings(path: Path, values: Any) -> StructureConfig:
+    """Settings of a map, without those that only the version that made it had."""
+    known, unknown = without_unknown(StructureConfig, values)
+    if unknown:
+        logger.warning(
+            "%s: made by another version of localizer_ros with settings that this one does not have, ignored: %s",
+            path,
+            ", ".join(unknown),
+        )
+    return config_from_dict(StructureConfig, known, str(path))

@@ -21,6 +21,8 @@ from localizer_ros import __version__
 from localizer_ros.core.types import Camera, ConfigError, SceneError
 from localizer_ros.inference.backend import sha256_of
 
+# Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
+# it is ignored, and that is said.
 FORMAT_VERSION = 1
 MANIFEST = "scene.yaml"
 ENGINES = "engines"
@@ -54,9 +56,7 @@ class Scene:
             manifest = yaml.safe_load(manifest_path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SceneError(f"{manifest_path}: cannot be read ({' '.join(str(error).split())})") from error
-        if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-            found = manifest.get("format_version") if isinstance(manifest, dict) else None
-            raise SceneError(f"{manifest_path}: expected format_version {FORMAT_VERSION}, got {found}")
+        check_format(manifest_path, manifest, "format_version", FORMAT_VERSION)
         for key in ("method", "map_frame", "camera", "training", "files"):
             if key not in manifest:
                 raise SceneError(f"{manifest_path}: {key} is missing")
@@ -94,6 +94,29 @@ class Scene:
             return Camera.from_dict(self.manifest["camera"])
         except ConfigError as error:
             raise SceneError(f"{self.path / MANIFEST}: {error}") from error
+
+
+def check_format(path: Path, values: Any, key: str, expected: int) -> None:
+    """Raise SceneError, naming both versions, unless a file of a scene has the format this version reads.
+
+    Args:
+        path: of the file.
+        values: what it holds.
+        key: where its format stands.
+        expected: the format.
+    """
+    found = values.get(key) if isinstance(values, dict) else None
+    if found == expected:
+        return
+    if not isinstance(found, int):
+        raise SceneError(f"{path}: {key} is missing: damaged, or not written by localizer_ros")
+    versions = values.get("versions")
+    writer = versions.get("localizer_ros") if isinstance(versions, dict) else None
+    help_ = "update localizer_ros" if found > expected else "map the recording again"
+    raise SceneError(
+        f"{path}: {key} {found}, written by localizer_ros {writer or 'of another version'}; this is localizer_ros "
+        f"{__version__}, which reads {key} {expected}: {help_}"
+    )
 
 
 def is_scene(path: Path) -> bool:
