@@ -39,11 +39,11 @@ class BuildRequest:
     progress: Progress
 
 
-def _posenet(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.training.build_posenet import build_posenet
+def _network(request: BuildRequest) -> dict[str, Any]:
+    from localizer_ros.training.build_network_scene import build_network_scene
 
     r = request
-    return build_posenet(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
+    return build_network_scene(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
 
 
 def _structure(request: BuildRequest) -> dict[str, Any]:
@@ -54,12 +54,24 @@ def _structure(request: BuildRequest) -> dict[str, Any]:
     return {"map": report.to_dict()}
 
 
+def _posed_images(request: BuildRequest) -> dict[str, Any]:
+    from localizer_ros.mapping.posed_images import build_posed_images
+
+    r = request
+    report = build_posed_images(r.source, r.config.structure, r.config.method, r.folder, r.progress, r.work)
+    return {"map": report.to_dict()}
+
+
 BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {
     "hierarchical": _structure,
     "direct": _structure,
-    "retrieval": _structure,
     "relative": _structure,
-    "posenet": _posenet,
+    "local": _posed_images,
+    "retrieval": _posed_images,
+    "posenet": _network,
+    "anchors": _network,
+    "lsg": _network,
+    "scene_coords": _network,
 }
 
 
@@ -94,7 +106,7 @@ def build_scene(
         SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
     """
     check_free(out, overwrite)
-    if weights is not None and BUILDERS[config.method] is not _posenet:
+    if weights is not None and BUILDERS[config.method] is not _network:
         raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"weights: {weights}: no such file")
