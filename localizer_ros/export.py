@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,37 +64,51 @@ def save_network(
     return card
 
 
-def posenet_card(
-    network: dict[str, Any],
+def stream_card(
+    name: str,
+    spec: dict[str, Any],
+    network: nn.Module,
     camera: Camera,
-    state_shape: tuple[int, ...],
-    channels: int,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     sigma_scale: tuple[float, float, float, float],
+    optics: dict[str, list[float]],
 ) -> ModelCard:
-    """The card of a PoseNet with batch size 1."""
+    """The card of a network that takes an image and its states, with batch size 1.
+
+    Names are those of the fields of its output, without the suffix that says the shape; the last of them are its
+    states, whose inputs are called NAME_prev.
+
+    Args:
+        name: of the network.
+        spec: what ``build_network`` needs to make it again.
+        network: in eval mode; ``state_shapes`` without batch are those of its last outputs.
+        camera: ideal pinhole of its image.
+        mean: RGB mean of the 0..1 input.
+        std: RGB standard deviation of the 0..1 input.
+        sigma_scale: see :class:`ModelCard`.
+        optics: how the image was taken, see :class:`ModelCard`.
+    """
+    image = TensorSpec("image", (1, 3, camera.height_px, camera.width_px))
+    states = [torch.zeros(1, *shape) for shape in network.state_shapes]
+    with torch.no_grad():
+        output = network(torch.zeros(image.shape), *states)
+    outputs = tuple(
+        TensorSpec(re.sub(r"_[A-Z][A-Za-z0-9]*$", "", field), tuple(value.shape))
+        for field, value in zip(output._fields, output, strict=True)
+    )
+    carried = outputs[len(outputs) - len(states) :]
     return ModelCard(
-        name="posenet",
-        inputs=(
-            TensorSpec("image", (1, 3, camera.height_px, camera.width_px)),
-            TensorSpec("matching_prev", (1, *state_shape)),
-        ),
-        outputs=(
-            TensorSpec("t", (1, 3)),
-            TensorSpec("q", (1, 4)),
-            TensorSpec("log_sigma", (1, 6)),
-            TensorSpec("rel", (1, 6)),
-            TensorSpec("rel_log_sigma", (1, 6)),
-            TensorSpec("descriptor", (1, channels)),
-            TensorSpec("matching", (1, *state_shape)),
-        ),
-        states={"matching_prev": "matching"},
-        network=network,
+        name=name,
+        inputs=(image, *(TensorSpec(f"{state.name}_prev", state.shape) for state in carried)),
+        outputs=outputs,
+        states={f"{state.name}_prev": state.name for state in carried},
+        network=spec,
         mean=mean,
         std=std,
         camera=camera.to_dict(),
         sigma_scale=sigma_scale,
+        optics=optics,
     )
 
 
@@ -124,7 +139,7 @@ def check_parity(
 
     Args:
         folder: with NAME.json, NAME.safetensors, NAME.onnx.
-        name: of the network; must give ``t``, ``q`` and ``rel``.
+        name: of the network; must give ``t`` and ``q``, or ``points``, and ``rel``.
         config: the back end to check.
         images: (N, 3, h, w) float32 network inputs, run as a stream.
 
@@ -134,12 +149,20 @@ def check_parity(
     reference = open_backend(folder, name, BackendConfig(kind="torch"))
     candidate = open_backend(folder, name, config)
     worst_m = worst_deg = 0.0
-    for image in images:
+    for index, image in enumerate(images):
         a, b = (backend.run({"image": image[None]}) for backend in (reference, candidate))
-        pairs = (
-            (SE3.from_quaternion(a["t"][0], a["q"][0]), SE3.from_quaternion(b["t"][0], b["q"][0])),
-            (_motion(a["rel"][0]), _motion(b["rel"][0])),
-        )
+        pairs = []
+        if "points" in a:
+            # Coordinates of cells that show nothing known are as good as noise; what counts is the typical cell.
+            apart_m = np.linalg.norm(a["points"][0] - b["points"][0], axis=0)
+            worst_m = max(worst_m, float(np.median(apart_m)))
+        else:
+            pairs.append(
+                (SE3.from_quaternion(a["t"][0], a["q"][0]), SE3.from_quaternion(b["t"][0], b["q"][0]))
+            )
+        # There is no motion to the first frame of a stream, and what is given in its place is of no meaning.
+        if index > 0:
+            pairs.append((_motion(a["rel"][0]), _motion(b["rel"][0])))
         for T_a, T_b in pairs:
             worst_m = max(worst_m, T_a.distance_to(T_b))
             worst_deg = max(worst_deg, float(np.degrees(T_a.angle_to(T_b))))

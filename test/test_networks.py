@@ -48,6 +48,7 @@ SPEC = {
     "channels": 16,
     "memory": 3,
     "motion_hidden": 24,
+    "coordinate_width": 16,
 }
 
 
@@ -119,15 +120,15 @@ def test_a_stream_of_steps_equals_the_batch() -> None:
     images = torch.randn(4, 3, 64, 96)
     with torch.no_grad():
         features = network.encoder(images)
-        matching = network.motion.features(features.fine)
+        texture = network.motion.features(images)
         inverse_depth = network.motion.inverse_depth(*features)
-        rel, _, _ = network.motion(
-            torch.cat([torch.zeros_like(matching[:1]), matching[:-1]]), matching, inverse_depth
+        rel, _ = network.motion(
+            torch.cat([torch.zeros_like(texture[:1]), texture[:-1]]), texture, inverse_depth
         )
-        state = torch.zeros(1, *network.state_shape)
+        state = torch.zeros(1, *network.state_shapes[0])
         for index in range(4):
             output = network(images[index : index + 1], state)
-            state = output.matching_BFhw
+            state = output.texture_B1hw
             torch.testing.assert_close(output.rel_B6[0], rel[index], atol=1e-4, rtol=1e-3)
 
 
@@ -210,7 +211,7 @@ def test_a_spec_rebuilds_its_network_exactly(family: str) -> None:
     if family == "lsg":
         inputs += [torch.randn_like(state) for state in network.start(2)]
     elif family != "descriptor":
-        inputs.append(torch.randn(2, *network.state_shape))
+        inputs.append(torch.randn(2, *network.state_shapes[0]))
     with torch.no_grad():
         for a, b in zip(network(*inputs), again(*inputs), strict=True):
             assert torch.equal(a, b) and torch.isfinite(a).all()

@@ -19,15 +19,15 @@ from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import Scene
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.training.build_posenet import load_weights
+from localizer_ros.training.build_network_scene import load_weights
 from localizer_ros.training.data import (
-    PairDataset,
     PosedImages,
+    ViewSequences,
     hold_out,
     load_posed_images,
     motion_vector,
 )
-from localizer_ros.training.posenet_training import added_motions
+from localizer_ros.training.network_training import added_motions
 from localizer_ros.training.train import train
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
@@ -45,28 +45,32 @@ def some_data(count: int, rng: np.random.Generator, per_sequence: int = 10) -> P
     )
 
 
-def test_pairs_never_bridge_two_drives_and_carry_their_relative_pose(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("length", [2, 5])
+def test_sequences_never_bridge_two_drives_and_carry_their_poses(
+    rng: np.random.Generator, length: int
+) -> None:
     data = some_data(30, rng)
-    pairs = PairDataset(data, 4, NOTHING, seed=1)
+    sequences = ViewSequences(data, length, 2, NOTHING, seed=1)
     where = {data.images[i].tobytes(): i for i in range(len(data))}
-    for index in range(len(pairs)):
-        item = pairs[index]
-        found = [
-            where[item[name].numpy().transpose(1, 2, 0).tobytes()] for name in ("image_prev", "image_cur")
-        ]
-        assert found[1] == index and found[0] != index
-        assert data.sequences[found[0]] == data.sequences[index] and abs(found[0] - index) <= 4
-        expected = motion_vector(data.poses[found[0]], data.poses[index])
+    for index in range(len(sequences)):
+        item = sequences[index]
+        found = [where[image.numpy().transpose(1, 2, 0).tobytes()] for image in item["images"]]
+        assert len(found) == length and found[-1] == index and found[0] != index
+        assert set(data.sequences[found]) == {data.sequences[index]}
+        steps = np.diff(found)
+        assert np.all(np.abs(steps) <= 2) and (np.all(steps >= 0) or np.all(steps <= 0))
+        expected = motion_vector(data.poses[found[-2]], data.poses[index])
         np.testing.assert_allclose(item["rel"].numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(item["t"].numpy(), [data.poses[i].t for i in found], atol=1e-5)
 
 
-def test_the_same_seed_epoch_and_index_give_the_same_pair(rng: np.random.Generator) -> None:
+def test_the_same_seed_epoch_and_index_give_the_same_sequence(rng: np.random.Generator) -> None:
     data = some_data(12, rng)
-    a, b = (PairDataset(data, 3, AugmentationConfig(), seed=7) for _ in range(2))
+    a, b = (ViewSequences(data, 3, 3, AugmentationConfig(), seed=7) for _ in range(2))
     for key, value in a[5].items():
         assert torch.equal(value, b[5][key])
     b.epoch = 1
-    assert not torch.equal(a[5]["image_cur"], b[5]["image_cur"])
+    assert not torch.equal(a[5]["images"], b[5]["images"])
 
 
 def test_a_virtual_rotation_shows_what_a_turned_camera_sees() -> None:
@@ -79,16 +83,16 @@ def test_a_virtual_rotation_shows_what_a_turned_camera_sees() -> None:
     )
     camera = network_camera(source.camera, 256, 192)
     data = load_posed_images(source, camera)
-    pairs = PairDataset(
-        data, 1, AugmentationConfig(colour=0.0, blur_px=0.0, noise=0.0, virtual_rotation_deg=15.0), seed=3
+    pairs = ViewSequences(
+        data, 2, 1, AugmentationConfig(colour=0.0, blur_px=0.0, noise=0.0, virtual_rotation_deg=15.0), seed=3
     )
     item = pairs[0]
-    T_map_new = SE3.from_quaternion(item["t_cur"].numpy(), item["q_cur"].numpy())
+    T_map_new = SE3.from_quaternion(item["t"][-1].numpy(), item["q"][-1].numpy())
     R_cam_new = data.poses[0].R.T @ T_map_new.R
     assert 3.0 < np.degrees(Rotation.from_matrix(R_cam_new).magnitude()) < 30.0
     np.testing.assert_allclose(T_map_new.t, data.poses[0].t, atol=1e-5)
     # A direction seen at pixel x of the old view is seen at K R_new_cam K^-1 x in the new one, with the same colour.
-    new = item["image_cur"].numpy().transpose(1, 2, 0).astype(float)
+    new = item["images"][-1].numpy().transpose(1, 2, 0).astype(float)
     old = data.images[0].astype(float)
     ys, xs = np.mgrid[20:172:9, 20:236:9]
     rays = np.linalg.inv(camera.K) @ np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size)])
@@ -125,18 +129,23 @@ def test_a_moved_view_shows_what_a_moved_camera_sees() -> None:
     steps = [(i, data.poses[i].inverse() @ data.poses[i + 1]) for i in range(len(data) - 1)]
     moving = [(i, T) for i, T in steps if 0.15 < np.linalg.norm(T.t) < 0.5]
     assert len(moving) >= 5
-    ratios = []
+    ratios, depth_errors = [], []
     for before, T_prev_cur in moving:
         after = before + 1
-        moved, T_map_new = views.view(before, T_prev_cur.R, T_prev_cur.t)
-        turned, _ = views.view(before, T_prev_cur.R, np.zeros(3))
+        moved, T_map_new, inverse_depth = views.view(before, T_prev_cur.R, T_prev_cur.t)
+        turned, _, _ = views.view(before, T_prev_cur.R, np.zeros(3))
         assert T_map_new.distance_to(data.poses[after]) < 1e-9
+        # Depth of the new view, against what the simulator renders there.
+        known = inverse_depth > 0
+        ratio = (inverse_depth / rendered[after][4::8, 4::8])[known]
+        depth_errors.append(float(np.median(np.abs(np.log(ratio)))))
         seen = data.images[after].astype(int)
         inside = (moved.sum(2) > 0) & (turned.sum(2) > 0)
         error_moved, error_turned = (np.abs(v - seen)[inside].mean() for v in (moved, turned))
         ratios.append(error_moved / error_turned)
     # Hard edges of near boxes are not where a coarse depth puts them, so not every pair gains as much.
     assert np.median(ratios) < 0.7
+    assert np.median(depth_errors) < 0.02
 
 
 def test_a_part_with_holes_is_several_drives(rng: np.random.Generator) -> None:
@@ -194,8 +203,8 @@ class Line(torch.nn.Module):
         self.head = torch.nn.Linear(8, 3)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        x = batch["image_cur"].float().mean((2, 3)) / 255.0
-        return {"total": (self.head(torch.relu(self.encoder(x))) - batch["t_cur"]).square().mean()}
+        x = batch["images"][:, -1].float().mean((2, 3)) / 255.0
+        return {"total": (self.head(torch.relu(self.encoder(x))) - batch["t"][:, -1]).square().mean()}
 
 
 def run_line(
@@ -207,7 +216,7 @@ def run_line(
         TrainingConfig,
         {"epochs": epochs, "batch_size": 4, "validate_every": 1, "precision": "fp32", **settings},
     )
-    result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, None, resume)
+    result = train(module, module.encoder, ViewSequences(data, 2, 2, NOTHING, 0), config, work, None, resume)
     return module, result
 
 
@@ -240,7 +249,15 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path, rng: np.ra
         TrainingConfig, {"epochs": 4, "batch_size": 4, "validate_every": 1, "precision": "fp32"}
     )
     with pytest.raises(Killed):
-        train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, tmp_path, None, progress=kill)
+        train(
+            module,
+            module.encoder,
+            ViewSequences(data, 2, 2, NOTHING, 0),
+            config,
+            tmp_path,
+            None,
+            progress=kill,
+        )
     resumed, result = run_line(tmp_path, 4, data, resume=True)
     assert result.epochs == 4
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
@@ -270,7 +287,7 @@ def test_a_time_budget_and_patience_end_it_with_the_best_weights(
 
     work = tmp_path / "patience"
     work.mkdir()
-    result = train(module, module.encoder, PairDataset(data, 2, NOTHING, 0), config, work, validate)
+    result = train(module, module.encoder, ViewSequences(data, 2, 2, NOTHING, 0), config, work, validate)
     assert result.stopped == "patience" and result.best_score == 1.0
     assert torch.equal(module.head.weight, kept[1])
     diverged = tmp_path / "diverged"
@@ -279,7 +296,7 @@ def test_a_time_budget_and_patience_end_it_with_the_best_weights(
         train(
             module,
             module.encoder,
-            PairDataset(data, 2, NOTHING, 0),
+            ViewSequences(data, 2, 2, NOTHING, 0),
             config,
             diverged,
             lambda average: {"score": float("nan")},

@@ -459,6 +459,12 @@ class NetworkConfig(Config, frozen=True):
     ] = "symmetric"
     width_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 256
     height_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 192
+    head: Annotated[
+        Literal["placed", "pooled", "lstm", "atloc"],
+        Meta(
+            description="from features to a vector: with places kept, pooled as in PoseNet, LSTM-PoseNet, or AtLoc"
+        ),
+    ] = "placed"
     hidden: Annotated[int, Meta(ge=16, le=8192, description="width of the layer before the pose")] = 1024
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     freeze_fine: Annotated[
@@ -507,6 +513,21 @@ class TrainingConfig(Config, frozen=True):
         float,
         Meta(ge=0.0, le=100_000.0, description="minutes before training stops at its best model, 0 = none"),
     ] = 25.0
+    sequence: Annotated[
+        int, Meta(ge=2, le=1000, description="frames of a training sequence, for losses over more than one")
+    ] = 8
+    stride: Annotated[
+        int, Meta(ge=1, le=100, description="frames of a training sequence are up to this far apart")
+    ] = 4
+    stored_views: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="0 trains the encoder too; otherwise it stays as loaded, and what stands behind it trains in "
+            "minutes on so many stored views of each frame",
+        ),
+    ] = 0
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
     precision: Annotated[
         Literal["fp32", "bf16"], Meta(description="arithmetic of the encoder while training")
@@ -518,27 +539,79 @@ class PosenetConfig(Config, frozen=True):
     """PoseNet: absolute pose regression with a VO head on the same encoder."""
 
     loss: Annotated[
-        Literal["sigma", "beta"], Meta(description="learned balance (2017), or the fixed beta of 2015")
+        Literal["sigma", "beta", "mapnet"],
+        Meta(
+            description="learned balance (2017), the fixed beta of 2015, or MapNet's: poses and relative poses of a "
+            "sequence"
+        ),
     ] = "sigma"
     beta: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of rotation in the beta loss")] = 250.0
-    pair_stride: Annotated[
-        int, Meta(ge=1, le=100, description="the VO head trains on frames up to this far apart")
-    ] = 4
+
+
+class AnchorsConfig(Config, frozen=True):
+    """Anchor points: the pose relative to every n-th training pose, and which of these is relevant."""
+
+    every: Annotated[int, Meta(ge=1, le=10_000, description="every n-th training frame is an anchor")] = 10
+    orientation: Annotated[
+        Literal["absolute", "relative"],
+        Meta(description="absolute as in the paper, or relative to each anchor's"),
+    ] = "absolute"
+    answer: Annotated[
+        Literal["argmax", "mean"],
+        Meta(description="of the most probable anchor, or the mean weighted by probability"),
+    ] = "mean"
+    alpha: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of positions")] = 2.4
+    kappa: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of orientations")] = 0.5
+    cross_entropy: Annotated[
+        float,
+        Meta(ge=0.0, le=1e5, description="weight of telling the nearest anchor; 0 = it finds out by itself"),
+    ] = 0.0
+
+
+class LsgConfig(Config, frozen=True):
+    """Local Supports Global."""
+
+    size: Annotated[
+        Literal["light", "full"],
+        Meta(description="light: 96 channels behind the encoder; full: 512, for resnet34 as in the paper"),
+    ] = "light"
+    memory: Annotated[
+        int, Meta(ge=0, le=100, description="hidden states attended; 0 = without content augmentation")
+    ] = 5
+
+
+class SceneCoordinatesConfig(Config, frozen=True):
+    """Scene coordinates: where in the map lies what each cell shows; the pose follows by PnP in RANSAC."""
+
+    width: Annotated[int, Meta(ge=16, le=2048, description="channels of the head")] = 256
 
 
 class MapConfig(Config, frozen=True):
     """Everything ``localizer map`` needs beside the recording."""
 
     method: Annotated[
-        Literal["hierarchical", "direct", "relative", "local", "retrieval", "posenet"],
+        Literal[
+            "hierarchical",
+            "direct",
+            "relative",
+            "local",
+            "retrieval",
+            "posenet",
+            "anchors",
+            "lsg",
+            "scene_coords",
+        ],
         Meta(
             description="hierarchical, direct and relative build a map of points, local and retrieval keep posed "
-            "images (seconds), posenet trains a network"
+            "images (seconds), the others train a network"
         ),
     ] = "hierarchical"
     structure: StructureConfig = StructureConfig()
     network: NetworkConfig = NetworkConfig()
     posenet: PosenetConfig = PosenetConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    lsg: LsgConfig = LsgConfig()
+    scene_coords: SceneCoordinatesConfig = SceneCoordinatesConfig()
     training: TrainingConfig = TrainingConfig()
 
 

@@ -38,6 +38,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         mean: RGB mean of the 0..1 input image.
         std: RGB standard deviation of the 0..1 input image.
         camera: the ideal pinhole of the input image, as ``Camera.to_dict``.
+        optics: how that image was really taken, as far as a map has found out; ``Optics.to_dict``; empty when unknown.
         sigma_scale: factors on the predicted standard deviations, from the validation part: absolute
             [rotation, translation], motion [rotation, translation].
         weights_sha256: of NAME.safetensors.
@@ -52,6 +53,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     camera: dict[str, Any]
+    optics: dict[str, list[float]] = {}
     sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="see the class")] = (
         1,
         1,

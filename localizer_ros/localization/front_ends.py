@@ -29,6 +29,9 @@ FRONT_ENDS: dict[str, Callable[[Scene, LocalizerConfig, bool], FrontEnd]] = {
     "local": _structure,
     "retrieval": _structure,
     "posenet": _network,
+    "anchors": _network,
+    "lsg": _network,
+    "scene_coords": _network,
 }
 
 

@@ -13,8 +13,9 @@ from localizer_ros.core.config import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
-from localizer_ros.inference.backend import Backend, open_backend
+from localizer_ros.inference.backend import Backend, Tensors, open_backend
 from localizer_ros.localization.front_end import Observation
+from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
 
 # A motion over a longer gap is none the head was trained for.
 MAX_MOTION_GAP_NS = 300_000_000
@@ -36,6 +37,7 @@ class NetworkFrontEnd:
         absolute_rotation, absolute_translation, motion_rotation, motion_translation = card.sigma_scale
         self._sigma_scale = np.repeat([absolute_rotation, absolute_translation], 3)
         self._motion_sigma_scale = np.repeat([motion_rotation, motion_translation], 3)
+        self._optics = Optics.from_dict(card.optics) if card.optics else None
         self._last_ns: int | None = None
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
@@ -49,12 +51,8 @@ class NetworkFrontEnd:
         if not all(np.all(np.isfinite(value)) for value in outputs.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        absolute = PoseEstimate(
-            frame.stamp_ns,
-            SE3.from_quaternion(outputs["t"][0], outputs["q"][0]),
-            _diagonal(outputs["log_sigma"][0], self._sigma_scale),
-            self._method,
-        )
+        absolute, reason = self._absolute(frame.stamp_ns, outputs)
+        timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None
         if self._last_ns is not None and frame.stamp_ns - self._last_ns <= MAX_MOTION_GAP_NS:
             rel = outputs["rel"][0].astype(np.float64)
@@ -66,7 +64,20 @@ class NetworkFrontEnd:
                 "vo",
             )
         self._last_ns = frame.stamp_ns
-        return Observation(absolute=absolute, relative=relative, timings_ms=timings_ms)
+        return Observation(absolute=absolute, relative=relative, reason=reason, timings_ms=timings_ms)
+
+    def _absolute(self, stamp_ns: int, outputs: Tensors) -> tuple[PoseEstimate | None, str]:
+        """The absolute pose: regressed, or solved for from scene coordinates; None with the reason."""
+        if "points" not in outputs:
+            T_map_cam = SE3.from_quaternion(outputs["t"][0], outputs["q"][0])
+            covariance = _diagonal(outputs["log_sigma"][0], self._sigma_scale)
+            return PoseEstimate(stamp_ns, T_map_cam, covariance, self._method), ""
+        assert self._optics is not None
+        found = pose_from_coordinates(outputs["points"][0], outputs["log_sigma"][0], self._optics)
+        if found is None:
+            return None, "too few scene coordinates agree on a pose"
+        covariance = found.covariance * np.outer(self._sigma_scale, self._sigma_scale)
+        return PoseEstimate(stamp_ns, found.T_map_cam, covariance, self._method), ""
 
     def reset(self) -> None:
         """Forget the frame before."""

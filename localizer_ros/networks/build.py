@@ -13,6 +13,7 @@ from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.heads import Neck, PoseHead, build_neck
 from localizer_ros.networks.lsg import Lsg, LsgSize
 from localizer_ros.networks.posenet import PoseNet
+from localizer_ros.networks.scene_coords import SceneCoordinates
 
 Spec = dict[str, Any]
 
@@ -48,16 +49,21 @@ def _lsg(spec: Spec) -> nn.Module:
     return Lsg(_encoder(spec), size, _size_hw(spec), spec["dropout"])
 
 
+def _scene_coords(spec: Spec) -> nn.Module:
+    return SceneCoordinates(_encoder(spec), _size_hw(spec), spec["coordinate_width"])
+
+
 def _descriptor(spec: Spec) -> nn.Module:
     return GlobalDescriptor(_encoder(spec))
 
 
 # Every family needs encoder and stride_padding, all but the descriptor height_px, width_px, head, hidden and dropout;
-# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden.
+# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden; scene_coords also coordinate_width.
 FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "posenet": _posenet,
     "anchors": _anchors,
     "lsg": _lsg,
+    "scene_coords": _scene_coords,
     "descriptor": _descriptor,
 }
 

@@ -1,8 +1,10 @@
-"""Visual odometry on the features of an encoder: flow, depth, and the motion that explains both.
+"""Visual odometry: depth from the encoder's features, motion by aligning the frame before with the newest one.
 
-The head measures where each cell of the newest frame was in the frame before, guesses how far away it is, and solves
-for the one rigid motion by weighted least squares. Geometry does what fully connected layers would have to learn: a
-motion needs no training poses near it, and translation is metric as far as depth is.
+The head guesses how far away everything in the newest frame is, and then solves for the one rigid motion that explains
+what the frame before shows: direct alignment over an image pyramid, by Gauss-Newton (Engel et al., "Semi-dense visual
+odometry for a monocular camera", ICCV 2013; Tang and Tan, "BA-Net", ICLR 2019, have it inside a network). Geometry does
+what fully connected layers would have to learn: a motion needs no training poses near it, and it is metric as far as
+the depth is.
 """
 
 from __future__ import annotations
@@ -13,50 +15,62 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from localizer_ros.networks.poses import (
+    Pose,
+    compose,
+    conjugate,
+    motion_of_pose,
+    quaternion_exp,
+    quaternion_product,
+    rotate,
+)
+
+
+class Level(NamedTuple):
+    """One level of the pyramid.
+
+    Attributes:
+        stride: pixels of the network's image along a side of one of its pixels.
+        steps: of Gauss-Newton.
+    """
+
+    stride: int
+    steps: int
+
 
 class MotionOutput(NamedTuple):
-    """One motion.
+    """A motion.
 
     Attributes:
         rel_B6: [rotation vector (rad), translation (m)] of ``T_prev_cur``.
         log_sigma_B6: log of its standard deviations.
-        flow_B2hw: where each cell of the newest frame was in the frame before, cells of 8 px, x and y.
     """
 
     rel_B6: Tensor
     log_sigma_B6: Tensor
-    flow_B2hw: Tensor
 
 
 class MotionHead(nn.Module):
-    """Local correlation, softmax over the displacements, correction, depth, least squares.
-
-    The correlations themselves, read by convolutions without the softmax, did not learn small motions at all.
+    """Depth network and direct alignment; no parameter of the alignment is learned but the size of its errors.
 
     Args:
         fine_channels: of the encoder at stride 8.
         coarse_channels: of the encoder at stride 32.
     """
 
-    radius = 4  # cells of 8 px: motions up to 32 px of the network's image
-    channels = 32
-    cell_px = 8
-    steps = 3  # of Gauss-Newton; motions are small
+    # The coarsest level finds turns of about a tenth of the image's width; the finest makes them precise.
+    pyramid = (Level(16, 3), Level(8, 3), Level(4, 2), Level(2, 1))
+    # Residuals, in local standard deviations of the image, beyond which a pixel is taken for something else.
+    outlier = 0.5
+    # Side of the window, in pixels of stride 2, over which brightness and contrast are made equal.
+    window = 17
+    # Standard deviation of an image without texture, in units of the network's input (0.03 of the full range).
+    flat = 0.13
+    # Where an image says little of a direction, no motion is the answer: share of what it says on average.
+    damping = 1e-4
 
-    def __init__(self, fine_channels: int, coarse_channels: int, width: int = 32) -> None:
+    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
         super().__init__()
-        self.matching = nn.Conv2d(fine_channels, self.channels, 3, padding=1)
-        self.log_sharpness = nn.Parameter(torch.tensor(3.0))
-        step = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
-        grid = torch.stack(torch.meshgrid(step, step, indexing="ij")).flatten(1).flip(0)
-        self.register_buffer("displacements_2K", grid, persistent=False)
-        self.read = nn.Sequential(
-            nn.Conv2d(5, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 3, 3, padding=1),
-        )
         self.context = nn.Conv2d(coarse_channels, 64, 1)
         self.depth = nn.Sequential(
             nn.Conv2d(64 + fine_channels, 64, 3, padding=1),
@@ -66,36 +80,34 @@ class MotionHead(nn.Module):
             nn.Conv2d(32, 1, 1),
         )
         self.spread = nn.Sequential(nn.Linear(7, 32), nn.ReLU(), nn.Linear(32, 6))
-        # Of the network's image in cells: fx, fy, cx, cy. Set from the camera.
-        self.register_buffer("intrinsics_4", torch.tensor([26.0, 26.0, 15.5, 11.5]))
+        # fx, fy, cx, cy of the network's image, pixels. Set from the camera.
+        self.register_buffer("intrinsics_4", torch.tensor([200.0, 200.0, 127.5, 95.5]))
+        # Where the optical centre sits on the body whose motion is wanted: ``T_cam_opt``. Set from the map of points.
+        self.register_buffer("t_cam_opt", torch.zeros(3))
+        self.register_buffer("q_cam_opt", torch.tensor([0.0, 0.0, 0.0, 1.0]))
         # 1 / metres, typical of the scene. Set from the training data.
         self.register_buffer("inverse_depth_scale", torch.tensor(0.5))
-        # Where the optical centre sits on the body whose motion is wanted. Set from the map of points.
-        self.register_buffer("R_cam_opt", torch.eye(3))
-        self.register_buffer("t_cam_opt", torch.zeros(3))
-        # Residuals, in cells, beyond which a cell is taken for wrong.
-        self.log_outlier = nn.Parameter(torch.tensor(-1.5))
-        for last in (self.read[-1], self.depth[-1], self.spread[-1]):
+        for last in (self.depth[-1], self.spread[-1]):
             assert isinstance(last, nn.Conv2d | nn.Linear) and last.bias is not None
             nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
 
-    def set_camera(self, K: Tensor, R_cam_opt: Tensor, t_cam_opt: Tensor) -> None:
-        """Set where things are seen.
+    def set_camera(self, K: Tensor, T_cam_opt: Pose) -> None:
+        """Set the calibration (3, 3) of the network's image, with integer pixels at their centres, and the place of
+        the optical centre on the body whose motion is wanted."""
+        self.intrinsics_4.copy_(torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]]))
+        self.t_cam_opt.copy_(T_cam_opt.t)
+        self.q_cam_opt.copy_(T_cam_opt.q)
 
-        Args:
-            K: (3, 3) calibration of the network's image, integer pixels at their centres.
-            R_cam_opt: (3, 3) orientation of the optical frame on the body whose motion is wanted.
-            t_cam_opt: (3,) its place there, metres.
-        """
-        centre = (K[:2, 2] - (self.cell_px - 1) / 2.0) / self.cell_px
-        self.intrinsics_4.copy_(torch.cat([K.diagonal()[:2] / self.cell_px, centre]))
-        self.R_cam_opt.copy_(R_cam_opt)
-        self.t_cam_opt.copy_(t_cam_opt)
+    def features(self, image_B3HW: Tensor) -> Tensor:
+        """What is kept of a frame to be aligned with the next: (B, 1, H/2, W/2), grey, of equal local contrast."""
+        grey = F.avg_pool2d(image_B3HW.mean(1, keepdim=True), 2)
+        centred = grey - self._local_mean(grey)
+        return centred / (self._local_mean(centred.square()).sqrt() + self.flat)
 
-    def features(self, fine_BFhw: Tensor) -> Tensor:
-        """What is kept of a frame to be matched with the next: (B, 32, h, w), unit length along channels."""
-        return F.normalize(self.matching(fine_BFhw), dim=1)
+    def rays(self, h: int, w: int) -> Tensor:
+        """(h w, 3) directions, z = 1, of the centres of the cells of stride 8."""
+        return _rays(h, w, self.intrinsics_4[:2] / 8.0, (self.intrinsics_4[2:] - 3.5) / 8.0)
 
     def inverse_depth(self, fine_BFhw: Tensor, coarse_BChw: Tensor) -> Tensor:
         """(B, h, w) 1 / metres of each cell of stride 8."""
@@ -103,117 +115,120 @@ class MotionHead(nn.Module):
         log_ratio = self.depth(torch.cat([context, fine_BFhw], 1))[:, 0]
         return self.inverse_depth_scale * log_ratio.clamp(-4.0, 4.0).exp()
 
-    def forward(self, prev_BFhw: Tensor, cur_BFhw: Tensor, inverse_depth_Bhw: Tensor) -> MotionOutput:
-        """Motion between two frames, from their ``features`` and the newest frame's ``inverse_depth``."""
-        flow_B2hw, weight_Bhw = self._flow(prev_BFhw, cur_BFhw)
-        rel, variance_B6, residual_B = self._solve(flow_B2hw, weight_Bhw, inverse_depth_Bhw)
+    def forward(
+        self, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor, finest: int = 2
+    ) -> MotionOutput:
+        """Motion between two frames.
+
+        Args:
+            prev_B1hw: ``features`` of the frame before.
+            cur_B1hw: those of the newest frame.
+            inverse_depth_Bhw: of the newest frame.
+            finest: stride at which to stop; training needs no more than 4.
+        """
+        b = cur_B1hw.shape[0]
+        T_prev_cur = Pose(
+            self.t_cam_opt.new_zeros(b, 3), self.q_cam_opt.new_tensor([0.0, 0, 0, 1]).expand(b, 4)
+        )
+        with torch.no_grad():
+            for level in self.pyramid:
+                if level.stride >= finest:
+                    images = [F.avg_pool2d(x, level.stride // 2) for x in (prev_B1hw, cur_B1hw)]
+                    for _ in range(level.steps):
+                        T_prev_cur, _, _ = self._step(T_prev_cur, *images, inverse_depth_Bhw)
+        # At the optimum one more step has the gradient of the whole solution.
+        images = [F.avg_pool2d(x, finest // 2) for x in (prev_B1hw, cur_B1hw)]
+        T_prev_cur, variance_B6, residual_B = self._step(T_prev_cur, *images, inverse_depth_Bhw)
+        mounting = Pose(self.t_cam_opt.expand(b, 3), self.q_cam_opt.expand(b, 4))
+        back = Pose(-rotate(conjugate(mounting.q), mounting.t), conjugate(mounting.q))
         known = torch.cat([0.5 * variance_B6.log(), residual_B[:, None].log()], 1).detach()
         log_sigma = known[:, :6] + self.spread(known)
-        return MotionOutput(rel, log_sigma.clamp(-9.0, 2.0), flow_B2hw)
-
-    def _flow(self, prev_BFhw: Tensor, cur_BFhw: Tensor) -> tuple[Tensor, Tensor]:
-        h, w = cur_BFhw.shape[2:]
-        r = self.radius
-        padded = F.pad(prev_BFhw, (r, r, r, r))
-        correlation_BKhw = torch.stack(
-            [
-                (cur_BFhw * padded[:, :, dy : dy + h, dx : dx + w]).sum(1)
-                for dy in range(2 * r + 1)
-                for dx in range(2 * r + 1)
-            ],
-            1,
+        return MotionOutput(
+            motion_of_pose(compose(compose(mounting, T_prev_cur), back)), log_sigma.clamp(-9.0, 2.0)
         )
-        probability_BKhw = torch.softmax(correlation_BKhw * self.log_sharpness.exp(), 1)
-        flow = torch.einsum("bkhw,ck->bchw", probability_BKhw, self.displacements_2K)
-        second = torch.einsum("bkhw,ck->bchw", probability_BKhw, self.displacements_2K.square())
-        scatter = second - flow.square()
-        certainty_B1hw = probability_BKhw.amax(1, keepdim=True)
-        correction = self.read(torch.cat([flow, scatter, certainty_B1hw], 1))
-        return flow + correction[:, :2], correction[:, 2].clamp(-6.0, 6.0).exp()
 
-    def _solve(
-        self, flow_B2hw: Tensor, weight_Bhw: Tensor, inverse_depth_Bhw: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rigid motion by Gauss-Newton on the reprojection of cells, its variances, and the residuals' size (cells)."""
-        b, _, h, w = flow_B2hw.shape
-        rays_N3 = self.rays(h, w)
-        focal_2 = self.intrinsics_4[:2]
-        q = inverse_depth_Bhw.flatten(1)[..., None]
-        seen = rays_N3[None, :, :2] + flow_B2hw.flatten(2).transpose(1, 2) / focal_2
-        weight = weight_Bhw.flatten(1) / weight_Bhw.flatten(1).mean(1, keepdim=True)
-        R = torch.eye(3, device=q.device, dtype=q.dtype).expand(b, 3, 3)
-        t = torch.zeros(b, 3, device=q.device, dtype=q.dtype)
-        unit = torch.eye(6, device=q.device, dtype=q.dtype)
-        # Where cells say nothing of a direction, no motion is the answer: a thousandth of what one good frame says.
-        damping = 1e-3 * torch.cat(
-            [torch.ones_like(t), self.inverse_depth_scale.square() * torch.ones_like(t)], 1
-        )
-        outlier = self.log_outlier.exp()
-        inverse_B66, residual_B = unit.expand(b, 6, 6), torch.ones_like(t[:, 0])
-        for _ in range(self.steps):
-            p = rays_N3 @ R.transpose(1, 2) + q * t[:, None]
-            z = p[..., 2:].clamp_min(0.1)
-            xy = p[..., :2] / z
-            error_BN2 = (seen - xy) * focal_2
-            size = error_BN2.square().sum(2)
-            trust = weight / (1.0 + size / outlier.square())
-            jacobian = _jacobian(p, z, xy, q) * focal_2[:, None]
-            weighted = jacobian * trust[..., None, None]
-            normal = torch.einsum("bnki,bnkj->bij", weighted, jacobian) / (h * w)
-            gradient = torch.einsum("bnki,bnk->bi", weighted, error_BN2) / (h * w)
-            normal = normal + torch.diag_embed(damping)
-            inverse_B66 = inverse_spd(normal)
-            step = (inverse_B66 @ gradient[..., None])[..., 0]
-            turn = rotation_matrix(step[:, :3])
-            R = turn @ R
-            t = (turn @ t[..., None])[..., 0] + step[:, 3:]
-            residual_B = (0.5 * (trust * size).sum(1) / trust.sum(1)).clamp_min(1e-8).sqrt()
-        # The gradient of the body's own axes: covariance turned from prev to cur differs by a small motion only.
+    def _local_mean(self, x_B1hw: Tensor) -> Tensor:
+        half = self.window // 2
+        return F.avg_pool2d(F.pad(x_B1hw, (half, half, half, half), mode="replicate"), self.window, 1)
+
+    def _step(
+        self, T_prev_cur: Pose, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor
+    ) -> tuple[Pose, Tensor, Tensor]:
+        """One step of Gauss-Newton: the optical centre's motion, its variances (B, 6) and the residuals' size (B,)."""
+        b, _, h, w = cur_B1hw.shape
+        stride = 8.0 * inverse_depth_Bhw.shape[2] / w
+        focal_2 = self.intrinsics_4[:2] / stride
+        centre_2 = (self.intrinsics_4[2:] - 0.5 * (stride - 1.0)) / stride
+        size_2 = focal_2.new_tensor([w, h])
+        q_B1N = F.interpolate(inverse_depth_Bhw[:, None], (h, w), mode="bilinear").flatten(2)
+        q = q_B1N.transpose(1, 2)
+        rays_N3 = _rays(h, w, focal_2, centre_2)
+        p = rays_N3 @ _rotation_matrix(T_prev_cur.q).transpose(1, 2) + q * T_prev_cur.t[:, None]
+        z = p[..., 2:].clamp_min(0.1)
+        pixel_BN2 = p[..., :2] / z * focal_2 + centre_2
+        prev, cur = _with_gradient(_blurred(prev_B1hw)), _with_gradient(_blurred(cur_B1hw))
+        grid = (2.0 * (pixel_BN2 + 0.5) / size_2 - 1.0).reshape(b, h, w, 2)
+        seen_BN3 = F.grid_sample(prev, grid, align_corners=False).flatten(2).transpose(1, 2)
+        wanted_BN3 = cur.flatten(2).transpose(1, 2)
+        inside = ((pixel_BN2 > 0.0) & (pixel_BN2 < size_2 - 1.0)).all(2).to(q.dtype)
+        error = (wanted_BN3[..., 0] - seen_BN3[..., 0]) * inside
+        trust = inside / (1.0 + (error / self.outlier).square())
+        # The mean of both images' gradients converges as fast as second order (Benhimane and Malis, 2004).
+        slope_BN2 = 0.5 * (seen_BN3[..., 1:] + wanted_BN3[..., 1:]) * focal_2
+        jacobian = _jacobian(p, z, q, slope_BN2)
+        weighted = (jacobian * trust[..., None]).transpose(1, 2)
+        normal = weighted @ jacobian / (h * w)
+        gradient = weighted @ error[..., None] / (h * w)
+        scale_6 = torch.cat([focal_2.new_ones(3), self.inverse_depth_scale.square().expand(3)])
+        mean = normal.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-3)
+        inverse_B66 = inverse_spd(normal + torch.diag_embed(self.damping * mean[:, None] * scale_6))
+        step = (inverse_B66 @ gradient)[..., 0]
+        turn = quaternion_exp(step[:, :3])
+        moved = Pose(rotate(turn, T_prev_cur.t) + step[:, 3:], quaternion_product(turn, T_prev_cur.q))
+        residual_B = ((trust * error.square()).sum(1) / trust.sum(1).clamp_min(1.0)).clamp_min(1e-8).sqrt()
         variance = (
             inverse_B66.diagonal(dim1=1, dim2=2).clamp_min(1e-12) * residual_B[:, None].square() / (h * w)
         )
-        R, t = self._seen_from(R, t, self.R_cam_opt, self.t_cam_opt)
-        return torch.cat([rotation_vector(R), t], 1), variance, residual_B
-
-    @staticmethod
-    def _seen_from(R_B33: Tensor, t_B3: Tensor, R_a_b: Tensor, t_a_b: Tensor) -> tuple[Tensor, Tensor]:
-        """The motion of b as a motion of a, which it is fixed to: ``T_a_b T T_a_b^-1``."""
-        turned = R_a_b @ R_B33 @ R_a_b.T
-        return turned, t_B3 @ R_a_b.T + t_a_b - turned @ t_a_b
-
-    def rays(self, h: int, w: int) -> Tensor:
-        """(h w, 3) directions of the cells, z = 1."""
-        fx, fy, cx, cy = self.intrinsics_4.unbind()
-        ys, xs = torch.meshgrid(
-            torch.arange(h, device=fx.device, dtype=fx.dtype),
-            torch.arange(w, device=fx.device, dtype=fx.dtype),
-            indexing="ij",
-        )
-        return torch.stack([(xs - cx) / fx, (ys - cy) / fy, torch.ones_like(xs)], 2).flatten(0, 1)
-
-    def true_flow(self, inverse_depth_Bhw: Tensor, rel_B6: Tensor) -> Tensor:
-        """(B, 2, h, w) flow, cells, that a known depth and motion cause."""
-        b, h, w = inverse_depth_Bhw.shape
-        rays_N3 = self.rays(h, w)
-        R_opt_cam = self.R_cam_opt.T
-        R, t = self._seen_from(
-            rotation_matrix(rel_B6[:, :3]), rel_B6[:, 3:], R_opt_cam, -R_opt_cam @ self.t_cam_opt
-        )
-        p = rays_N3 @ R.transpose(1, 2) + inverse_depth_Bhw.flatten(1)[..., None] * t[:, None]
-        xy = p[..., :2] / p[..., 2:].clamp_min(0.1)
-        return ((xy - rays_N3[:, :2]) * self.intrinsics_4[:2]).transpose(1, 2).reshape(b, 2, h, w)
+        return moved, variance, residual_B
 
 
-def _jacobian(p_BN3: Tensor, z_BN1: Tensor, xy_BN2: Tensor, q_BN1: Tensor) -> Tensor:
-    """(B, N, 2, 6) of the projection of ``exp(w) p + q v`` by [w, v]."""
-    zero, one = torch.zeros_like(z_BN1), torch.ones_like(z_BN1)
-    x, y = xy_BN2[..., :1], xy_BN2[..., 1:]
-    scaled = q_BN1 / z_BN1
-    px, py, pz = (p_BN3[..., i : i + 1] / z_BN1 for i in range(3))
-    # d p = -[p]x w + q v; d (p_x / p_z) = (d p_x - x d p_z) / p_z
-    row_x = torch.cat([-x * py, pz + x * px, -py, scaled, zero, -x * scaled], 2)
-    row_y = torch.cat([-pz - y * py, y * px, px * one, zero, scaled, -y * scaled], 2)
-    return torch.stack([row_x, row_y], 2)
+def _rays(h: int, w: int, focal_2: Tensor, centre_2: Tensor) -> Tensor:
+    """(h w, 3) directions of the pixels, z = 1."""
+    ys, xs = torch.meshgrid(
+        torch.arange(h, device=focal_2.device, dtype=focal_2.dtype),
+        torch.arange(w, device=focal_2.device, dtype=focal_2.dtype),
+        indexing="ij",
+    )
+    xy = (torch.stack([xs, ys], 2).flatten(0, 1) - centre_2) / focal_2
+    return F.pad(xy, (0, 1), value=1.0)
+
+
+def _blurred(x_B1hw: Tensor) -> Tensor:
+    """Binomial blur: gradients of neighbouring pixels are those of a smooth image."""
+    row = x_B1hw.new_tensor([0.25, 0.5, 0.25])
+    return F.conv2d(F.pad(x_B1hw, (1, 1, 1, 1), mode="replicate"), torch.outer(row, row)[None, None])
+
+
+def _with_gradient(x_B1hw: Tensor) -> Tensor:
+    """(B, 3, h, w): image and its derivatives along x and y."""
+    p = F.pad(x_B1hw, (1, 1, 1, 1), mode="replicate")
+    along_x = 0.5 * (p[:, :, 1:-1, 2:] - p[:, :, 1:-1, :-2])
+    along_y = 0.5 * (p[:, :, 2:, 1:-1] - p[:, :, :-2, 1:-1])
+    return torch.cat([x_B1hw, along_x, along_y], 1)
+
+
+def _jacobian(p_BN3: Tensor, z_BN1: Tensor, q_BN1: Tensor, slope_BN2: Tensor) -> Tensor:
+    """(B, N, 6) of the image at the projection of ``exp(w) p + q v``, by [w, v]."""
+    p = p_BN3 / z_BN1
+    # With (a, b) the slope, d image = a d(p_x / p_z) + b d(p_y / p_z) = g . d p / p_z.
+    g = torch.cat([slope_BN2, -(slope_BN2 * p[..., :2]).sum(2, keepdim=True)], 2)
+    return torch.cat([torch.linalg.cross(p, g), g * (q_BN1 / z_BN1)], 2)
+
+
+def _rotation_matrix(q_B4: Tensor) -> Tensor:
+    """(B, 3, 3) of unit quaternions."""
+    axes = torch.eye(3, device=q_B4.device, dtype=q_B4.dtype)
+    return torch.stack([rotate(q_B4, axis.expand_as(q_B4[:, :3])) for axis in axes], 2)
 
 
 def inverse_spd(A_BNN: Tensor) -> Tensor:
@@ -225,31 +240,3 @@ def inverse_spd(A_BNN: Tensor) -> Tensor:
         row = M[:, k : k + 1] / M[:, k : k + 1, k : k + 1]
         M = M - (M[:, :, k : k + 1] - unit[:, k : k + 1]) * row
     return M[:, :, n:]
-
-
-def rotation_matrix(w_B3: Tensor) -> Tensor:
-    """(B, 3, 3) of rotation vectors, radians."""
-    square = w_B3.square().sum(1)[:, None, None]
-    angle = (square + 1e-16).sqrt()
-    small = square < 1e-8
-    sine = torch.where(small, 1.0 - square / 6.0, angle.sin() / angle)
-    cosine = torch.where(small, 0.5 - square / 24.0, (1.0 - angle.cos()) / (square + 1e-16))
-    x, y, z = w_B3.unbind(1)
-    zero = torch.zeros_like(x)
-    W = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    return torch.eye(3, device=w_B3.device, dtype=w_B3.dtype) + sine * W + cosine * (W @ W)
-
-
-def rotation_vector(R_B33: Tensor) -> Tensor:
-    """(B, 3) rotation vectors, radians, of rotations by less than half a turn."""
-    v = 0.5 * torch.stack(
-        [
-            R_B33[:, 2, 1] - R_B33[:, 1, 2],
-            R_B33[:, 0, 2] - R_B33[:, 2, 0],
-            R_B33[:, 1, 0] - R_B33[:, 0, 1],
-        ],
-        1,
-    )
-    sine = (v.square().sum(1, keepdim=True) + 1e-16).sqrt()
-    cosine = 0.5 * (R_B33.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - 1.0)
-    return v * torch.where(sine < 1e-4, torch.ones_like(sine), torch.atan2(sine, cosine) / sine)

@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
-
-# For the importers of these names from here.
-from localizer_ros.networks.losses import (  # noqa: F401
-    BalancedLoss,
-    BetaLoss,
-    quaternion_distance,
-    spread_loss,
-)
 from localizer_ros.networks.motion import MotionHead
-from localizer_ros.networks.poses import pose_residual  # noqa: F401
 
 
 class PosenetOutput(NamedTuple):
@@ -36,7 +27,7 @@ class PosenetOutput(NamedTuple):
         rel_B6: motion since the frame before, [rotation vector (rad), translation (m)] of ``T_prev_cur``.
         rel_log_sigma_B6: its log standard deviations.
         descriptor_BC: pooled coarse features, unit length.
-        matching_BFhw: state for the next step.
+        texture_B1hw: state for the next step.
     """
 
     t_B3: Tensor
@@ -45,7 +36,7 @@ class PosenetOutput(NamedTuple):
     rel_B6: Tensor
     rel_log_sigma_B6: Tensor
     descriptor_BC: Tensor
-    matching_BFhw: Tensor
+    texture_B1hw: Tensor
 
 
 class PoseNet(nn.Module):
@@ -63,13 +54,13 @@ class PoseNet(nn.Module):
         self.encoder = encoder
         self.absolute = absolute
         self.motion = MotionHead(encoder.fine_channels, encoder.coarse_channels)
-        self.state_shape = (MotionHead.channels, height // 8, width // 8)
+        self.state_shapes = ((1, height // 2, width // 2),)
 
-    def forward(self, image_B3HW: Tensor, matching_prev_BFhw: Tensor) -> PosenetOutput:
+    def forward(self, image_B3HW: Tensor, texture_prev_B1hw: Tensor) -> PosenetOutput:
         features = self.encoder(image_B3HW)
-        matching = self.motion.features(features.fine)
+        texture = self.motion.features(image_B3HW)
         inverse_depth = self.motion.inverse_depth(features.fine, features.coarse)
-        rel, rel_log_sigma, _ = self.motion(matching_prev_BFhw, matching, inverse_depth)
+        rel, rel_log_sigma = self.motion(texture_prev_B1hw, texture, inverse_depth)
         t, q, log_sigma = self.absolute(features.coarse)
         descriptor = F.normalize(features.coarse.mean((2, 3)), dim=1)
-        return PosenetOutput(t, q, log_sigma, rel, rel_log_sigma, descriptor, matching)
+        return PosenetOutput(t, q, log_sigma, rel, rel_log_sigma, descriptor, texture)

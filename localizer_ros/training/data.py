@@ -1,4 +1,4 @@
-"""Recordings to training batches: images in memory, augmentation with exact geometry, pairs of nearby frames."""
+"""Recordings to training batches: images in memory, augmentation with exact geometry, sequences of nearby frames."""
 
 from __future__ import annotations
 
@@ -99,63 +99,106 @@ def hold_out(count: int, fraction: float, blocks: int = 4) -> tuple[NDArray[np.i
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
-# Turns and moves of each image of a pair, as a share of the common ones. Motions between frames are hardly larger than
-# the error of recorded poses; larger ones, known exactly, are what the motion head learns from.
+# Turns and moves of each image of a sequence, as a share of the common ones.
 OWN_SHARE = 0.1
-# Pairs of two views of one image: their relative pose has no error of the recording at all.
-SAME_IMAGE_SHARE = 0.5
 
 
-class PairDataset(Dataset[dict[str, Tensor]]):
-    """Pairs of nearby frames of one drive, augmented; the same (seed, epoch, index) always gives the same pair.
+class ViewSequences(Dataset[dict[str, Tensor]]):
+    """Short sequences of one drive, augmented; the same (seed, epoch, index) always gives the same one.
 
-    An item holds ``image_prev``, ``image_cur`` (3, h, w) uint8, ``t_prev``, ``t_cur`` (3,) float32, ``q_prev``,
-    ``q_cur`` (4,) float32 xyzw of ``T_map_cam``, and ``rel`` (6,) float32, [rotation vector, translation] of
-    ``T_prev_cur``, and ``inverse_depth`` (h / 8, w / 8) float32 of the later image, 1 / metres, zero where unknown.
+    An item ends with frame ``index``. It holds, for T frames, ``images`` (T, 3, h, w) uint8, ``t`` (T, 3) and ``q``
+    (T, 4) float32, xyzw, of ``T_map_cam``; of the last frame ``rel`` (6,) float32, [rotation vector, translation] of
+    ``T_prev_cur`` (zero for T = 1), and ``inverse_depth`` (h / 8, w / 8) float32, 1 / metres, zero where unknown.
+
+    Args:
+        data: the frames.
+        length: T.
+        stride: frames of a sequence are up to this far apart, forwards or backwards in time.
+        augmentation: what is done to them.
+        seed: of everything drawn at random.
     """
 
-    def __init__(self, data: PosedImages, stride: int, augmentation: AugmentationConfig, seed: int) -> None:
-        self.data, self.stride, self.augmentation, self.seed = data, stride, augmentation, seed
+    def __init__(
+        self, data: PosedImages, length: int, stride: int, augmentation: AugmentationConfig, seed: int
+    ) -> None:
+        self.data, self.length, self.stride = data, length, stride
+        self.augmentation, self.seed = augmentation, seed
         self.epoch = 0
         self._views = VirtualViews(data.images, data.poses, data.camera, data.depth)
-        bounds = np.flatnonzero(np.diff(data.sequences)) + 1
-        self._first = np.zeros(len(data), np.int64)
-        self._last = np.zeros(len(data), np.int64)
-        for start, end in zip([0, *bounds], [*bounds, len(data)], strict=True):
-            self._first[start:end], self._last[start:end] = start, end - 1
+        self._first, self._last = drive_bounds(data.sequences)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        step = int(rng.integers(1, self.stride + 1)) * (1 if rng.random() < 0.5 else -1)
-        other = int(np.clip(index + step, self._first[index], self._last[index]))
-        if other == index:
-            other = int(np.clip(index - step, self._first[index], self._last[index]))
-        if self.data.depth is not None and rng.random() < SAME_IMAGE_SHARE:
-            other = index
+        rows = rows_before(
+            index, self.length, self.stride, int(self._first[index]), int(self._last[index]), rng
+        )
+        views = self.render(rows, rng)
+        T_before, T_last = views.poses[max(0, self.length - 2)], views.poses[-1]
+        return {
+            "images": torch.from_numpy(np.ascontiguousarray(views.images.transpose(0, 3, 1, 2))),
+            "t": torch.from_numpy(np.stack([T.t for T in views.poses]).astype(np.float32)),
+            "q": torch.from_numpy(np.stack([T.quaternion_xyzw() for T in views.poses]).astype(np.float32)),
+            "rel": torch.from_numpy(motion_vector(T_before, T_last).astype(np.float32)),
+            "inverse_depth": torch.from_numpy(views.inverse_depth[-1]),
+        }
+
+    def render(self, rows: list[int], rng: np.random.Generator) -> RenderedViews:
+        """New views of frames in one light, turned and moved alike, as in a video, and a little each on its own."""
+        depth = self.data.depth
         limit = np.radians(self.augmentation.virtual_rotation_deg)
         turn = rng.uniform(-limit, limit, 3)
-        depth = self.data.depth
         reach_m = 0.0 if depth is None else self.augmentation.virtual_move * depth.median_m
         move_m = rng.uniform(-reach_m, reach_m, 3)
-        item: dict[str, Tensor] = {}
-        T_map = {}
-        # One light, turn and move for both, as in a video, and small ones of their own for the motion head.
         colour = random_colour(rng, self.augmentation.colour)
-        for name, row in (("prev", other), ("cur", index)):
+        images, poses, inverse_depths = [], [], []
+        for row in rows:
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
             R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
             t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
-            image, T_map[name], inverse_depth = self._views.view(row, R_opt_new, t_opt_new)
-            image = degrade(image, rng, self.augmentation, colour)
-            item[f"image_{name}"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-            item[f"t_{name}"] = torch.from_numpy(T_map[name].t.astype(np.float32))
-            item[f"q_{name}"] = torch.from_numpy(T_map[name].quaternion_xyzw().astype(np.float32))
-        item["inverse_depth"] = torch.from_numpy(np.asarray(inverse_depth, np.float32))
-        item["rel"] = torch.from_numpy(motion_vector(T_map["prev"], T_map["cur"]).astype(np.float32))
-        return item
+            image, T_map_cam, inverse_depth = self._views.view(row, R_opt_new, t_opt_new)
+            images.append(degrade(image, rng, self.augmentation, colour))
+            poses.append(T_map_cam)
+            inverse_depths.append(np.asarray(inverse_depth, np.float32))
+        return RenderedViews(np.stack(images), tuple(poses), np.stack(inverse_depths))
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedViews:
+    """Augmented frames.
+
+    Attributes:
+        images: (T, h, w, 3) uint8 RGB.
+        poses: T ``T_map_cam``.
+        inverse_depth: (T, h / 8, w / 8) float32, 1 / metres, zero where unknown.
+    """
+
+    images: NDArray[np.uint8]
+    poses: tuple[SE3, ...]
+    inverse_depth: NDArray[np.float32]
+
+
+def drive_bounds(sequences: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last frame of the drive each frame belongs to, (N,) each."""
+    bounds = [0, *(np.flatnonzero(np.diff(sequences)) + 1).tolist(), len(sequences)]
+    lengths = np.diff(bounds)
+    return np.repeat(bounds[:-1], lengths), np.repeat(np.array(bounds[1:]) - 1, lengths)
+
+
+def rows_before(
+    index: int, length: int, stride: int, first: int, last: int, rng: np.random.Generator
+) -> list[int]:
+    """``length`` frames of the drive ``first..last`` that end with ``index``, in either direction of time.
+
+    Where the drive is too short its end stands still.
+    """
+    step = int(rng.integers(1, stride + 1)) * (1 if rng.random() < 0.5 else -1)
+    start = index - step * (length - 1)
+    if not first <= start <= last:
+        step = -step
+    return [int(np.clip(index - step * (length - 1 - k), first, last)) for k in range(length)]
 
 
 def motion_vector(T_map_prev: SE3, T_map_cur: SE3) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning_fabric as fabric_module
 import torch
@@ -23,13 +23,26 @@ from torch.utils.data import DataLoader
 from localizer_ros.core.config import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import NumericalError
-from localizer_ros.training.data import PairDataset
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.ckpt"
 # Between validations, so that little is lost when a long training is killed.
 CHECKPOINT_PERIOD_S = 60.0
+
+
+class TrainingData(Protocol):
+    """Items that depend on the epoch and their index alone.
+
+    Attributes:
+        epoch: set by the loop.
+    """
+
+    epoch: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ def _child_signals_restored() -> Iterator[None]:
 def train(
     module: nn.Module,
     encoder: nn.Module,
-    data: PairDataset,
+    data: TrainingData,
     config: TrainingConfig,
     work: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None,

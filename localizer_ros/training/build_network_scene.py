@@ -1,9 +1,10 @@
-"""Recording to PoseNet scene: read, train, calibrate, export, check."""
+"""Recording to a scene with a network: read, train, calibrate, export, check."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.stats import chi2
+from torch import nn
 
 from localizer_ros.core.config import BackendConfig, MapConfig
 from localizer_ros.core.preprocess import Preprocessor, network_camera
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.export import check_parity, descriptor_card, posenet_card, save_network
+from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card
 from localizer_ros.localization.baseline import save_baseline
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.mapping.sfm import build_structure_map
+from localizer_ros.networks.anchors import AnchorHead
 from localizer_ros.networks.backbones import (
     Encoder,
     encoder_of_weights,
@@ -32,42 +35,69 @@ from localizer_ros.networks.backbones import (
     load_encoder,
 )
 from localizer_ros.networks.build import build_network
+from localizer_ros.networks.heads import PoseHead
+from localizer_ros.networks.lsg import SIZES, Lsg
+from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.posenet import PoseNet
+from localizer_ros.networks.scene_coords import SceneCoordinates
 from localizer_ros.training.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    PairDataset,
     PosedImages,
+    ViewSequences,
     hold_out,
     load_posed_images,
 )
-from localizer_ros.training.posenet_training import (
-    PosenetTraining,
+from localizer_ros.training.network_training import (
+    NetworkTraining,
     added_motions,
-    initialize_scale,
+    initialize_motion,
+    motion_scale,
+    optics_of,
+    position_scale,
     predict,
     residuals,
 )
+from localizer_ros.training.objectives import (
+    AnchorObjective,
+    CoordinateObjective,
+    LsgObjective,
+    Objective,
+    PoseObjective,
+)
+from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import TrainingResult, train
 from localizer_ros.training.virtual_views import SceneDepth, scene_depth
 
 logger = logging.getLogger(__name__)
 
+# Prefix of the encoder's weights in a network of ours.
+ENCODER = "encoder."
 # Frames over which the spread of motions is calibrated.
 MOTION_WINDOW = 10
+# What an unanswered frame of the validation part counts as.
+FAR_M, FAR_DEG = 2.0, 60.0
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Encoder weights of a file and what they ask of the network."""
+    """Weights of a file and what they ask of the network.
+
+    Attributes:
+        encoder: name of the encoder they fit.
+        stride_padding: of its stride-2 convolutions.
+        tensors: of the encoder, by torchvision's names.
+        others: of the rest of a network of ours, by its names; empty for a file of an encoder alone.
+    """
 
     encoder: str
     stride_padding: str
     tensors: dict[str, torch.Tensor]
+    others: dict[str, torch.Tensor]
 
 
 def load_weights(path: Path, wanted: str) -> LoadedWeights:
-    """Read torchvision-named encoder weights from a safetensors file.
+    """Read encoder weights, torchvision-named or of a network of ours, from a safetensors file.
 
     Args:
         path: the file.
@@ -77,18 +107,21 @@ def load_weights(path: Path, wanted: str) -> LoadedWeights:
         ConfigError: not a safetensors file, or it fits no encoder, or not the wanted one.
     """
     try:
-        tensors = load_file(path)
+        everything = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: not a readable safetensors file ({error})") from error
+    inside = {k.removeprefix(ENCODER): v for k, v in everything.items() if k.startswith(ENCODER)}
+    tensors = inside or everything
     fits = encoder_of_weights(tensors)
     if fits is None:
         raise ConfigError(f"{path}: the keys fit none of the encoders")
     if wanted not in ("auto", fits):
         raise ConfigError(f"{path}: holds weights of {fits}, but network.encoder is {wanted}")
-    return LoadedWeights(fits, "same" if has_folded_norms(tensors) else "symmetric", tensors)
+    others = {k: v for k, v in everything.items() if not k.startswith(ENCODER)} if inside else {}
+    return LoadedWeights(fits, "same" if has_folded_norms(tensors) else "symmetric", tensors, others)
 
 
-def build_posenet(
+def build_network_scene(
     source: FrameSource,
     config: MapConfig,
     weights: Path | None,
@@ -97,7 +130,7 @@ def build_posenet(
     resume: bool,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Train a PoseNet on every posed frame of ``source`` and write it to ``folder/networks``.
+    """Train the network of ``config.method`` on every posed frame of ``source`` and write it to ``folder/networks``.
 
     Args:
         source: the recording, already cut to the part to train on.
@@ -111,43 +144,38 @@ def build_posenet(
     Returns:
         What the manifest records: accuracy on the validation part, parity of the back ends, training facts.
     """
-    n = config.network
+    n, t = config.network, config.training
     camera = network_camera(source.camera, n.width_px, n.height_px)
     data = load_posed_images(source, camera, progress)
-    if config.training.augmentation.virtual_move > 0.0:
+    if t.augmentation.virtual_move > 0.0 or config.method == "scene_coords":
         data = replace(data, depth=_depth(source, config, data, work, progress))
-    kept, held = hold_out(len(data), config.training.validation_fraction)
+    kept, held = hold_out(len(data), t.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)
 
-    torch.manual_seed(config.training.seed)
+    torch.manual_seed(t.seed)
     loaded = None if weights is None else load_weights(weights, n.encoder)
-    spec: dict[str, Any] = {
-        "family": "posenet",
-        "encoder": loaded.encoder if loaded else ("mobilenet_v2" if n.encoder == "auto" else n.encoder),
-        "stride_padding": loaded.stride_padding if loaded else n.stride_padding,
-        "width_px": n.width_px,
-        "height_px": n.height_px,
-        "hidden": n.hidden,
-        "dropout": n.dropout,
-    }
-    network = build_network(spec)
-    assert isinstance(network, PoseNet)
+    spec, network, objective = make_network(config, loaded, training_part)
     encoder: Encoder = network.encoder
     if loaded is not None:
         load_encoder(encoder, loaded.tensors)
+        _load_matching(network, loaded.others)
         # Statistics of batches of few, similar images would destroy what the weights know.
         freeze_batch_norms(encoder)
         if n.freeze_fine:
             encoder.fine_layers().requires_grad_(False)
-    initialize_scale(network, training_part)
-    module = PosenetTraining(network, config.posenet, IMAGENET_MEAN, IMAGENET_STD)
+    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    length = t.sequence if objective.frames == 0 else 2
+    frames = ViewSequences(training_part, length, t.stride, t.augmentation, t.seed)
+    batches: ViewSequences | StoredSequences = frames
+    if t.stored_views > 0:
+        encoder.requires_grad_(False)
+        stored = store_views(encoder, module.normalize, frames, t.stored_views, progress)
+        batches = StoredSequences(stored, length, t.stride, t.seed)
     result = train(
         module,
         encoder,
-        PairDataset(
-            training_part, config.posenet.pair_stride, config.training.augmentation, config.training.seed
-        ),
-        config.training,
+        batches,
+        t,
         work,
         (lambda average: _validate(average, validation_part)) if len(held) > 1 else None,
         resume,
@@ -159,22 +187,20 @@ def build_posenet(
     networks = folder / "networks"
     networks.mkdir()
     progress("exporting", 0, 3)
-    save_network(
-        network,
-        networks,
-        posenet_card(
-            spec,
-            camera,
-            network.state_shape,
-            encoder.coarse_channels,
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-            sigma_scale,
-        ),
+    card = stream_card(
+        config.method,
+        spec,
+        network.eval(),
+        camera,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        sigma_scale,
+        optics_of(data).to_dict(),
     )
+    save_network(network, networks, card)
     normalize = Preprocessor(camera, IMAGENET_MEAN, IMAGENET_STD).normalize
     some = np.concatenate([normalize(image) for image in measured_on.images[:8]])
-    parity_m, parity_deg = check_parity(networks, "posenet", BackendConfig(kind="openvino"), some)
+    parity_m, parity_deg = check_parity(networks, config.method, BackendConfig(kind="openvino"), some)
     progress("exporting", 1, 3)
     _write_baseline(networks, spec, loaded, encoder, data, progress)
     shutil.copy(work / "training.csv", folder / "training.csv")
@@ -189,6 +215,107 @@ def build_posenet(
         "learning": _learning_facts(result, len(training_part)),
         "baseline": f"{spec['encoder']} {'as loaded' if loaded else 'as trained'}",
     }
+
+
+def make_network(
+    config: MapConfig, loaded: LoadedWeights | None, data: PosedImages
+) -> tuple[dict[str, Any], nn.Module, Objective]:
+    """The untrained network of ``config.method``, told where and how large the scene is, and what it is trained for.
+
+    Returns:
+        What ``build_network`` needs to make it again, the network, its objective.
+
+    Raises:
+        ConfigError: the settings do not go together.
+    """
+    n = config.network
+    encoder = loaded.encoder if loaded else ("mobilenet_v2" if n.encoder == "auto" else n.encoder)
+    spec: dict[str, Any] = {
+        "family": config.method,
+        "encoder": encoder,
+        "stride_padding": loaded.stride_padding if loaded else n.stride_padding,
+        "width_px": n.width_px,
+        "height_px": n.height_px,
+        "head": n.head,
+        "hidden": n.hidden,
+        "dropout": n.dropout,
+    }
+    try:
+        network, objective = METHODS[config.method](config, spec, data)
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from error
+    if isinstance(network.motion, MotionHead):
+        initialize_motion(network.motion, data)
+    return spec, network, objective
+
+
+def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    network = build_network(spec)
+    assert isinstance(network, PoseNet) and isinstance(network.absolute, PoseHead)
+    _set_scale(network.absolute, data)
+    return network, PoseObjective(config.posenet)
+
+
+def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    chosen = data.poses[:: config.anchors.every]
+    spec.update(anchors=len(chosen), orientation=config.anchors.orientation, answer=config.anchors.answer)
+    network = build_network(spec)
+    assert isinstance(network, PoseNet) and isinstance(network.absolute, AnchorHead)
+    t = torch.from_numpy(np.stack([T.t for T in chosen]).astype(np.float32))
+    q = torch.from_numpy(np.stack([T.quaternion_xyzw() for T in chosen]).astype(np.float32))
+    network.absolute.set_anchors(t, q)
+    return network, AnchorObjective(config.anchors)
+
+
+def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    size = SIZES[config.lsg.size]
+    spec.update(
+        channels=size.channels,
+        memory=config.lsg.memory,
+        motion_hidden=size.motion_hidden,
+    )
+    network = build_network(spec)
+    assert isinstance(network, Lsg)
+    _set_scale(network.absolute, data)
+    network.motion.scale_6.copy_(torch.from_numpy(motion_scale(data, config.training.stride)))
+    return network, LsgObjective()
+
+
+def _scene_coords(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    if data.depth is None:
+        raise ConfigError("scene_coords: needs a map of points of the recording, and none could be made")
+    spec.update(coordinate_width=config.scene_coords.width)
+    network = build_network(spec)
+    assert isinstance(network, SceneCoordinates)
+    centre, scale = position_scale(data)
+    # Points lie around the cameras, as far as they see.
+    network.coordinates.centre.copy_(torch.from_numpy(centre))
+    network.coordinates.scale.fill_(scale + data.depth.median_m)
+    return network, CoordinateObjective(optics_of(data))
+
+
+METHODS: dict[str, Callable[[MapConfig, dict[str, Any], PosedImages], tuple[nn.Module, Objective]]] = {
+    "posenet": _posenet,
+    "anchors": _anchors,
+    "lsg": _lsg,
+    "scene_coords": _scene_coords,
+}
+
+
+def _set_scale(head: PoseHead, data: PosedImages) -> None:
+    centre, scale = position_scale(data)
+    head.centre.copy_(torch.from_numpy(centre))
+    head.scale.fill_(scale)
+
+
+def _load_matching(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Start the motion head as another network of the same scene left it; the rest is trained anew."""
+    own = network.state_dict()
+    matching = {
+        k: v for k, v in tensors.items() if k.startswith("motion.") and k in own and v.shape == own[k].shape
+    }
+    if matching:
+        network.load_state_dict(matching, strict=False)
 
 
 def _depth(
@@ -216,11 +343,15 @@ def _learning_facts(result: TrainingResult, frames: int) -> dict[str, Any]:
 
 
 def _validate(module: torch.nn.Module, data: PosedImages) -> dict[str, float]:
-    assert isinstance(module, PosenetTraining)
+    assert isinstance(module, NetworkTraining)
     errors = residuals(predict(module, data), data)
     errors_m = np.linalg.norm(errors.absolute_N6[:, 3:], axis=1)
     errors_deg = np.degrees(np.linalg.norm(errors.absolute_N6[:, :3], axis=1))
+    answered = np.isfinite(errors_m)
+    # No answer counts as far off, so that a network is not kept for saying little.
+    errors_m, errors_deg = np.where(answered, errors_m, FAR_M), np.where(answered, errors_deg, FAR_DEG)
     return {
+        "answered": float(answered.mean()),
         "median_t_m": float(np.median(errors_m)),
         "median_r_deg": float(np.median(errors_deg)),
         # Twice as good in one of the two counts the same, whatever the scene's size. Means, as the median of a small
@@ -240,7 +371,7 @@ def _motion_figures(motion_M6: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _calibrate(
-    module: PosenetTraining, data: PosedImages
+    module: NetworkTraining, data: PosedImages
 ) -> tuple[tuple[float, float, float, float], dict[str, float]]:
     """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian, and the errors.
 
@@ -257,6 +388,7 @@ def _calibrate(
     ):
         for part in (slice(0, 3), slice(3, 6)):
             normalized = (np.square(error[:, part]) / variance[:, part]).sum(1)
+            normalized = normalized[np.isfinite(normalized)]
             scales.append(float(np.sqrt(np.median(normalized) / target)) if len(normalized) else 1.0)
     figures = {k: v for k, v in _validate(module, data).items() if k != "score"}
     a, b, c, d = (max(scale, 1e-3) for scale in scales)

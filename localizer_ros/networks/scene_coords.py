@@ -1,0 +1,95 @@
+"""Scene coordinate regression: where in the map lies what each cell of the image shows.
+
+Shotton et al. (CVPR 2013) with trees, Brachmann et al. (DSAC, CVPR 2017) with networks. The pose follows from the cells
+by perspective-n-point in RANSAC: geometry extrapolates where regression of poses can only interpolate, and cells that
+show nothing known fall out as outliers. The VO head stands on the same encoder.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.motion import MotionHead
+
+
+class SceneCoordinatesOutput(NamedTuple):
+    """One step.
+
+    Attributes:
+        points_B3hw: map coordinates, metres, of what the centre of each cell of 8 px shows.
+        log_sigma_Bhw: log of their errors, metres.
+        rel_B6: motion since the frame before, [rotation vector (rad), translation (m)] of ``T_prev_cur``.
+        rel_log_sigma_B6: its log standard deviations.
+        texture_B1hw: state for the next step.
+    """
+
+    points_B3hw: Tensor
+    log_sigma_Bhw: Tensor
+    rel_B6: Tensor
+    rel_log_sigma_B6: Tensor
+    texture_B1hw: Tensor
+
+
+class CoordinateHead(nn.Module):
+    """Fine and coarse features to coordinates: the coarse ones say which part of the place, the fine ones where in it.
+
+    Attributes:
+        centre: (3,) buffer, mean of the training points, metres.
+        scale: () buffer, their spread, metres.
+    """
+
+    def __init__(self, fine_channels: int, coarse_channels: int, width: int) -> None:
+        super().__init__()
+        self.context = nn.Conv2d(coarse_channels, width, 1)
+        self.detail = nn.Conv2d(fine_channels, width // 2, 3, padding=1)
+        self.layers = nn.Sequential(
+            nn.Conv2d(width + width // 2, width, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 5, padding=2, groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 5, padding=2, groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(),
+        )
+        self.points = nn.Conv2d(width, 3, 1)
+        self.spread = nn.Conv2d(width, 1, 1)
+        self.register_buffer("centre", torch.zeros(3))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, fine_BFhw: Tensor, coarse_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (B, 3, h, w) and the log of their errors (B, h, w)."""
+        context = F.interpolate(F.relu(self.context(coarse_BChw)), fine_BFhw.shape[2:], mode="bilinear")
+        x = self.layers(torch.cat([context, F.relu(self.detail(fine_BFhw))], 1))
+        points = self.centre[:, None, None] + self.scale * self.points(x)
+        return points, self.spread(x.detach())[:, 0].clamp(-6.0, 3.0)
+
+
+class SceneCoordinates(nn.Module):
+    """Encoder, coordinate head and motion head.
+
+    Args:
+        encoder: any of ``backbones``.
+        size_hw: height and width of the input, pixels, multiples of 32.
+        width: channels of the coordinate head.
+    """
+
+    def __init__(self, encoder: Encoder, size_hw: tuple[int, int], width: int) -> None:
+        super().__init__()
+        height, width_px = size_hw
+        self.encoder = encoder
+        self.coordinates = CoordinateHead(encoder.fine_channels, encoder.coarse_channels, width)
+        self.motion = MotionHead(encoder.fine_channels, encoder.coarse_channels)
+        self.state_shapes = ((1, height // 2, width_px // 2),)
+
+    def forward(self, image_B3HW: Tensor, texture_prev_B1hw: Tensor) -> SceneCoordinatesOutput:
+        features = self.encoder(image_B3HW)
+        texture = self.motion.features(image_B3HW)
+        motion = self.motion(texture_prev_B1hw, texture, self.motion.inverse_depth(*features))
+        points, log_sigma = self.coordinates(*features)
+        return SceneCoordinatesOutput(points, log_sigma, motion.rel_B6, motion.log_sigma_B6, texture)

@@ -1,0 +1,259 @@
+"""What each family of networks is trained for, and how its answers to a drive are read: one class a family."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from localizer_ros.core.config import AnchorsConfig, PosenetConfig
+from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
+from localizer_ros.networks.anchors import AnchorHead, AnchorLoss, anchor_pose
+from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.losses import (
+    BalancedLoss,
+    BetaLoss,
+    LsgLoss,
+    MapNetLoss,
+    position_distance,
+    quaternion_distance,
+    spread_loss,
+)
+from localizer_ros.networks.lsg import Lsg
+from localizer_ros.networks.posenet import PoseNet
+from localizer_ros.networks.poses import (
+    Pose,
+    compose,
+    conjugate,
+    motion_of_pose,
+    pose_residual,
+    relative,
+    rotate,
+)
+from localizer_ros.networks.scene_coords import SceneCoordinates
+
+Losses = dict[str, Tensor]
+
+
+class Observed(NamedTuple):
+    """A batch as objectives see it.
+
+    Attributes:
+        features: of all frames, (B T) rows, those of a sequence in order.
+        inverse_depth_Bhw: of the last frame of each sequence at stride 8, 1 / metres, zero where unknown.
+        true: poses ``T_map_cam``, (B, T, 3) and (B, T, 4).
+    """
+
+    features: Features
+    inverse_depth_Bhw: Tensor
+    true: Pose
+
+
+class Answers(NamedTuple):
+    """Absolute poses of N successive frames of one drive, and motions where the family has its own.
+
+    Attributes:
+        t: (N, 3) metres; NaN where there is no answer.
+        q: (N, 4) xyzw, not normalised.
+        log_sigma: (N, 6) of [rotation (rad), translation (m)].
+        rel: (N, 6) motions since the frame before.
+        rel_log_sigma: (N, 6).
+    """
+
+    t: NDArray[np.float64]
+    q: NDArray[np.float64]
+    log_sigma: NDArray[np.float64]
+    rel: NDArray[np.float64] | None = None
+    rel_log_sigma: NDArray[np.float64] | None = None
+
+
+class Objective(Protocol):
+    """Losses and answers of a family.
+
+    Attributes:
+        frames: how many of the last frames of a sequence the losses need, 0 = all.
+    """
+
+    frames: int
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """Losses by name; ``total`` is the one to minimise. Called with fp32 features, outside autocast."""
+        ...
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """Answers to the frames of a drive, in order, as a stream would give them."""
+        ...
+
+
+class PoseObjective(nn.Module):
+    """PoseNet: fixed beta (2015), learned sigma (2017), or MapNet's relative term beside the absolute one (2018)."""
+
+    def __init__(self, config: PosenetConfig) -> None:
+        super().__init__()
+        self.mapnet = MapNetLoss() if config.loss == "mapnet" else None
+        self.balance: nn.Module = BetaLoss(config.beta) if config.loss == "beta" else BalancedLoss()
+        # The paper of 2015 has L2 norms, the one of 2017 L1.
+        self.order = 2 if config.loss == "beta" else 1
+        self.frames = 0 if config.loss == "mapnet" else 1
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet)
+        shape = observed.true.t.shape[:2]
+        t, q, log_sigma = (x.unflatten(0, shape) for x in network.absolute(observed.features.coarse))
+        position = position_distance(t, observed.true.t, self.order)
+        orientation = quaternion_distance(q, observed.true.q, self.order)
+        if self.mapnet is not None:
+            total = self.mapnet(Pose(t, q), observed.true)
+        else:
+            total = self.balance(position, orientation)
+        spread = _spread(Pose(t, q), observed.true, log_sigma)
+        return {"total": total + spread, "position": position, "orientation": orientation}
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet)
+        return _answers(*network.absolute(features.coarse))
+
+
+class AnchorObjective(nn.Module):
+    """Anchor points: discovered relevance, or told by cross-entropy."""
+
+    frames = 1
+
+    def __init__(self, config: AnchorsConfig) -> None:
+        super().__init__()
+        self.loss = AnchorLoss(config.alpha, config.kappa, config.cross_entropy)
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet) and isinstance(network.absolute, AnchorHead)
+        head = network.absolute
+        answers = head.answers(observed.features.coarse)
+        true = Pose(observed.true.t[:, -1], observed.true.q[:, -1])
+        loss = self.loss(answers, head.anchors_t_N3, true.t, true.q)
+        t, q, log_sigma = anchor_pose(answers, head.mean)
+        return {
+            "total": loss + _spread(Pose(t, q), true, log_sigma),
+            "position": position_distance(t, true.t, 1),
+            "orientation": quaternion_distance(q, true.q, 1),
+        }
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet)
+        return _answers(*network.absolute(features.coarse))
+
+
+class LsgObjective(nn.Module):
+    """Local Supports Global: absolute poses, motions, and each absolute pose reached from the one before."""
+
+    frames = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = LsgLoss()
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """See :class:`Objective`."""
+        assert isinstance(network, Lsg)
+        true = observed.true
+        output, _ = network.sequence(observed.features.coarse.unflatten(0, true.t.shape[:2]))
+        parts = self.loss(Pose(output.t, output.q), output.rel, true)
+        true_motion = motion_of_pose(
+            relative(Pose(true.t[:, :-1], true.q[:, :-1]), Pose(true.t[:, 1:], true.q[:, 1:]))
+        )
+        motion_error = (output.rel[:, 1:] - true_motion).detach()
+        spread = _spread(Pose(output.t, output.q), true, output.log_sigma)
+        motion_spread = spread_loss(motion_error, output.rel_log_sigma[:, 1:])
+        return {
+            "total": sum(parts) + spread + motion_spread,
+            "position": position_distance(output.t, true.t, 1),
+            "orientation": quaternion_distance(F.normalize(output.q, dim=-1), true.q, 1),
+            "rel_rotation": motion_error[..., :3].abs().sum(-1).mean(),
+            "rel_translation": motion_error[..., 3:].abs().sum(-1).mean(),
+        }
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """See :class:`Objective`."""
+        assert isinstance(network, Lsg)
+        output, _ = network.sequence(features.coarse[None])
+        return _answers(*(x[0] for x in output))
+
+
+# Errors of coordinates count by their logarithm beyond these, so that the cells that can be right become right.
+SOFT_M, SOFT_PX = 0.05, 4.0
+
+
+class CoordinateObjective(nn.Module):
+    """Scene coordinates: distance to the point that depth and pose give, and reprojection with the true pose.
+
+    Args:
+        optics: how the network's image was taken.
+    """
+
+    frames = 1
+
+    def __init__(self, optics: Optics) -> None:
+        super().__init__()
+        self.optics = optics
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """See :class:`Objective`."""
+        assert isinstance(network, SceneCoordinates)
+        points_B3hw, log_sigma = network.coordinates(*observed.features)
+        b, _, h, w = points_B3hw.shape
+        motion = network.motion
+        T_cam_opt = Pose(motion.t_cam_opt.expand(b, 3), motion.q_cam_opt.expand(b, 4))
+        T_map_opt = compose(Pose(observed.true.t[:, -1], observed.true.q[:, -1]), T_cam_opt)
+        q_opt, t_opt = (x[:, None].expand(b, h * w, -1) for x in (T_map_opt.q, T_map_opt.t))
+        points = points_B3hw.flatten(2).transpose(1, 2)
+        inverse_depth = observed.inverse_depth_Bhw.flatten(1)
+        known = inverse_depth > 0
+        rays = motion.rays(h, w)
+        depth = 1.0 / torch.where(known, inverse_depth, motion.inverse_depth_scale)
+        true = t_opt + rotate(q_opt, rays * depth[..., None])
+        error_m = torch.linalg.vector_norm(points - true, dim=2)
+        seen = rotate(conjugate(q_opt), points - t_opt)
+        ahead = seen[..., 2] > 0.1
+        projected = seen[..., :2] / torch.where(ahead, seen[..., 2], 1.0)[..., None]
+        error_px = torch.linalg.vector_norm((projected - rays[:, :2]) * motion.intrinsics_4[:2], dim=2)
+        distance = (torch.log1p(error_m / SOFT_M) * known).sum() / known.sum().clamp_min(1)
+        # Black borders of turned views have no depth either: nothing is to be learned from them.
+        counted = ahead & known
+        reprojection = (torch.log1p(error_px / SOFT_PX) * counted).sum() / counted.sum().clamp_min(1)
+        spread = (log_sigma.flatten(1) - error_m.detach().clamp_min(1e-3).log()).abs()
+        spread_mean = (spread * known).sum() / known.sum().clamp_min(1)
+        return {
+            "total": distance + reprojection + spread_mean,
+            "distance": distance,
+            "reprojection": reprojection,
+        }
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """See :class:`Objective`."""
+        assert isinstance(network, SceneCoordinates)
+        points, log_sigma = (x.float().cpu().numpy() for x in network.coordinates(*features))
+        n = len(points)
+        t, q, spread = np.full((n, 3), np.nan), np.zeros((n, 4)), np.zeros((n, 6))
+        q[:, 3] = 1.0
+        for row in range(n):
+            found = pose_from_coordinates(points[row], log_sigma[row], self.optics)
+            if found is not None:
+                t[row], q[row] = found.T_map_cam.t, found.T_map_cam.quaternion_xyzw()
+                spread[row] = 0.5 * np.log(np.diagonal(found.covariance))
+        return Answers(t, q, spread)
+
+
+def _spread(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:
+    with torch.no_grad():
+        residual = pose_residual(pose.t, pose.q, true.t, true.q)
+    return spread_loss(residual, log_sigma)
+
+
+def _answers(*values: Tensor) -> Answers:
+    return Answers(*(v.float().cpu().numpy().astype(np.float64) for v in values))
