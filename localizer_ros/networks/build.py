@@ -58,7 +58,8 @@ def _descriptor(spec: Spec) -> nn.Module:
 
 
 # Every family needs encoder and stride_padding, all but the descriptor height_px, width_px, head, hidden and dropout;
-# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden; scene_coords also coordinate_width.
+# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden; scene_coords also
+# coordinate_width.
 FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "posenet": _posenet,
     "anchors": _anchors,
