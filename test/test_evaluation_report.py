@@ -24,7 +24,7 @@ from localizer_ros.core.types import (
     Status,
 )
 from localizer_ros.datasets.source import FrameRecord
-from localizer_ros.evaluation.benchmark import WARM_UP, bench, measure, smoother_benchmark
+from localizer_ros.evaluation.benchmark import NO_ANSWER, WARM_UP, bench, measure, smoother_benchmark
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
 from localizer_ros.evaluation.replay import replay
 from localizer_ros.evaluation.report import map_views, training_figure, write_report
@@ -248,6 +248,10 @@ def test_measure_leaves_the_warm_up_out(tmp_path: Path) -> None:
     assert (values["frames"], values["answered"], values["dropped"]) == (28, 28, 2)
     assert values["latency_ms"]["stages"]["network"] == {"p50": 5.0, "p99": 5.0}
     assert values["throughput_hz"] > 0.0 and values["peak_rss_mb"] > 10.0
+    (only,) = values["latency_ms"]["answers"].items()
+    assert only[0] == "posenet" and only[1]["frames"] == 28 - WARM_UP and only[1]["p50"] <= only[1]["p99"]
+    nothing = measure(Noisy(answers=False), Drive(), limit=30)["latency_ms"]["answers"]
+    assert list(nothing) == [NO_ANSWER]
     with pytest.raises(SourceError, match="usable frames"):
         measure(Noisy(), Drive(), limit=WARM_UP)
     with pytest.raises(ConfigError, match="limit"):

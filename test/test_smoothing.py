@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,22 @@ def test_repeated_absolute_errors_are_not_counted_as_independent(rng: np.random.
         return float(np.trace(run(smoother, drive(40), np.random.default_rng(0))[-1].covariance))
 
     assert sigma(1.0) > 3.0 * sigma(0.0)
+
+
+def test_a_motion_with_an_error_of_its_own_weighs_by_itself() -> None:
+    def sigma(correlation_s: float | None) -> float:
+        smoother = GtsamSmoother(SmootherConfig(correlation_s=1.0))
+        for index, T in enumerate(drive(40)):
+            if index:
+                smoother.add_relative(replace(relative(index, STEP, 0.02), correlation_s=correlation_s))
+            smoother.add_absolute(absolute(index, T))
+            answer = smoother.estimate()
+        assert answer is not None
+        return float(np.sqrt(np.trace(answer.covariance)))
+
+    assert sigma(None) == pytest.approx(sigma(1.0))
+    # Thirty times less of each motion's variance: the poses before count for more.
+    assert sigma(0.0) < 0.7 * sigma(None)
 
 
 def test_an_outlier_hardly_moves_the_estimate() -> None:

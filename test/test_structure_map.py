@@ -18,6 +18,7 @@ from localizer_ros.core.config import (
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, SceneError, SourceError
 from localizer_ros.datasets.source import FrameSource, open_source
+from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.structure_front_end import open_structure_front_end
 from localizer_ros.localization.structure_scene import StructureScene
@@ -134,6 +135,83 @@ def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
     front_end.close()
 
 
+def tracked(mapped: Mapped, frames: range, **settings: object) -> tuple[list[Observation], list[bool]]:
+    """Observations of frames, and whether keypoints were found in each."""
+    config = StructureLocalizationConfig(tracking=TrackingConfig(**settings))  # type: ignore[arg-type]
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    observations = [front_end.observe(mapped.queries.read(index), None) for index in frames]
+    front_end.close()
+    return observations, [any("extract" in name for name in o.timings_ms) for o in observations]
+
+
+def test_between_matchings_the_matched_points_are_followed(mapped: Mapped) -> None:
+    observations, extracted = tracked(mapped, range(9), match_every=3)
+    assert extracted == [True, False, False] * 3
+    assert tracked(mapped, range(3), match_every=1)[1] == [True] * 3
+    for index, observation in enumerate(observations):
+        assert observation.absolute is not None and observation.absolute.covariance is not None
+        assert errors(mapped.queries, index, observation.absolute)[0] < 0.08
+        assert observation.absolute.confidence is not None and observation.absolute.confidence > 0.9
+    # The points do not move in the map: a pose from followed ones is as near to that from new ones as ever.
+    new = tracked(mapped, range(9), match_every=1)[0]
+    apart = [
+        a.absolute.T_map_cam.distance_to(b.absolute.T_map_cam)
+        for a, b in zip(observations, new, strict=True)
+        if a.absolute is not None and b.absolute is not None
+    ]
+    assert np.max(apart) < 0.03
+
+
+def test_points_that_get_lost_are_matched_anew_before_it_is_time(mapped: Mapped) -> None:
+    config = StructureLocalizationConfig(tracking=TrackingConfig(match_every=10))
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    for index in range(3):
+        front_end.observe(mapped.queries.read(index), None)
+    whole = mapped.queries.read(3)
+    covered = whole.image.copy()
+    covered[:, :380] = 90
+    observation = front_end.observe(Frame(whole.stamp_ns, covered, whole.camera), None)
+    assert "track_extract" in observation.timings_ms
+    if observation.absolute is not None:
+        assert errors(mapped.queries, 3, observation.absolute)[0] < 0.1
+    nothing = mapped.queries.read(4)
+    blank = Frame(nothing.stamp_ns, np.full_like(nothing.image, 90), nothing.camera)
+    observation = front_end.observe(blank, None)
+    assert observation.absolute is None and observation.relative is None and observation.reason
+    front_end.close()
+
+
+def test_a_pose_is_less_certain_the_faster_the_camera_moves(mapped: Mapped) -> None:
+    exact = tracked(mapped, range(4), timing_sigma_ms=0.0)[0]
+    loose = tracked(mapped, range(4), timing_sigma_ms=20.0)[0]
+    for a, b in zip(exact[1:], loose[1:], strict=True):
+        assert a.relative is not None and b.relative is not None
+        elapsed_s = (a.relative.stamp_cur_ns - a.relative.stamp_prev_ns) * 1e-9
+        moved = a.relative.T_prev_cur.log() * 0.02 / elapsed_s
+        for p, q in ((a.relative, b.relative), (a.absolute, b.absolute)):
+            assert p is not None and q is not None and p.covariance is not None and q.covariance is not None
+            assert np.allclose(q.covariance - p.covariance, np.outer(moved, moved), atol=1e-12)
+        # The same points give three motions in a row: they share the errors of their depths.
+        assert a.relative.correlation_s == pytest.approx(3 * elapsed_s)
+
+
+def test_motion_goes_on_where_the_map_does_not(mapped: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
+    for index in range(3):
+        front_end.observe(mapped.queries.read(index), None)
+    with monkeypatch.context() as patch:
+        for method in ("track", "carry"):
+            patch.setattr(Tracker, method, lambda *_: None)
+        patch.setattr(HierarchicalLocalizer, "search", lambda *_: None)
+        lost = [front_end.observe(mapped.queries.read(index), None) for index in range(3, 6)]
+    for index, observation in enumerate(lost, 3):
+        assert observation.absolute is None and observation.relative is not None
+        a, b = mapped.queries.records[index - 1].T_map_cam, mapped.queries.records[index].T_map_cam
+        assert a is not None and b is not None
+        assert (a.inverse() @ b).distance_to(observation.relative.T_prev_cur) < 0.02
+    front_end.close()
+
+
 def test_a_late_search_catches_up_and_motion_goes_on_without_the_map(
     mapped: Mapped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +223,7 @@ def test_a_late_search_catches_up_and_motion_goes_on_without_the_map(
         with monkeypatch.context() as patch:
             if index in (8, 9, 10):
                 patch.setattr(Tracker, "track", lambda *_: None)
+                patch.setattr(Tracker, "carry", lambda *_: None)
             observations.append(front_end.observe(mapped.queries.read(index), None))
     front_end.close()
     due = next(i for i, r in enumerate(records) if r.stamp_ns - records[0].stamp_ns >= 100_000_000)

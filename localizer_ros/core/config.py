@@ -243,11 +243,29 @@ class TrackingConfig(Config, frozen=True):
     images: Annotated[
         int, Meta(ge=1, le=1000, description="nearest mapping images whose points are looked for")
     ] = 8
+    match_every: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="keypoints are found and matched with the map in every so many frames, sooner where points get "
+            "lost; in those between, the matched points are followed by optical flow. 1 = in every frame",
+        ),
+    ] = 3
     min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer end tracking")] = 20
     max_prior_sigma_deg: Annotated[
         float, Meta(gt=0.0, le=180.0, description="a less certain prediction is searched in full")
     ] = 6.0
     max_gap_s: Annotated[float, Meta(gt=0.0, le=60.0, description="a longer gap ends tracking")] = 0.5
+    timing_sigma_ms: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1000.0,
+            description="how far the time of what a pixel shows is from the image's stamp (rolling shutter, exposure, "
+            "clocks), 1 sigma: the faster the camera, the less certain its pose",
+        ),
+    ] = 10.0
 
 
 class StructureLocalizationConfig(Config, frozen=True):

@@ -231,6 +231,7 @@ class RelativePose:
         T_prev_cur: pose of the later camera in the earlier one.
         covariance: (6, 6) in the tangent of ``T_prev_cur``.
         source: what computed it, e.g. ``vo``, ``odom``, ``tracking``.
+        correlation_s: how long its error lasts, 0 = the next motion has one of its own; None = not known.
     """
 
     stamp_prev_ns: int
@@ -238,6 +239,7 @@ class RelativePose:
     T_prev_cur: SE3
     covariance: Array
     source: str
+    correlation_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -39,6 +39,9 @@ from localizer_ros.localization.scene import Scene
 WARM_UP = 3
 """First frames, which also allocate and compile; they are shown apart."""
 
+NO_ANSWER = "no absolute pose"
+"""Among the sources of answers: frames that have none of their own."""
+
 
 def bench(
     scene_path: Path,
@@ -60,8 +63,9 @@ def bench(
 
     Returns:
         Plain values: ``backends`` by name, each with ``open_s``, ``frames``, ``answered``, ``latency_ms`` (with
-        ``first``, the slowest of the first ``WARM_UP`` frames, which the percentiles leave out), ``throughput_hz``
-        (without reading the images) and ``peak_rss_mb``, or with ``error``; and ``smoother``.
+        ``first``, the slowest of the first ``WARM_UP`` frames, which the percentiles leave out, and ``answers``, the
+        same by what gave the answer: tracking, a full search, nothing), ``throughput_hz`` (without reading the images)
+        and ``peak_rss_mb``, or with ``error``; and ``smoother``.
 
     Raises:
         SceneError: the scene cannot be opened.
@@ -115,6 +119,7 @@ def measure(localizer: FrameLocalizer, source: FrameSource, limit: int) -> dict[
     odometry = OdometryFeed(source)
     latencies: list[float] = []
     stages: dict[str, list[float]] = {}
+    answers: dict[str, list[float]] = {}
     answered = dropped = 0
     sequence: str | None = None
     for index, record in enumerate(source.records[:limit]):
@@ -132,6 +137,8 @@ def measure(localizer: FrameLocalizer, source: FrameSource, limit: int) -> dict[
         latencies.append((time.perf_counter() - began) * 1e3)
         answered += output.estimate is not None
         if len(latencies) > WARM_UP:
+            kind = NO_ANSWER if output.absolute is None else output.absolute.source
+            answers.setdefault(kind, []).append(latencies[-1])
             for name, value in output.timings_ms.items():
                 stages.setdefault(name, []).append(value)
     warm = latencies[WARM_UP:]
@@ -144,6 +151,10 @@ def measure(localizer: FrameLocalizer, source: FrameSource, limit: int) -> dict[
         "latency_ms": {
             "first": max(latencies[:WARM_UP]),
             **percentiles(warm, 50, 90, 99),
+            "answers": {
+                kind: {"frames": len(values), **percentiles(values, 50, 99)}
+                for kind, values in answers.items()
+            },
             "stages": {name: percentiles(values, 50, 99) for name, values in stages.items()},
         },
         "throughput_hz": 1e3 * len(warm) / sum(warm),

@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config import SearchConfig
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.localization.features import Float32, point_matches
 from localizer_ros.localization.guided_matching import guided_matches
@@ -50,6 +51,8 @@ class Found:
         visible: points that should have been seen.
         spread: share of the image's cells with an inlier.
         confidence: 0..1.
+        carried: frames since the points were matched by their descriptors, 0 = in this one.
+        kept: share of the points matched then that is still there.
     """
 
     solved: SolvedPose
@@ -59,6 +62,8 @@ class Found:
     visible: int
     spread: float
     confidence: float
+    carried: int = 0
+    kept: float = 1.0
 
 
 class HierarchicalLocalizer:
@@ -157,7 +162,7 @@ class HierarchicalLocalizer:
                 reasons.append(f"few inliers among {len(keypoint)} matches")
                 continue
             started = time.perf_counter()
-            found = self.verify(view, solved, prior)
+            found = self.verify(view, solved.T_map_opt, prior)
             self._lap("verify", started)
             if found is None:
                 reasons.append(f"pose of {solved.count} inliers was not confirmed by its surroundings")
@@ -181,16 +186,24 @@ class HierarchicalLocalizer:
     def verify(
         self,
         view: View,
-        solved: SolvedPose,
+        T_map_opt: SE3,
         prior: PoseEstimate | None,
         images: Index | None = None,
         rounds: int = 2,
     ) -> Found | None:
-        """Look again for what a pose should show, refine on it, and judge it."""
+        """Look for what a pose should show, refine on it, and judge it.
+
+        Args:
+            view: of a frame.
+            T_map_opt: the pose, a few pixels off at most.
+            prior: for the confidence.
+            images: mapping images whose points are looked for; None = the nearest to the pose.
+            rounds: of looking, each from the pose of the one before.
+        """
         c, scene = self._config, self._scene
-        refined, radius = solved, _VERIFYING_RADIUS_PX
+        T, radius = T_map_opt, _VERIFYING_RADIUS_PX
+        refined: SolvedPose | None = None
         for _ in range(rounds):
-            T = refined.T_map_opt
             near = scene.nearest_images(T, _VERIFYING_IMAGES) if images is None else images
             matches = guided_matches(
                 scene.structure,
@@ -204,7 +217,7 @@ class HierarchicalLocalizer:
                 radius,
                 0.75,
             )
-            again = refine_pose(
+            refined = refine_pose(
                 T,
                 view.rays[matches.keypoint],
                 scene.structure.points[matches.point],
@@ -212,12 +225,13 @@ class HierarchicalLocalizer:
                 4.0,
                 min(c.min_inliers, 8),
             )
-            if again is None:
+            if refined is None:
                 return None
-            refined, radius = again, 4.0
+            T, radius = refined.T_map_opt, 4.0
+        assert refined is not None
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
         spread = spread_of(inlier_rays, view.half_view)
-        confidence = self._confidence(refined, matches.visible, spread, prior)
+        confidence = self.confidence(refined, matches.visible, spread, prior)
         return Found(
             refined,
             matches.point,
@@ -228,9 +242,17 @@ class HierarchicalLocalizer:
             confidence,
         )
 
-    def _confidence(
+    def confidence(
         self, solved: SolvedPose, visible: int, spread: float, prior: PoseEstimate | None
     ) -> float:
+        """How far to believe a pose, 0..1.
+
+        Args:
+            solved: the pose and its inliers.
+            visible: points that should have been seen.
+            spread: share of the image's cells with an inlier.
+            prior: what the pose should be near to.
+        """
         count = solved.count
         share = count / max(visible, 1)
         # Weights by logistic regression, see docs/structure.md.

@@ -1,4 +1,4 @@
-"""Motion from one frame to the next in metres: matched map points, followed by optical flow.
+"""Optical flow: where the points of a localised frame are in the next one, and the motion in metres that follows.
 
 A localised frame knows the depth of its matched keypoints. Following them into the next frame to a tenth of a
 pixel gives a motion an order of magnitude steadier than the difference of two absolute poses, whose errors do
@@ -19,11 +19,32 @@ from localizer_ros.localization.calibration import Calibration
 from localizer_ros.localization.features import Float32, grey
 from localizer_ros.localization.pose_solver import SolvedPose, refine_pose
 
+Index = NDArray[np.intp]
+
 _WINDOW_PX = 15
 _LEVELS = 3
-_MAX_POINTS = 200
+_MAX_POINTS = 250
 _FEWEST = 15
 _MAX_ERROR_PX = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Followed:
+    """Points of the anchored frame that were found again and agree on the motion.
+
+    Attributes:
+        solved: pose of this frame's optical frame in that of the anchored one.
+        share: how many of the anchored points these are, 0..1.
+        map_point: (N,) index of each in the map.
+        xy_px: (N, 2) where they are in this frame.
+        rays: (N, 2) the same on the plane z = 1.
+    """
+
+    solved: SolvedPose
+    share: float
+    map_point: Index
+    xy_px: Float32
+    rays: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +55,7 @@ class _Anchored:
     xy_px: Float32
     points: Array
     """(N, 3) in the optical frame of the anchored image."""
+    map_point: Index
 
 
 class MetricVo:
@@ -57,7 +79,7 @@ class MetricVo:
         """Forget the last frame."""
         self._last = self._followed = None
 
-    def anchor(self, frame: Frame, xy_px: Float32, rays: Array, depth_m: Array) -> None:
+    def anchor(self, frame: Frame, xy_px: Float32, rays: Array, depth_m: Array, map_point: Index) -> None:
         """Remember a localised frame.
 
         Args:
@@ -65,13 +87,18 @@ class MetricVo:
             xy_px: (N, 2) matched keypoints.
             rays: (N, 2) where they look, plane z = 1.
             depth_m: (N,) depths of their map points in this frame.
+            map_point: (N,) indices of those.
         """
         if len(xy_px) > _MAX_POINTS:
             some = np.linspace(0, len(xy_px) - 1, _MAX_POINTS).astype(np.intp)
-            xy_px, rays, depth_m = xy_px[some], rays[some], depth_m[some]
-        points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth_m[:, None]
+            xy_px, rays, depth_m, map_point = xy_px[some], rays[some], depth_m[some], map_point[some]
         self._last = _Anchored(
-            frame.stamp_ns, grey(frame.image), frame.camera, np.asarray(xy_px, np.float32), points
+            frame.stamp_ns,
+            grey(frame.image),
+            frame.camera,
+            np.asarray(xy_px, np.float32),
+            _points(rays, depth_m),
+            map_point,
         )
         self._followed = None
 
@@ -79,8 +106,8 @@ class MetricVo:
         """Measure from the frame followed last, though it was not localised: its depths are the last ones, moved."""
         self._last, self._followed = self._followed, None
 
-    def follow(self, frame: Frame) -> SolvedPose | None:
-        """Pose of this frame's optical frame in that of the anchored one; None when too few points were followed."""
+    def follow(self, frame: Frame) -> Followed | None:
+        """The anchored points in this frame; None when too few of them agree on a motion."""
         last, self._followed = self._last, None
         if last is None or len(last.xy_px) < _FEWEST or not frame.camera.same_as(last.camera, 1e-3):
             return None
@@ -94,19 +121,22 @@ class MetricVo:
             maxLevel=_LEVELS,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01),
         )
-        xy = np.asarray(followed, dtype=np.float64)[:, 0]
+        xy = np.asarray(followed, dtype=np.float32)[:, 0]
         size = np.array([frame.camera.width_px, frame.camera.height_px])
         good = (np.asarray(status)[:, 0] > 0) & np.all((xy >= 0.0) & (xy < size - 1.0), axis=1)
         if good.sum() < _FEWEST:
             return None
-        rays = self._calibration.rays(frame.camera, xy[good])
-        points = last.points[good]
+        xy, points, map_point = xy[good], last.points[good], last.map_point[good]
+        rays = self._calibration.rays(frame.camera, xy)
         solved = refine_pose(SE3.identity(), rays, points, self._calibration.focal_px, _MAX_ERROR_PX, _FEWEST)
-        if solved is not None:
-            keep = solved.inliers
-            depth_m = (points[keep] - solved.T_map_opt.t) @ solved.T_map_opt.R[:, 2]
-            points = np.concatenate([rays[keep], np.ones((len(depth_m), 1))], axis=1) * depth_m[:, None]
-            self._followed = _Anchored(
-                frame.stamp_ns, image, frame.camera, xy[good][keep].astype(np.float32), points
-            )
-        return solved
+        if solved is None:
+            return None
+        keep = solved.inliers
+        xy, rays, map_point = xy[keep], rays[keep], map_point[keep]
+        depth_m = (points[keep] - solved.T_map_opt.t) @ solved.T_map_opt.R[:, 2]
+        self._followed = _Anchored(frame.stamp_ns, image, frame.camera, xy, _points(rays, depth_m), map_point)
+        return Followed(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
+
+
+def _points(rays: Array, depth_m: Array) -> Array:
+    return np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth_m[:, None]

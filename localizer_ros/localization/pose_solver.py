@@ -15,6 +15,8 @@ from localizer_ros.localization.features import Float32
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
 _LEAST_SIGMA_PX = 0.4
+# A step that moves points by less than this angle (a two-hundredth of a pixel at f = 500 px) is the last.
+_STILL = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,14 +28,12 @@ class SolvedPose:
         covariance: (6, 6) in its tangent, from the Jacobian and the residuals.
         inliers: (N,) bool, of the matches given.
         error_px: (N,) reprojection errors, infinite behind the camera.
-        sigma_px: robust standard deviation of the inliers' errors (one component).
     """
 
     T_map_opt: SE3
     covariance: Array
     inliers: NDArray[np.bool_]
     error_px: Array
-    sigma_px: float
 
     @property
     def count(self) -> int:
@@ -91,7 +91,6 @@ def refine_pose(
     max_error_px: float,
     min_inliers: int,
     iterations: int = 10,
-    prior_covariance: Array | None = None,
 ) -> SolvedPose | None:
     """Robust non-linear least squares from a pose near the truth.
 
@@ -106,36 +105,28 @@ def refine_pose(
         max_error_px: of an inlier.
         min_inliers: fewer are no answer.
         iterations: at most.
-        prior_covariance: (6, 6) of the start, when it is a measurement to be weighed in.
 
     Returns:
         None when too few matches fit or the problem is singular.
     """
     rays = np.asarray(rays, dtype=np.float64)
     points = np.asarray(points, dtype=np.float64)
-    T, start = T_map_opt, T_map_opt
-    information = None if prior_covariance is None else np.linalg.inv(prior_covariance)
+    T = T_map_opt
+    depth_m = float(np.median(np.abs((points - T.t) @ T.R[:, 2]))) if len(points) else 0.0
     for _ in range(iterations):
         residual, J, ahead = _linearised(T, rays, points, focal_px)
         squared = np.einsum("ni,ni->n", residual, residual)
         width = _width_px(np.sqrt(squared[ahead]), max_error_px)
-        weight = np.where(ahead, 1.0 / (1.0 + squared / width**2), 0.0)
-        JW = J * weight[:, None, None]
-        H = np.einsum("nij,nik->jk", JW, J)
-        g = np.einsum("nij,ni->j", JW, residual)
-        if information is not None:
-            scale = width**2 / 4.0
-            H = H + information * scale
-            g = g + information @ (start.inverse() @ T).log() * scale
+        H, g = _normal_equations(J, residual, np.where(ahead, 1.0 / (1.0 + squared / width**2), 0.0))
         H[np.diag_indices(6)] *= 1.0 + 1e-9
         try:
-            step = -np.linalg.solve(H, g)
+            step = -np.asarray(np.linalg.solve(H, g), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
         if not np.all(np.isfinite(step)) or np.linalg.norm(step[:3]) > 1.0:
             return None
         T = _moved(T, step)
-        if np.linalg.norm(step[:3]) < 1e-6 and np.linalg.norm(step[3:]) < 1e-6:
+        if np.linalg.norm(step[:3]) < _STILL and np.linalg.norm(step[3:]) < _STILL * depth_m:
             break
     residual, J, ahead = _linearised(T, rays, points, focal_px)
     error = np.where(ahead, np.sqrt(np.einsum("ni,ni->n", residual, residual)), np.inf)
@@ -146,7 +137,7 @@ def refine_pose(
     # Median of the length of a 2D Gaussian error is 1.1774 sigma.
     sigma = max(_LEAST_SIGMA_PX, float(np.median(error[inliers])) / 1.1774)
     weight = 1.0 / (1.0 + (error[inliers] / (2.0 * sigma)) ** 2)
-    H = np.einsum("nij,n,nik->jk", J[inliers], weight, J[inliers])
+    H, _ = _normal_equations(J[inliers], residual[inliers], weight)
     values, vectors = np.linalg.eigh(H)
     if values[0] <= 1e-9 * values[-1]:
         return None
@@ -155,7 +146,14 @@ def refine_pose(
     # Neighbouring keypoints share the errors of their points: information grows slower than their number.
     shared = 1.0 + count / 100.0
     covariance = (vectors / values) @ vectors.T * max(spread, _LEAST_SIGMA_PX**2) * shared
-    return SolvedPose(T, np.asarray(covariance), inliers, error, sigma)
+    return SolvedPose(T, np.asarray(covariance), inliers, error)
+
+
+def _normal_equations(J: Array, residual: Array, weight: Array) -> tuple[Array, Array]:
+    """``J^T W J`` (6, 6) and ``J^T W r`` (6,) of (N, 2, 6), (N, 2) and (N,)."""
+    flat = J.reshape(-1, 6)
+    weighted = (J * weight[:, None, None]).reshape(-1, 6)
+    return weighted.T @ flat, weighted.T @ residual.reshape(-1)
 
 
 def _moved(T: SE3, step: Array) -> SE3:

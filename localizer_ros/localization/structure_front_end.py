@@ -17,7 +17,8 @@ from localizer_ros.localization.asynchronous import InPlace, LateSearch, Searche
 from localizer_ros.localization.features import open_extractor
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
-from localizer_ros.localization.metric_vo import MetricVo
+from localizer_ros.localization.metric_vo import Followed, MetricVo
+from localizer_ros.localization.pose_solver import SolvedPose
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.localization.tracking import Tracker
 
@@ -26,6 +27,10 @@ METHODS = ("hierarchical", "direct", "relative", "local", "retrieval")
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
 _STRAY_OF_DEPTH = 0.008
+# Where fewer of the points followed agree on a motion, it is not what the camera did.
+_LEAST_FOLLOWED = 0.5
+# Of the points matched last: with fewer, new ones are matched before it is time.
+_LEAST_KEPT = 0.6
 # Motion between two frames is never known better than this: rolling shutter and blur are not in any residual.
 _LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.08), 1.5e-3
 
@@ -33,7 +38,11 @@ _LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.08), 1.5e-3
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
     stamp_ns: int
-    T_map_opt: SE3
+    found: Found
+
+    @property
+    def T_map_opt(self) -> SE3:
+        return self.found.solved.T_map_opt
 
 
 class StructureFrontEnd:
@@ -64,7 +73,8 @@ class StructureFrontEnd:
         """See :class:`FrontEnd`."""
         timings: dict[str, float] = {}
         searched = None if self._late is None else self._late.collect(frame.stamp_ns)
-        found = self._track(frame, prior, timings) if self._config.enabled else None
+        followed = self._follow(frame, timings)
+        found = self._track(frame, followed, prior, timings) if self._config.enabled else None
         if found is None and searched is not None and self._config.enabled:
             found = self._catch_up(frame, searched, prior, timings)
         answer: PoseEstimate | None = None
@@ -77,15 +87,13 @@ class StructureFrontEnd:
             timings.update({f"search_{name}": spent for name, spent in now.timings_ms.items()})
         else:
             reason = _begin(self._late, frame, prior, timings)
-        started = time.perf_counter()
-        relative = self._motion(frame)
+        relative = self._motion(frame, followed)
+        if answer is not None and relative is not None:
+            answer = self._timed(answer, relative)
         if found is not None:
             self._before, self._last = self._last, self._anchored(frame, found)
-        elif self._late is None:
-            self._vo.reset()
         else:
             self._vo.go_on()
-        timings["motion"] = (time.perf_counter() - started) * 1e3
         self._last_observed_ns = frame.stamp_ns
         return _observation(answer, searched, relative, reason, timings)
 
@@ -102,7 +110,35 @@ class StructureFrontEnd:
         if self._late is not None:
             self._late.close()
 
-    def _track(self, frame: Frame, prior: PoseEstimate | None, timings: dict[str, float]) -> Found | None:
+    def _follow(self, frame: Frame, timings: dict[str, float]) -> Followed | None:
+        """The points of the frame observed before, when it is not long ago."""
+        prev_ns = self._vo.stamp_ns
+        if prev_ns is None or prev_ns != self._last_observed_ns:
+            return None
+        if not 0 < frame.stamp_ns - prev_ns <= self._config.max_gap_s * 1e9:
+            return None
+        started = time.perf_counter()
+        followed = self._vo.follow(frame)
+        timings["track_flow"] = (time.perf_counter() - started) * 1e3
+        return followed
+
+    def _track(
+        self, frame: Frame, followed: Followed | None, prior: PoseEstimate | None, timings: dict[str, float]
+    ) -> Found | None:
+        last = self._last
+        if (
+            followed is not None
+            and followed.share >= _LEAST_FOLLOWED
+            and last is not None
+            and last.stamp_ns == self._last_observed_ns
+        ):
+            T = last.T_map_opt @ followed.solved.T_map_opt
+            if last.found.carried + 1 < self._config.match_every:
+                found = self._tracker.carry(frame, last.found, followed, T, prior)
+                self._add_timings(timings)
+                if found is not None and found.kept >= _LEAST_KEPT and self._believed(found):
+                    return found
+            return self._track_near(frame, T, self._motion_covariance(followed.solved), prior, timings)
         prediction = self._predicted(frame, prior)
         if prediction is None:
             return None
@@ -112,9 +148,15 @@ class StructureFrontEnd:
         self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timings: dict[str, float]
     ) -> Found | None:
         found = self._tracker.track(frame, T, covariance, prior)
+        self._add_timings(timings)
+        return found if found is not None and self._believed(found) else None
+
+    def _add_timings(self, timings: dict[str, float]) -> None:
         for name, spent in self._tracker.timings_ms.items():
             timings[f"track_{name}"] = timings.get(f"track_{name}", 0.0) + spent
-        return found if found is not None and found.confidence >= self._search.min_confidence else None
+
+    def _believed(self, found: Found) -> bool:
+        return found.confidence >= self._search.min_confidence
 
     def _catch_up(
         self, frame: Frame, searched: Searched, prior: PoseEstimate | None, timings: dict[str, float]
@@ -131,7 +173,7 @@ class StructureFrontEnd:
             return None
         stray = _STRAY_OF_DEPTH * self._scene.structure.median_depth
         covariance = np.diag([_STRAY_RAD**2] * 3 + [stray**2] * 3)
-        found = self._track_near(frame, seen.T_map_opt @ moved.T_map_opt, covariance, prior, timings)
+        found = self._track_near(frame, seen.T_map_opt @ moved.solved.T_map_opt, covariance, prior, timings)
         if found is not None:
             # The velocity of the next prediction.
             self._last = seen
@@ -162,27 +204,42 @@ class StructureFrontEnd:
 
     def _anchored(self, frame: Frame, found: Found, vo: MetricVo | None = None) -> _Seen:
         keep = found.solved.inliers
-        points = self._scene.structure.points[found.points[keep]]
-        depth_m = (points - found.solved.T_map_opt.t) @ found.solved.T_map_opt.R[:, 2]
-        (vo or self._vo).anchor(frame, found.xy_px[keep], found.rays[keep], depth_m)
-        return _Seen(frame.stamp_ns, found.solved.T_map_opt)
+        points = found.points[keep]
+        T = found.solved.T_map_opt
+        depth_m = (self._scene.structure.points[points] - T.t) @ T.R[:, 2]
+        (vo or self._vo).anchor(frame, found.xy_px[keep], found.rays[keep], depth_m, points)
+        return _Seen(frame.stamp_ns, found)
 
-    def _motion(self, frame: Frame) -> RelativePose | None:
+    def _motion(self, frame: Frame, followed: Followed | None) -> RelativePose | None:
         """Motion since the frame observed before, when points of known depth were seen in that one."""
-        prev_ns = self._vo.stamp_ns
-        if prev_ns is None or prev_ns != self._last_observed_ns:
+        if followed is None:
             return None
-        if not 0 < frame.stamp_ns - prev_ns <= self._config.max_gap_s * 1e9:
-            return None
-        solved = self._vo.follow(frame)
-        if solved is None:
-            return None
+        prev_ns = self._last_observed_ns
+        assert prev_ns is not None
+        elapsed_s = (frame.stamp_ns - prev_ns) * 1e-9
         T_cam_opt = self._scene.structure.T_cam_opt
-        T_prev_cur = T_cam_opt @ solved.T_map_opt @ T_cam_opt.inverse()
-        covariance = compose_covariance(solved.covariance, T_cam_opt.inverse())
+        T_prev_cur = T_cam_opt @ followed.solved.T_map_opt @ T_cam_opt.inverse()
+        covariance = compose_covariance(self._motion_covariance(followed.solved), T_cam_opt.inverse())
+        covariance = covariance + self._timing_covariance(T_prev_cur, elapsed_s)
+        # As long as the same points are followed, the errors of their depths are the same.
+        lasts_s = self._config.match_every * elapsed_s
+        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", lasts_s)
+
+    def _motion_covariance(self, solved: SolvedPose) -> Array:
+        """(6, 6) of a motion found by optical flow, in its tangent."""
         least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.structure.median_depth
-        covariance = covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
-        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking")
+        return solved.covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
+
+    def _timing_covariance(self, T_prev_cur: SE3, elapsed_s: float) -> Array:
+        """(6, 6) of a pose whose time is not exactly that of its stamp, while the camera moves like this."""
+        moved = T_prev_cur.log() * (self._config.timing_sigma_ms * 1e-3 / elapsed_s)
+        return np.outer(moved, moved)
+
+    def _timed(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
+        assert answer.covariance is not None
+        elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
+        timing = self._timing_covariance(relative.T_prev_cur, elapsed_s)
+        return replace(answer, covariance=answer.covariance + timing)
 
 
 class _TimedLocalizer(Protocol):

@@ -1,8 +1,9 @@
 """Guided tracking: from a predicted pose to the pose, at camera rate.
 
 The points that the nearest mapping images saw are projected with the predicted pose and looked for in small
-windows; the pose follows by robust least squares. Keypoints are new in every frame and compared with the map's
-own descriptors, so nothing drifts and no state is carried from frame to frame but the pose.
+windows; the pose follows by robust least squares. Finding and describing keypoints is most of the work, so that it is
+done in some frames only. In those between, the matched points are where optical flow says; their places in the map stay
+what they are, and a few frames later new keypoints meet the map's own descriptors: nothing drifts.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.guided_matching import guided_matches
-from localizer_ros.localization.pose_solver import SolvedPose, refine_pose
-from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.localization.metric_vo import Followed
+from localizer_ros.localization.pose_solver import refine_pose, spread_of
+from localizer_ros.localization.structure_scene import StructureScene, View, half_view_of
 
 # Windows are never smaller than this: keypoints and map points have errors too.
 _LEAST_WINDOW_PX = 8.0
+# A map point's error and a keypoint's together, in a point that is carried on.
+_CARRIED_ERROR_PX = 4.0
 # A prediction further off than this is corrected roughly before the last search.
 _ROUGH_WINDOW_PX = 12.0
+# A wide window holds many keypoints: the points of so many images are enough to correct a prediction roughly.
+_ROUGH_IMAGES = 3
 
 
 class Tracker:
@@ -56,14 +62,61 @@ class Tracker:
         started = time.perf_counter()
         view = scene.view(frame, c.max_keypoints, fine=False)
         extracted = time.perf_counter()
-        window = self._window_px(covariance)
-        T, images = T_map_opt, scene.nearest_images(T_map_opt, c.images)
-        solved: SolvedPose | None = None
-        for radius in (window, _ROUGH_WINDOW_PX) if window > 2.0 * _ROUGH_WINDOW_PX else (window,):
+        found = self._match(view, T_map_opt, self._window_px(covariance), prior)
+        self.timings_ms = {
+            "extract": (extracted - started) * 1e3,
+            "match": (time.perf_counter() - extracted) * 1e3,
+        }
+        return found
+
+    def carry(
+        self, frame: Frame, last: Found, followed: Followed, T_map_opt: SE3, prior: PoseEstimate | None
+    ) -> Found | None:
+        """The pose from the points of the last frame where optical flow has found them; None when too few are left.
+
+        Args:
+            frame: the image.
+            last: what was found in the frame that the points were followed from.
+            followed: those points in this frame.
+            T_map_opt: predicted pose.
+            prior: for the confidence.
+        """
+        started = time.perf_counter()
+        solved = refine_pose(
+            T_map_opt,
+            followed.rays,
+            self._scene.structure.points[followed.map_point],
+            self._scene.focal_px,
+            _CARRIED_ERROR_PX,
+            self._config.min_inliers,
+        )
+        found: Found | None = None
+        if solved is not None:
+            spread = spread_of(followed.rays[solved.inliers], half_view_of(frame.camera))
+            found = Found(
+                solved,
+                followed.map_point,
+                followed.xy_px,
+                followed.rays,
+                last.visible,
+                spread,
+                self._judge.confidence(solved, last.visible, spread, prior),
+                last.carried + 1,
+                last.kept * followed.share * solved.count / len(followed.rays),
+            )
+        self.timings_ms = {"carry": (time.perf_counter() - started) * 1e3}
+        return found
+
+    def _match(self, view: View, T: SE3, window_px: float, prior: PoseEstimate | None) -> Found | None:
+        """Descriptors near a prediction, from a coarse window to the fine one of verification."""
+        c, scene = self._config, self._scene
+        images = scene.nearest_images(T, c.images)
+        windows = (window_px,) if window_px > _LEAST_WINDOW_PX else ()
+        for radius in (*windows, _ROUGH_WINDOW_PX) if window_px > 2.0 * _ROUGH_WINDOW_PX else windows:
             matches = guided_matches(
                 scene.structure,
                 T,
-                images,
+                images if radius <= _ROUGH_WINDOW_PX else images[:_ROUGH_IMAGES],
                 view.rays,
                 view.tree,
                 view.features.descriptors,
@@ -73,7 +126,7 @@ class Tracker:
                 0.75,
             )
             if len(matches.point) < c.min_inliers:
-                break
+                return None
             if radius > _ROUGH_WINDOW_PX:
                 T = self._turned(T, matches.offset_px)
             solved = refine_pose(
@@ -86,21 +139,10 @@ class Tracker:
                 iterations=6,
             )
             if solved is None:
-                break
+                return None
             T = solved.T_map_opt
-        else:
-            assert solved is not None
-            found = self._judge.verify(view, solved, prior, images, rounds=1)
-            self.timings_ms = {
-                "extract": (extracted - started) * 1e3,
-                "track": (time.perf_counter() - extracted) * 1e3,
-            }
-            return found if found is not None and found.solved.count >= c.min_inliers else None
-        self.timings_ms = {
-            "extract": (extracted - started) * 1e3,
-            "track": (time.perf_counter() - extracted) * 1e3,
-        }
-        return None
+        found = self._judge.verify(view, T, prior, images, rounds=1)
+        return found if found is not None and found.solved.count >= c.min_inliers else None
 
     def sigma_rad(self, covariance: Array) -> float:
         """How uncertain a view is: the turn, and the move as seen from the median depth."""

@@ -60,6 +60,8 @@ _FOCAL_SIGMA, _CENTRE_SIGMA = 0.04, 0.02
 _DISTORTION_SIGMA = (0.05, 0.02, 0.003, 0.003)
 # How much looser the priors on poses are when the question is how wrong they are.
 _FREEDOM = 30.0
+# How far answers are off where a whole sequence was not mapped, over how far free images move.
+_HIDDEN = 1.5
 _MOUNTING_SIGMA_RAD, _MOUNTING_SIGMA_OF_DEPTH = 0.1, 0.05
 
 
@@ -562,7 +564,8 @@ class _Builder:
         """(6,) how far given poses and images disagree, standard deviation of each component, rad and metres.
 
         The priors on poses are tight, because the map shall follow the given poses. How wrong these are shows only when
-        images may move freely: a last adjustment, of which nothing else is used.
+        images may move freely: a last adjustment, of which nothing else is used. What neighbouring images are wrong in
+        together does not show even then.
         """
         free = self._adjusted(_FREEDOM, 6)
         given = self.T_given @ free.T_cam_opt
@@ -575,7 +578,7 @@ class _Builder:
         sigma = np.sqrt(np.mean(differences**2, axis=0))
         # A turn and the move that looks like it are told apart only half: what is wrong in one is wrong in the other.
         confused = 0.5 * self.depth_m * float(np.sqrt(np.mean(sigma[:3] ** 2)))
-        return np.concatenate([sigma[:3], np.hypot(sigma[3:], confused)])
+        return _HIDDEN * np.concatenate([sigma[:3], np.hypot(sigma[3:], confused)])
 
     def _adjust(self, iterations: int) -> None:
         c = self.config.bundle

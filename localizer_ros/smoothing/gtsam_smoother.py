@@ -80,7 +80,7 @@ class GtsamSmoother:
             self._add_frame(relative.stamp_cur_ns, self._pose_guess(prev) @ relative.T_prev_cur)
         cur = self._keys[relative.stamp_cur_ns]
         elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
-        noise = _gaussian(relative.covariance * self._repeats(elapsed_s))
+        noise = _gaussian(relative.covariance * self._repeats(elapsed_s, relative.correlation_s))
         self._factors.add(gtsam.BetweenFactorPose3(prev, cur, _pose3(relative.T_prev_cur), noise))
 
     def add_absolute(self, absolute: PoseEstimate) -> bool:
@@ -130,9 +130,10 @@ class GtsamSmoother:
         self._newest = PoseEstimate(stamp_ns, T_map_cam, 0.5 * (covariance + covariance.T), "smoother")
         return self._newest
 
-    def _repeats(self, period_s: float | None) -> float:
+    def _repeats(self, period_s: float | None, correlation_s: float | None = None) -> float:
         """How many measurements fall within the correlation time: together they weigh as one."""
-        return max(1.0, self._config.correlation_s / period_s) if period_s else 1.0
+        lasts_s = self._config.correlation_s if correlation_s is None else correlation_s
+        return max(1.0, lasts_s / period_s) if period_s else 1.0
 
     def _rebuild(self, stamp_ns: int, guess: SE3, error: str) -> PoseEstimate | None:
         """Start over from the last good estimate, moved to the newest frame by its motion."""
