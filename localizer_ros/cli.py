@@ -631,19 +631,32 @@ def bench(
 @app.command()
 @command
 def view(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A scene, or the folder of a report.")],
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT", help="A scene, the folder of a report, a replayed bag, or a TUM trajectory."
+        ),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File to write: .png or .rrd (rerun); a viewer opens without it."),
+        typer.Option(
+            "--out",
+            help="File to write: .png or .rrd (rerun); without it a viewer opens, or NAME.png is written where there "
+            "is no display.",
+        ),
+    ] = None,
+    scene: Annotated[
+        Path | None,
+        typer.Option("--scene", help="Scene whose map to show; reports and replayed bags name theirs."),
     ] = None,
 ) -> None:
     """Trajectory, frames and map in a viewer, or in a file.
 
-    Example: `localizer view scenes/kitchen --out kitchen.png`
+    Example: `localizer view answers.bag --out answers.png`
     """
     from localizer_ros.evaluation.view import view as run_view
 
-    written = run_view(result, out)
+    written = run_view(result, out, scene)
     if written is not None:
         print(written)
 

@@ -314,7 +314,7 @@ class _Bag:
         self._stream: Iterator[tuple[Connection, int, bytes]] | None = None
         reader = self._open()
         self.types = {connection.topic: connection.msgtype for connection in reader.connections}
-        self.custom = _custom_data(path / "metadata.yaml")
+        self.custom = bag_notes(path / "metadata.yaml")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "types": self.types, "custom": self.custom}
@@ -416,7 +416,7 @@ def _storage_paths(path: Path) -> list[Path]:
     raise SourceError(f"{path}: no bag here; expected metadata.yaml, *.mcap, *.db3 or *.bag")
 
 
-def _custom_data(file: Path) -> dict[str, str]:
+def bag_notes(file: Path) -> dict[str, str]:
     """What the writer of a rosbag2 noted about it; empty when there is nothing."""
     if not file.is_file():
         return {}

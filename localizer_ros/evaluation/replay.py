@@ -109,7 +109,9 @@ def replay(
     dropped: Counter[str] = Counter()
     latencies: list[float] = []
     answered = 0
-    with new_folder(out) as folder, BagWriter(folder) as bag:
+    # For `localizer view`, which shows the map beneath.
+    notes = {"scene": str(scene.path.resolve())}
+    with new_folder(out) as folder, BagWriter(folder, notes=notes) as bag:
         answers = _Answers(bag, frames, source, config)
         for index, record in enumerate(source.records):
             odometry.feed(localizer, record.stamp_ns)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -21,7 +25,8 @@ from rosbags.typesys import Stores, get_typestore
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, LocalizerError, SourceError
-from localizer_ros.evaluation.report import MAPPED, NEIGHBOUR, RAW, SMOOTHED, TRUE, map_views, quiet_axes
+from localizer_ros.datasets.rosbag import bag_notes
+from localizer_ros.evaluation.report import NEIGHBOUR, RAW, SMOOTHED, TRUE, map_views, quiet_axes
 from localizer_ros.localization.baseline import DESCRIPTORS
 from localizer_ros.localization.map_store import StructureMap
 from localizer_ros.localization.scene import Scene, is_scene
@@ -31,6 +36,9 @@ Array = NDArray[np.float64]
 _BAG_POSES = ("geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovarianceStamped")
 _COLOURS = {"true": TRUE, "raw": RAW, "localizer": SMOOTHED}
 _MAX_POINTS = 200_000
+# Mapping cameras stand before points: darker than in reports, which have none.
+MAPPED_CAMERA = "#5b8f86"
+_POINTS = LinearSegmentedColormap.from_list("height", ["#dfe4ea", "#77838f"])
 # Two drives must not be joined by a line.
 _GAP_NS = 1_000_000_000
 
@@ -54,21 +62,26 @@ class Content:
     camera: Camera | None = None
 
 
-def view(result: Path, out: Path | None = None) -> Path | None:
-    """Show a result.
+def view(result: Path, out: Path | None = None, scene: Path | None = None) -> Path | None:
+    """Show a result, with the map it was localised in where that is known.
 
     Args:
         result: scene, report folder, bag with poses, or TUM trajectory.
-        out: ``.png`` or ``.rrd`` file; None opens the rerun viewer.
+        out: ``.png`` or ``.rrd`` file; None opens the rerun viewer, or writes NAME.png into the current folder where
+            there is no display.
+        scene: of the map to show; None takes that which a report or a replayed bag names, if it is still there.
 
     Returns:
         The file that was written, None for the viewer.
 
     Raises:
         SourceError: nothing to show there.
+        SceneError: ``scene`` is damaged or none.
         ConfigError: ``out`` is of another kind, or the viewer does not start.
     """
-    content = read_content(result)
+    content = read_content(result, scene)
+    if out is None and not _has_display():
+        out = Path(f"{result.resolve().name}.png")
     if out is None:
         _log(content, None)
         return None
@@ -82,8 +95,8 @@ def view(result: Path, out: Path | None = None) -> Path | None:
     return out
 
 
-def read_content(result: Path) -> Content:
-    """What a result has to show. Raises SourceError when that is nothing."""
+def read_content(result: Path, scene: Path | None = None) -> Content:
+    """What a result has to show, over the map of ``scene``. Raises SourceError when that is nothing."""
     if not result.exists():
         raise SourceError(f"{result}: does not exist")
     if is_scene(result):
@@ -96,38 +109,62 @@ def read_content(result: Path) -> Content:
         content = Content(result.name, {"localizer": Trajectory.read_tum(result)})
     else:
         raise SourceError(f"{result}: expected a scene, a report folder, a bag or a TUM trajectory")
+    if scene is not None:
+        content = _over(_scene_content(scene), content)
     if not any(len(t) for t in content.trajectories.values()) and not content.mapping:
         raise SourceError(f"{result}: has no poses to show")
     return content
 
 
 def picture(content: Content) -> Figure:
-    """The content from above and from the side."""
+    """The content from above and from the side, to the same scale."""
     poses = [T for t in content.trajectories.values() for T in t.poses] + list(content.mapping)
-    figure = Figure(figsize=(11.0, 5.8), facecolor="white", layout="constrained")
-    axes = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
-    points = None
-    if content.points is not None and len(content.points):
-        # Far outliers of the map would shrink everything else.
-        centre = np.mean([T.t for T in poses], axis=0)
-        reach = 2.0 * max(float(np.max([np.linalg.norm(T.t - centre) for T in poses])), 2.0)
-        points = content.points[np.linalg.norm(content.points - centre, axis=1) < reach]
-    for ax, (title, right, up) in zip(axes, map_views(poses), strict=True):
+    views = map_views(poses)
+    vertical = views[1][2].axis
+    points = content.points
+    low, high = _limits(poses, points)
+    # Cameras as wide as a fortieth of what is shown.
+    size = max(float(np.max(high - low)) / 40.0, 1e-3)
+    extents = [(high[right] - low[right], high[up.axis] - low[up.axis]) for _, right, up in views]
+    width = 9.0
+    heights = [float(np.clip(0.88 * width * tall / wide, 1.6, 9.0)) for wide, tall in extents]
+    figure = Figure(figsize=(width, sum(heights) + 1.6), facecolor="white", layout="constrained")
+    axes = figure.subplots(2, 1, height_ratios=heights)
+    for ax, (title, right, up) in zip(axes, views, strict=True):
         if points is not None:
-            ax.plot(points[:, right], points[:, up.axis], ",", color="#aab2bb", label="map points", zorder=0)
+            shade = points[:, vertical] * (-1.0 if views[1][2].flipped else 1.0)
+            ax.scatter(
+                points[:, right],
+                points[:, up.axis],
+                s=1.2,
+                c=shade,
+                cmap=_POINTS,
+                lw=0,
+                zorder=0,
+                rasterized=True,
+            )
+            ax.plot([], [], "o", ms=3, color="#8b97a5", label="map points (darker = higher)")
         if content.mapping:
-            t = np.stack([T.t for T in content.mapping])
-            ax.plot(t[:, right], t[:, up.axis], ".", color=MAPPED, ms=4, label="mapping images", zorder=1)
+            cameras = _wedges(content.mapping, size)[:, :, [right, up.axis]]
+            ax.add_collection(LineCollection(list(cameras), colors=MAPPED_CAMERA, linewidths=0.7, zorder=1))
+            ax.plot([], [], color=MAPPED_CAMERA, lw=0.9, label="mapping images")
         for name, trajectory in content.trajectories.items():
             if not len(trajectory):
                 continue
             line = _broken_line(trajectory)
             style: dict[str, Any] = {"ls": "", "marker": ".", "ms": 3} if name == "raw" else {"lw": 1.6}
             colour = _COLOURS.get(name, NEIGHBOUR)
-            ax.plot(line[:, right], line[:, up.axis], color=colour, label=name, zorder=2, **style)
+            # What is drawn last is the answer, over the truth it should hide.
+            ax.plot(line[:, right], line[:, up.axis], color=colour, label=name, zorder=3, **style)
+            if name == "localizer":
+                some = trajectory.poses[:: max(1, len(trajectory) // 20)]
+                cameras = _wedges(some, 1.1 * size)[:, :, [right, up.axis]]
+                ax.add_collection(LineCollection(list(cameras), colors=colour, linewidths=1.0, zorder=3))
+        ax.set_xlim(low[right], high[right])
+        ax.set_ylim(low[up.axis], high[up.axis])
         if up.flipped:
             ax.invert_yaxis()
-        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_aspect("equal", adjustable="box")
         ax.set_title(f"{content.title}, {title}", loc="left", fontsize=11)
         ax.set_xlabel(f"{'xyz'[right]} [m]")
         ax.set_ylabel(f"{'xyz'[up.axis]} [m]")
@@ -135,6 +172,29 @@ def picture(content: Content) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     return figure
+
+
+def _has_display() -> bool:
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _limits(poses: Sequence[SE3], points: Array | None) -> tuple[Array, Array]:
+    """(3,) lower and (3,) upper corner of what is worth showing, with a margin: all poses, and points but the
+    outliers of a map, which would shrink everything else.
+    """
+    positions = np.stack([T.t for T in poses])
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    if points is not None and len(points):
+        low = np.minimum(low, np.percentile(points, 1.0, axis=0))
+        high = np.maximum(high, np.percentile(points, 99.0, axis=0))
+    margin = 0.04 * float(np.max(high - low)) + 0.05
+    return low - margin, high + margin
+
+
+def _wedges(poses: Sequence[SE3], size: float) -> Array:
+    """(N, 4, 3) closed lines: where cameras are and the horizontal wedge they look into."""
+    corners = size * np.array([[0.0, 0.0, 0.0], [-0.5, 0.0, 1.0], [0.5, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    return np.stack([corners @ T.R.T + T.t for T in poses])
 
 
 # --- reading ---
@@ -169,12 +229,25 @@ def _report_content(folder: Path) -> Content:
     except (OSError, KeyError, ValueError) as error:
         raise SourceError(f"{folder / 'frames.csv'}: cannot be read ({error})") from error
     trajectories = {name: Trajectory.from_items(found) for name, found in items.items()}
-    # The map beneath the trajectories, where the scene is still there.
+    content = Content(folder.resolve().name, trajectories)
     try:
-        scene = _scene_content(Path(json.loads((folder / "summary.json").read_text())["scene"]))
-    except (OSError, ValueError, KeyError, LocalizerError):
-        return Content(folder.resolve().name, trajectories)
-    return Content(folder.resolve().name, trajectories, scene.mapping, scene.points, scene.camera)
+        scene = str(json.loads((folder / "summary.json").read_text())["scene"])
+    except (OSError, ValueError, KeyError):
+        return content
+    return _over_named(scene, content)
+
+
+def _over(scene: Content, content: Content) -> Content:
+    """The map beneath the trajectories."""
+    return Content(content.title, content.trajectories, scene.mapping, scene.points, scene.camera)
+
+
+def _over_named(scene: str, content: Content) -> Content:
+    """The same where a result names the scene, which may have gone since."""
+    try:
+        return _over(_scene_content(Path(scene)), content)
+    except LocalizerError:
+        return content
 
 
 def _bag_content(path: Path) -> Content:
@@ -194,9 +267,10 @@ def _bag_content(path: Path) -> Content:
     # With and without covariance they are the same poses.
     if "localizer" in items:
         items.pop("pose_with_covariance", None)
-    return Content(
-        path.resolve().name, {name: Trajectory.from_items(found.items()) for name, found in items.items()}
-    )
+    trajectories = {name: Trajectory.from_items(found.items()) for name, found in items.items()}
+    content = Content(path.resolve().name, trajectories)
+    scene = bag_notes(path / "metadata.yaml").get("scene")
+    return content if scene is None else _over_named(scene, content)
 
 
 def _short_name(topic: str) -> str:
@@ -234,8 +308,9 @@ def _log(content: Content, out: Path | None) -> None:
             "map/points", rr.Points3D(content.points, colors=[150, 158, 166], radii=0.01), static=True
         )
     if content.mapping:
-        positions = [T.t for T in content.mapping]
-        recording.log("map/mapping", rr.Points3D(positions, colors=_rgb(MAPPED), radii=0.02), static=True)
+        low, high = _limits(poses, None)
+        cameras = _wedges(content.mapping, max(float(np.max(high - low)) / 40.0, 0.05))
+        recording.log("map/mapping", rr.LineStrips3D(cameras, colors=_rgb(MAPPED_CAMERA)), static=True)
     starts = [int(t.stamps_ns[0]) for t in content.trajectories.values() if len(t)]
     for name, trajectory in content.trajectories.items():
         if not len(trajectory):
