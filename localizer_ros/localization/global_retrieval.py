@@ -29,6 +29,8 @@ _LEAST_SIGMA_RAD = np.radians(3.0)
 _LEAST_INLIERS = 20
 # On the plane z = 1: how far an apparent motion is from affine.
 _MOTION_SIGMA = 0.01
+# Error of an average by motion, an axis, for each unit of sum |w|: it grows as the query lies beyond the images.
+_EACH_SIGMA_RAD = np.radians(0.65)
 
 
 class RetrievalLocalizer(StructureLocalizer):
@@ -96,7 +98,12 @@ class RetrievalLocalizer(StructureLocalizer):
     ) -> PoseEstimate:
         poses = [SE3(T[:3, :3], T[:3, 3]) for T in self._scene.database.T_map_cam[images]]
         mean = weighted_mean(poses, weights)
-        covariance = self._scatter(mean, poses, np.abs(weights))
+        if self._config.interpolation == "motion" and len(poses) > 1:
+            sigma_rad = _EACH_SIGMA_RAD * float(np.abs(weights).sum())
+            depth = self._scene.structure.median_depth
+            covariance = np.diag([sigma_rad**2] * 3 + [(sigma_rad * depth) ** 2] * 3)
+        else:
+            covariance = self._scatter(mean, poses, np.abs(weights))
         return PoseEstimate(
             frame.stamp_ns, mean, covariance, "retrieval", inliers=inliers, confidence=confidence
         )

@@ -20,6 +20,8 @@ from localizer_ros.localization.structure_scene import StructureScene, View
 # On the plane z = 1: what parallax may add to one plane's motion.
 _LOOSE = 0.04
 _ITERATIONS = 300
+RERANK_KEYPOINTS = 800
+"""Keypoints of a mapping image that are enough to see whether it matches."""
 _FEWEST = 8
 
 
@@ -57,7 +59,7 @@ def matched_images(
     options = {"max_reproj_error": _LOOSE * focal, "max_iterations": _ITERATIONS, "seed": config.seed}
     found: list[MatchedImage] = []
     for image in images:
-        pairs = matcher.match(scene.query_side(view), scene.image_side(image))
+        pairs = matcher.match(scene.query_side(view), scene.image_side(image, RERANK_KEYPOINTS))
         a = view.rays[pairs[:, 0]]
         b = scene.image_rays(image)[pairs[:, 1]]
         inliers = np.zeros(len(pairs), dtype=bool)

@@ -101,10 +101,11 @@ class StructureScene:
         camera = view.frame.camera
         return Side(view.features.xy_px, view.features.descriptors, (camera.width_px, camera.height_px))
 
-    def image_side(self, image: int) -> Side:
-        """A mapping image's stored keypoints for a matcher."""
+    def image_side(self, image: int, most: int | None = None) -> Side:
+        """A mapping image's stored keypoints for a matcher, the first ``most`` of them."""
         s, camera = self.structure, self.structure.calibration.camera
-        stored = slice(s.image_start[image], s.image_start[image + 1])
+        first, last = int(s.image_start[image]), int(s.image_start[image + 1])
+        stored = slice(first, last if most is None else min(last, first + most))
         return Side(
             s.observation_xy_px[stored], s.unit_descriptors[stored], (camera.width_px, camera.height_px)
         )

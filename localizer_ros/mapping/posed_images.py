@@ -15,12 +15,15 @@ import numpy as np
 from localizer_ros.core.config import SearchConfig, StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import SourceError
+from localizer_ros.core.types import Array, Frame, PoseEstimate, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.calibration import Calibration
-from localizer_ros.localization.features import to_bytes
+from localizer_ros.localization.features import LocalFeatures, to_bytes
 from localizer_ros.localization.global_local import LocalMapLocalizer
+from localizer_ros.localization.global_retrieval import RetrievalLocalizer
 from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.reranking import RERANK_KEYPOINTS
+from localizer_ros.localization.retrieval import ImageDatabase, ImageIndex
 from localizer_ros.localization.structure_scene import INDEX_FOLDER, MAP_FOLDER, StructureScene
 from localizer_ros.mapping.networks import take_networks_along
 from localizer_ros.mapping.retrieval import index_images
@@ -34,7 +37,13 @@ from localizer_ros.mapping.sfm import (
     validate,
 )
 
-_VALIDATION_IMAGES = 12
+_VALIDATION_IMAGES = 16
+# Frames are tried as if no mapping image were nearer than this (turn, or move of like effect): a robot strays from
+# the drive that was mapped, and what poses given with an error do to an answer shows only away from them.
+_BEYOND_DEG = 10.0
+# Too few answers say nothing of the error; poses of a hand-held camera are about this good.
+_FEWEST_ANSWERED = 8
+_UNTRIED_SIGMA_RAD = np.radians(0.6)
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,8 @@ class PosedImagesReport:
         bytes: of images and index.
         seconds: all stages.
         stage_seconds: each stage.
-        validation: method local: median errors on frames between the images: frames, answered, median_t_m,
-            median_r_deg; empty for retrieval, whose index has all frames.
+        validation: median errors on frames of the recording from which mapping images nearer than ``beyond_deg`` were
+            hidden: frames, answered, median_t_m, median_r_deg.
     """
 
     images: int
@@ -80,7 +89,7 @@ def build_posed_images(
     Args:
         source: the recording, cut to the part to map; frames without a pose are left out.
         config: features, images, index; of ``points`` the size.
-        method: ``local`` tries itself on frames between the images; ``retrieval`` does not.
+        method: ``local`` or ``retrieval``; the latter needs fewer keypoints.
         out_dir: folder of the scene; ``map/`` and ``index/`` are written there.
         progress: told as it goes.
         work_dir: what is kept for going on after an interruption; None = ``out_dir/.work``, removed by the caller.
@@ -101,31 +110,53 @@ def build_posed_images(
         chosen = choose_images(T_given, depth_m, config.images.max_images, config.images.min_spacing_deg)
     images = [posed[k] for k in chosen]
     carrying = set(images)
+    fine = method == "local"
     with stages("features"):
-        store.extract(images, True, progress, "features of mapping images")
+        store.extract(images, fine, progress, "features of mapping images")
         others = sorted(set(posed) - carrying)
         store.extract(others, False, progress, "features for retrieval")
     with stages("retrieval"):
         progress("retrieval", 0, len(posed))
-        coarse = [store.features(i, i in carrying) for i in posed]
+        coarse = [store.features(i, fine and i in carrying) for i in posed]
         names = tuple(source.records[i].name for i in posed)
         database = index_images(
             [f.descriptors[f.coarse] for f in coarse], T_given, names, chosen, config.retrieval, config.seed
         )
     with stages("write"):
         config = take_networks_along(config, out_dir)
-        structure = _posed(store, source, images, T_given[chosen], config, depth_m, len(posed))
+        features = [store.features(i, fine) for i in images]
+        # A keypoint costs its descriptor, two indices and its place.
+        bytes_each = features[0].descriptors.shape[1] + 12
+        most = int(config.points.max_megabytes * 1e6 / bytes_each / len(images))
+        structure = _posed(
+            source,
+            images,
+            T_given[chosen],
+            features,
+            store.signed,
+            config,
+            depth_m,
+            most if fine else min(most, RERANK_KEYPOINTS),
+        )
         database.save(out_dir / INDEX_FOLDER)
         structure.save(out_dir / MAP_FOLDER)
-    validation: dict[str, float] = {}
-    if method == "local":
-        with stages("validation"):
-            held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
-            tried = LocalMapLocalizer(StructureScene.open(out_dir), SearchConfig(fine_features="never"))
-            validation, systematic = validate(
-                tried, depth_m, source, posed, held_out, T_given, _VALIDATION_IMAGES, progress
-            )
-        statistics = {**structure.statistics, "validation": validation}
+    with stages("validation"):
+        held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
+        tried = _FromAfar(StructureScene.open(out_dir), method, dict(zip(names, T_given, strict=True)))
+        validation, systematic = validate(
+            tried, depth_m, source, posed, held_out, T_given, _VALIDATION_IMAGES, progress
+        )
+        validation["beyond_deg"] = _BEYOND_DEG
+    if validation["answered"] < _FEWEST_ANSWERED:
+        systematic = np.diag([_UNTRIED_SIGMA_RAD**2] * 3 + [(_UNTRIED_SIGMA_RAD * depth_m) ** 2] * 3)
+    with stages("write"):
+        statistics = {
+            "images": len(images),
+            "indexed": len(posed),
+            "keypoints": len(structure.observation_point),
+            "median_depth_m": round(depth_m, 3),
+            "validation": validation,
+        }
         structure = replace(structure, systematic_covariance=systematic, statistics=statistics)
         structure.save(out_dir / MAP_FOLDER)
     return PosedImagesReport(
@@ -142,21 +173,43 @@ def build_posed_images(
     )
 
 
+class _FromAfar:
+    """Implements ``GlobalLocalizer``: finds frames as if the mapping images near them were not there.
+
+    Args:
+        scene: the new scene.
+        method: ``local`` or ``retrieval``.
+        T_map_cam: (4, 4) given poses by frame name.
+    """
+
+    def __init__(self, scene: StructureScene, method: str, T_map_cam: dict[str, Array]) -> None:
+        self._scene, self._T_map_cam = scene, T_map_cam
+        self._localizer = LocalMapLocalizer if method == "local" else RetrievalLocalizer
+
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+        database, T = self._scene.database, self._T_map_cam[frame.name]
+        far = self._scene.structure.view_distances(SE3(T[:3, :3], T[:3, 3])) > np.radians(_BEYOND_DEG)
+        rows = np.nonzero((database.mapped >= 0) & far[database.mapped])[0]
+        index = ImageIndex(database.index.descriptors.shape[1], database.index.kind)
+        index.add(database.index.descriptors[rows])
+        names = tuple(database.names[row] for row in rows)
+        seen = ImageDatabase(index, database.describe, database.T_map_cam[rows], names, database.mapped[rows])
+        config = SearchConfig(fine_features="never")
+        return self._localizer(replace(self._scene, database=seen), config).localize(frame, prior)
+
+
 def _posed(
-    store: FeatureStore,
     source: FrameSource,
     images: list[int],
-    T: np.ndarray,
+    T: Array,
+    features: list[LocalFeatures],
+    signed: bool,
     config: StructureConfig,
     depth_m: float,
-    indexed: int,
+    most: int,
 ) -> StructureMap:
-    """The images as a map without points, the strongest keypoints of each within the size asked for."""
-    features = [store.features(i, True) for i in images]
-    dimensions = features[0].descriptors.shape[1]
-    # A keypoint costs its descriptor, two indices and its place.
-    share = int(config.points.max_megabytes * 1e6 / (dimensions + 12) / len(images))
-    features = [f.only(np.arange(min(len(f), share))) for f in features]
+    """The images as a map without points, the strongest keypoints of each."""
+    features = [f.only(np.arange(min(len(f), most))) for f in features]
     count = [len(f) for f in features]
     if sum(count) == 0:
         raise SourceError(f"{source.path}: no keypoints in {len(images)} images")
@@ -167,18 +220,12 @@ def _posed(
         observation_image=np.repeat(np.arange(len(images), dtype=np.int32), count),
         observation_point=np.full(sum(count), -1, dtype=np.int32),
         observation_xy_px=np.concatenate([f.xy_px for f in features]),
-        descriptors=np.concatenate([to_bytes(f.descriptors, store.signed) for f in features]),
-        signed=store.signed,
+        descriptors=np.concatenate([to_bytes(f.descriptors, signed) for f in features]),
+        signed=signed,
         T_map_opt=T,
         T_map_cam=T,
         names=tuple(source.records[i].name for i in images),
         settings=config,
-        # Given poses of a hand-held camera are about this good; validation knows better.
-        systematic_covariance=np.diag([np.radians(0.5) ** 2] * 3 + [(0.01 * depth_m) ** 2] * 3),
-        statistics={
-            "images": len(images),
-            "indexed": indexed,
-            "keypoints": sum(count),
-            "median_depth_m": round(depth_m, 3),
-        },
+        systematic_covariance=np.zeros((6, 6)),
+        statistics={"median_depth_m": round(depth_m, 3)},
     )
