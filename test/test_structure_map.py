@@ -162,6 +162,13 @@ def test_between_matchings_the_matched_points_are_followed(mapped: Mapped) -> No
     assert np.max(apart) < 0.03
 
 
+def test_in_doubt_every_frame_is_matched(mapped: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HierarchicalLocalizer, "confidence", lambda *_: 0.7)
+    observations, extracted = tracked(mapped, range(4), match_every=10)
+    assert extracted == [True] * 4
+    assert all(o.absolute is not None and o.absolute.confidence == 0.7 for o in observations)
+
+
 def test_points_that_get_lost_are_matched_anew_before_it_is_time(mapped: Mapped) -> None:
     config = StructureLocalizationConfig(tracking=TrackingConfig(match_every=10))
     front_end = open_structure_front_end(mapped.scene, "hierarchical", config)

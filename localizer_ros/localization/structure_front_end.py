@@ -29,8 +29,8 @@ _STRAY_RAD = np.radians(0.7)
 _STRAY_OF_DEPTH = 0.008
 # Where fewer of the points followed agree on a motion, it is not what the camera did.
 _LEAST_FOLLOWED = 0.5
-# Of the points matched last: with fewer, new ones are matched before it is time.
-_LEAST_KEPT = 0.6
+# Of the points matched last, and of confidence: with less, new points are matched before it is time.
+_LEAST_KEPT, _SURE = 0.6, 0.9
 # Motion between two frames is never known better than this: rolling shutter and blur are not in any residual.
 _LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.08), 1.5e-3
 
@@ -136,9 +136,14 @@ class StructureFrontEnd:
             if last.found.carried + 1 < self._config.match_every:
                 found = self._tracker.carry(frame, last.found, followed, T, prior)
                 self._add_timings(timings)
-                if found is not None and found.kept >= _LEAST_KEPT and self._believed(found):
+                if found is not None and found.kept >= _LEAST_KEPT and found.confidence >= _SURE:
                     return found
-            return self._track_near(frame, T, self._motion_covariance(followed.solved), prior, timings)
+            covariance = compose_covariance(
+                last.found.solved.covariance,
+                followed.solved.T_map_opt,
+                self._motion_covariance(followed.solved),
+            )
+            return self._track_near(frame, T, covariance, prior, timings)
         prediction = self._predicted(frame, prior)
         if prediction is None:
             return None
@@ -149,14 +154,11 @@ class StructureFrontEnd:
     ) -> Found | None:
         found = self._tracker.track(frame, T, covariance, prior)
         self._add_timings(timings)
-        return found if found is not None and self._believed(found) else None
+        return found if found is not None and found.confidence >= self._search.min_confidence else None
 
     def _add_timings(self, timings: dict[str, float]) -> None:
         for name, spent in self._tracker.timings_ms.items():
             timings[f"track_{name}"] = timings.get(f"track_{name}", 0.0) + spent
-
-    def _believed(self, found: Found) -> bool:
-        return found.confidence >= self._search.min_confidence
 
     def _catch_up(
         self, frame: Frame, searched: Searched, prior: PoseEstimate | None, timings: dict[str, float]
