@@ -22,10 +22,12 @@ from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config import SearchConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Frame, PoseEstimate
+from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
 from localizer_ros.localization.features import Float32, point_matches
 from localizer_ros.localization.guided_matching import guided_matches
+from localizer_ros.localization.matchers import open_matcher
 from localizer_ros.localization.pose_solver import SolvedPose, refine_pose, solve_pose, spread_of
+from localizer_ros.localization.reranking import matched_images
 from localizer_ros.localization.structure_scene import StructureScene, View
 
 Index = NDArray[np.intp]
@@ -74,6 +76,9 @@ class HierarchicalLocalizer:
         config: thresholds.
         direct: match with the whole map instead of retrieved places.
 
+    Raises:
+        ConfigError: a matcher of images with ``direct``, or one that the scene has not brought along.
+
     Attributes:
         reason: why the last frame had no answer; empty when it had one.
         timings_ms: of the last frame.
@@ -82,6 +87,11 @@ class HierarchicalLocalizer:
 
     def __init__(self, scene: StructureScene, config: SearchConfig, direct: bool = False) -> None:
         self._scene, self._config, self._direct = scene, config, direct
+        if direct and config.matcher != "mutual":
+            raise ConfigError(
+                f"search.matcher: {config.matcher} matches images; method direct has none to match with"
+            )
+        self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
         self._source = "direct" if direct else "hierarchical"
         self.reason = ""
         self.timings_ms: dict[str, float] = {}
@@ -135,14 +145,7 @@ class HierarchicalLocalizer:
         reasons: list[str] = []
         for place in places:
             started = time.perf_counter()
-            if place is None:
-                database = structure.mean_descriptors
-                point_of = np.arange(len(structure.points), dtype=np.int32)
-            else:
-                observations = self._few_views(structure.observations_of(place))
-                database = structure.unit_descriptors[observations]
-                point_of = structure.observation_point[observations]
-            keypoint, point = point_matches(view.features.descriptors, database, point_of, c.ratio)
+            keypoint, point = self._matches(view, place)
             self._lap("match", started)
             if len(keypoint) < c.min_inliers:
                 reasons.append(f"too few matches ({len(keypoint)})")
@@ -264,15 +267,42 @@ class HierarchicalLocalizer:
             logit += 1.0 if distance < 30.0 else -1.0
         return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))
 
+    def _matches(self, view: View, place: Index | None) -> tuple[Index, Index]:
+        """Keypoints of a view and the points of a place (None = of the whole map) that they seem to show."""
+        structure = self._scene.structure
+        if place is not None and self._config.matcher != "mutual":
+            return self._image_matches(view, place)
+        if place is None:
+            database = structure.mean_descriptors
+            point_of = np.arange(len(structure.points), dtype=np.int32)
+        else:
+            observations = self._few_views(structure.observations_of(place))
+            database = structure.unit_descriptors[observations]
+            point_of = structure.observation_point[observations]
+        return point_matches(view.features.descriptors, database, point_of, self._config.ratio)
+
+    def _image_matches(self, view: View, place: Index) -> tuple[Index, Index]:
+        """The same by the matcher, image by image; what several images say is said once."""
+        structure, query = self._scene.structure, self._scene.query_side(view)
+        pairs = [np.zeros((0, 2), dtype=np.intp)]
+        for image in place:
+            matched = self._matcher.match(query, self._scene.image_side(int(image)))
+            point = structure.observation_point[structure.image_start[image] + matched[:, 1]]
+            pairs.append(np.stack([matched[:, 0], point], axis=1).astype(np.intp))
+        keypoint, point = np.unique(np.concatenate(pairs), axis=0).T
+        return keypoint, point
+
     def _places(self, view: View) -> list[Index]:
         """Retrieved mapping images, split by covisibility; the place with the most of them first."""
-        database, structure = self._scene.database, self._scene.structure
+        c, database, structure = self._config, self._scene.database, self._scene.structure
         query = database.describe(view.features.descriptors[view.features.coarse])
-        wanted = self._config.neighbours
-        found, _ = database.index.search(query, min(len(database.index), 8 * wanted))
-        images = database.mapped[found]
-        # Images without points stand for the nearest one that has some.
-        images = images[images >= 0][:wanted].astype(np.intp)
+        if c.rerank == "always":
+            found, _ = self._scene.similar_images(query, max(c.neighbours, c.rerank_images))
+            alike = matched_images(self._scene, view, database.mapped[found].tolist(), self._matcher, c)
+            images = np.array([matched.image for matched in alike[: c.neighbours]], dtype=np.intp)
+        else:
+            found, _ = self._scene.similar_images(query, c.neighbours)
+            images = database.mapped[found].astype(np.intp)
         if len(images) == 0:
             return []
         linked = structure.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS

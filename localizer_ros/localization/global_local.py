@@ -13,7 +13,6 @@ import msgspec
 from localizer_ros.core.config import SearchConfig
 from localizer_ros.core.types import Frame, PoseEstimate
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
-from localizer_ros.localization.global_retrieval import similar_images
 from localizer_ros.localization.local_map import LocalMaps
 from localizer_ros.localization.matchers import open_matcher
 from localizer_ros.localization.structure_localizer import StructureLocalizer
@@ -60,7 +59,7 @@ class LocalMapLocalizer(StructureLocalizer):
         now = time.perf_counter()
         database = self._scene.database
         query = database.describe(view.features.descriptors[view.features.coarse])
-        images, _ = similar_images(self._scene, query, self._config.local_images)
+        images, _ = self._scene.similar_images(query, self._config.local_images)
         now = self._lap("retrieve", now)
         local = self._maps.around(database.mapped[images].tolist())
         self._lap("triangulate", now)

@@ -15,7 +15,6 @@ import poselib
 from localizer_ros.core.config import SearchConfig
 from localizer_ros.core.se3 import SE3, weighted_mean
 from localizer_ros.core.types import Array, Frame, PoseEstimate
-from localizer_ros.localization.global_retrieval import distinct_images
 from localizer_ros.localization.matchers import open_matcher
 from localizer_ros.localization.structure_localizer import StructureLocalizer
 from localizer_ros.localization.structure_scene import StructureScene
@@ -48,7 +47,7 @@ class RelativeLocalizer(StructureLocalizer):
         view = scene.view(frame, structure.settings.features.max_keypoints, fine=True)
         now = self._lap("extract", now)
         query = database.describe(view.features.descriptors[view.features.coarse])
-        images, _ = distinct_images(scene, query, c.relative_neighbours, mapped_only=True)
+        images, _ = scene.distinct_images(query, c.relative_neighbours, carrying=True)
         now = self._lap("retrieve", now)
         camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [scene.focal_px, 0.0, 0.0]}
         T_map_db: list[SE3] = []

@@ -22,8 +22,6 @@ from localizer_ros.localization.reranking import MatchedImage, matched_images
 from localizer_ros.localization.structure_localizer import StructureLocalizer
 from localizer_ros.localization.structure_scene import StructureScene, View
 
-# Images closer to each other than this (turn, or move of like effect) are one opinion, not several.
-_ONE_OPINION_RAD = np.radians(5.0)
 _LEAST_SIGMA_RAD = np.radians(3.0)
 # Fewer matches through a homography are found between any two images.
 _LEAST_INLIERS = 20
@@ -67,7 +65,7 @@ class RetrievalLocalizer(StructureLocalizer):
         if self._reranked:
             return self._by_matches(view, query, now)
         wanted = 1 if self._config.interpolation == "nearest" else self._config.interpolation_neighbours
-        images, similarity = distinct_images(self._scene, query, wanted)
+        images, similarity = self._scene.distinct_images(query, wanted)
         self._lap("retrieve", now)
         weights = self._weights(query, database.index.descriptors[images], similarity)
         return self._answer(frame, images, weights, float(np.clip(similarity[0], 0.0, 1.0)), None)
@@ -75,7 +73,7 @@ class RetrievalLocalizer(StructureLocalizer):
     def _by_matches(self, view: View, query: Float32, now: float) -> PoseEstimate | None:
         """The answer from images that share enough matches with the query, those with the most first."""
         c, database = self._config, self._scene.database
-        images, similarity = similar_images(self._scene, query, c.rerank_images)
+        images, similarity = self._scene.similar_images(query, c.rerank_images)
         now = self._lap("retrieve", now)
         found = matched_images(self._scene, view, database.mapped[images].tolist(), self._matcher, c)
         self._lap("rerank", now)
@@ -157,53 +155,3 @@ def _apparent_motion(matched: MatchedImage, half_view: Array) -> Array:
     return np.asarray(
         (coefficients * [[half_view[0] / np.sqrt(3.0)], [half_view[1] / np.sqrt(3.0)], [1.0]]).ravel()
     )
-
-
-def similar_images(scene: StructureScene, query: Float32, wanted: int) -> tuple[NDArray[np.intp], Float32]:
-    """The most similar images that carry keypoints.
-
-    Args:
-        scene: index.
-        query: (G,) global descriptor.
-        wanted: at most.
-
-    Returns:
-        Indices in the database and similarities, most similar first.
-    """
-    database = scene.database
-    # Frames between the mapping images are in the index too.
-    share = max(1, round(len(database.index) / max(1, int((database.mapped >= 0).sum()))))
-    found, similarity = database.index.search(query, 4 * share * wanted)
-    carrying = np.nonzero(database.mapped[found] >= 0)[0][:wanted]
-    return found[carrying], similarity[carrying]
-
-
-def distinct_images(
-    scene: StructureScene, query: Float32, wanted: int, mapped_only: bool = False
-) -> tuple[NDArray[np.intp], Float32]:
-    """The most similar images that are not nearly the same view.
-
-    Args:
-        scene: index and poses.
-        query: (G,) global descriptor.
-        wanted: at most.
-        mapped_only: only images that carry keypoints.
-
-    Returns:
-        Indices in the database and similarities, most similar first.
-    """
-    database, depth = scene.database, scene.structure.median_depth
-    found, similarity = database.index.search(query, min(len(database.index), 20 * wanted))
-    chosen: list[int] = []
-    for n, image in enumerate(found):
-        if mapped_only and database.mapped[image] < 0:
-            continue
-        T = database.T_map_cam[image]
-        others = database.T_map_cam[found[chosen]]
-        move = np.linalg.norm(others[:, :3, 3] - T[:3, 3], axis=1) / depth
-        cosine = 0.5 * (np.einsum("nij,ij->n", others[:, :3, :3], T[:3, :3]) - 1.0)
-        if np.all(np.hypot(move, np.arccos(np.clip(cosine, -1.0, 1.0))) > _ONE_OPINION_RAD):
-            chosen.append(n)
-            if len(chosen) == wanted:
-                break
-    return found[chosen], similarity[chosen]

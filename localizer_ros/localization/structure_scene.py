@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate
-from localizer_ros.localization.features import Extractor, LocalFeatures, open_extractor
+from localizer_ros.localization.features import Extractor, Float32, LocalFeatures, open_extractor
 from localizer_ros.localization.map_store import StructureMap
 from localizer_ros.localization.matchers import MATCHER_FOLDER, Side
 from localizer_ros.localization.model_card import CARD
@@ -21,6 +21,9 @@ from localizer_ros.localization.pose_solver import SolvedPose
 from localizer_ros.localization.retrieval import ImageDatabase
 
 MAP_FOLDER, INDEX_FOLDER = "map", "index"
+
+# Images closer to each other than this (turn, or move of like effect) are one opinion, not several.
+_ONE_OPINION_RAD = np.radians(5.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +146,52 @@ class StructureScene:
         count = min(count, len(distance))
         nearest = np.argpartition(distance, count - 1)[:count] if count < len(distance) else np.arange(count)
         return np.asarray(nearest[np.argsort(distance[nearest], kind="stable")], dtype=np.intp)
+
+    def similar_images(self, query: Float32, wanted: int) -> tuple[NDArray[np.intp], Float32]:
+        """The most similar images that carry keypoints.
+
+        Args:
+            query: (G,) global descriptor.
+            wanted: at most.
+
+        Returns:
+            Indices in the database and similarities, most similar first.
+        """
+        database = self.database
+        # Frames between the mapping images are in the index too.
+        share = max(1, round(len(database.index) / max(1, int((database.mapped >= 0).sum()))))
+        found, similarity = database.index.search(query, 4 * share * wanted)
+        carrying = np.nonzero(database.mapped[found] >= 0)[0][:wanted]
+        return found[carrying], similarity[carrying]
+
+    def distinct_images(
+        self, query: Float32, wanted: int, carrying: bool = False
+    ) -> tuple[NDArray[np.intp], Float32]:
+        """The most similar images that are not nearly the same view.
+
+        Args:
+            query: (G,) global descriptor.
+            wanted: at most.
+            carrying: only images that carry keypoints.
+
+        Returns:
+            Indices in the database and similarities, most similar first.
+        """
+        database, depth = self.database, self.structure.median_depth
+        found, similarity = database.index.search(query, 20 * wanted)
+        chosen: list[int] = []
+        for n, image in enumerate(found):
+            if carrying and database.mapped[image] < 0:
+                continue
+            T = database.T_map_cam[image]
+            others = database.T_map_cam[found[chosen]]
+            move = np.linalg.norm(others[:, :3, 3] - T[:3, 3], axis=1) / depth
+            cosine = 0.5 * (np.einsum("nij,ij->n", others[:, :3, :3], T[:3, :3]) - 1.0)
+            if np.all(np.hypot(move, np.arccos(np.clip(cosine, -1.0, 1.0))) > _ONE_OPINION_RAD):
+                chosen.append(n)
+                if len(chosen) == wanted:
+                    break
+        return found[chosen], similarity[chosen]
 
 
 def half_view_of(camera: Camera) -> Array:
