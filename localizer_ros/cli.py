@@ -374,6 +374,18 @@ def sfm(
     _print_facts(facts)
 
 
+def _counts(option: str, text: str) -> list[int]:
+    from localizer_ros.core.types import ConfigError
+
+    try:
+        counts = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        counts = [0]
+    if any(count < 1 for count in counts):
+        raise ConfigError(f"{option}: expected numbers such as 1000,10000, got {text!r}")
+    return counts
+
+
 def _minutes(text: str) -> float:
     from localizer_ros.core.types import ConfigError
 
@@ -597,6 +609,13 @@ def bench(
         int,
         typer.Option("--smoother-frames", min=0, help="Also run the smoother alone over this many frames."),
     ] = 0,
+    index_images: Annotated[
+        str,
+        typer.Option(
+            "--index-images",
+            help="Also time retrieval with the scene's index grown by synthetic images, e.g. 1000,10000,100000.",
+        ),
+    ] = "",
     json_file: JsonOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -610,6 +629,7 @@ def bench(
     _set_up_logging(False)
     from localizer_ros.evaluation.benchmark import bench as run_bench
 
+    sizes = _counts("--index-images", index_images)
     run_config = _run_config(config, settings)
     recording = _open_source(source, format, topics)
     _make_room(json_file)
@@ -621,6 +641,7 @@ def bench(
             run_config.localizer,
             limit=limit,
             smoother_frames=smoother_frames,
+            index_images=sizes,
             progress=progress,
         )
     _write_json(json_file, json.dumps(result, indent=2))

@@ -9,6 +9,7 @@ import importlib.util
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -49,6 +50,7 @@ def bench(
     config: LocalizerConfig | None = None,
     limit: int = 200,
     smoother_frames: int = 0,
+    index_images: Sequence[int] = (),
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Time the whole pipeline on a recording, once for each back end that is installed.
@@ -59,13 +61,14 @@ def bench(
         config: of the localizer; with a ``backend.kind`` other than auto only that one runs.
         limit: frames for each back end.
         smoother_frames: also run the smoother alone over this many simulated frames; 0 does not.
+        index_images: also time retrieval with the scene's index grown to these sizes; empty does not.
         progress: told as it goes.
 
     Returns:
         Plain values: ``backends`` by name, each with ``open_s``, ``frames``, ``answered``, ``latency_ms`` (with
         ``first``, the slowest of the first ``WARM_UP`` frames, which the percentiles leave out, and ``answers``, the
         same by what gave the answer: tracking, a full search, nothing), ``throughput_hz`` (without reading the images)
-        and ``peak_rss_mb``, or with ``error``; and ``smoother``.
+        and ``peak_rss_mb``, or with ``error``; ``smoother`` and ``retrieval`` where they were asked for.
 
     Raises:
         SceneError: the scene cannot be opened.
@@ -99,6 +102,11 @@ def bench(
     }
     if smoother_frames:
         found["smoother"] = smoother_benchmark(smoother_frames, config.smoother, progress=progress)
+    if index_images:
+        # Late: a scene with a network needs none of the structure libraries.
+        from localizer_ros.evaluation.retrieval_benchmark import retrieval_benchmark
+
+        found["retrieval"] = retrieval_benchmark(scene_path, source, index_images, progress)
     return {**found, "config": config_to_dict(config), "versions": versions()}
 
 

@@ -1,0 +1,169 @@
+"""How retrieval grows with the number of images: the index of a scene among synthetic distractors.
+
+Distractors are drawn from the Gaussian of the scene's own global descriptors, so that they lie where those lie. What is
+timed is what a full search does: local features to a global descriptor, and that to the nearest images. Features
+themselves are timed apart, as they do not depend on the map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from localizer_ros.core.config import SearchConfig
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.types import Array, ConfigError, FrameRejected, SourceError
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.evaluation.metrics import percentiles
+from localizer_ros.localization.features import Float32
+from localizer_ros.localization.retrieval import ImageIndex
+from localizer_ros.localization.structure_scene import INDEX_FOLDER, StructureScene
+
+R = TypeVar("R")
+
+INDEX_IMAGES = (1_000, 10_000, 100_000)
+QUERIES = 100
+# Neighbours whose agreement with exact search is counted.
+_COMPARED = 10
+_REPEATS = 5
+
+
+def retrieval_benchmark(
+    scene_path: Path,
+    source: FrameSource,
+    sizes: Sequence[int] = INDEX_IMAGES,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Time of retrieval, and neighbours lost, as the index grows.
+
+    Args:
+        scene_path: a scene with an image index.
+        source: frames to look for, evenly spaced ones, ``QUERIES`` at most.
+        sizes: images in the index; the scene's own are among them.
+        progress: told of every size.
+
+    Returns:
+        ``queries``; ``features_ms`` of an image; ``sizes``, one row each with ``images``, ``kind`` of index,
+        ``build_s``, ``retrieval_p50_ms`` and ``retrieval_p99_ms`` (global descriptor and search together),
+        ``retrieval_cpu_ms`` and of it ``search_cpu_ms`` (median computing time of the thread, which other programs on
+        this machine do not lengthen), ``recall`` (share of the exact ten nearest that were found), ``first`` (share of
+        queries whose nearest is the exact one); and ``growth`` of ``retrieval_cpu_ms`` from the smallest size to the
+        largest.
+
+    Raises:
+        ConfigError: the scene has no index, or a size is below the number of its images.
+        SourceError: no frame can be read.
+    """
+    if not (scene_path / INDEX_FOLDER).is_dir():
+        raise ConfigError(f"{scene_path}: has no image index, so retrieval cannot be timed")
+    scene = StructureScene.open(scene_path)
+    own = scene.database.index.descriptors
+    if min(sizes) < len(own):
+        raise ConfigError(f"index images: expected at least the {len(own)} of the scene, got {min(sizes)}")
+    features_ms, queries = _features(scene, source)
+    describe = scene.database.describe
+    wanted = [describe(features) for features in queries]
+    rng = np.random.default_rng(11)
+    distractors = synthetic_descriptors(own, max(sizes) - len(own), rng)
+    rows: list[dict[str, Any]] = []
+    for done, images in enumerate(sorted(sizes)):
+        progress("index sizes", done, len(sizes))
+        vectors = np.concatenate([own, distractors[: images - len(own)]])
+        exact = ImageIndex(own.shape[1], "flat")
+        exact.add(vectors)
+        index = ImageIndex(own.shape[1], scene.database.index.kind)
+        began = time.perf_counter()
+        index.add(vectors)
+        build_s = time.perf_counter() - began
+        agree, first = [], []
+        for vector in wanted:
+            expected, found = exact.search(vector, _COMPARED)[0], index.search(vector, _COMPARED)[0]
+            agree.append(len(set(expected.tolist()) & set(found.tolist())) / len(expected))
+            first.append(len(found) > 0 and found[0] == expected[0])
+        neighbours = SearchConfig().neighbours
+        whole, search = _timed(index, describe, queries, wanted, neighbours)
+        rows.append(
+            {
+                "images": images,
+                "kind": index.search_kind,
+                "build_s": round(build_s, 2),
+                "retrieval_p50_ms": float(np.median(whole[0])),
+                "retrieval_p99_ms": float(np.percentile(whole[0], 99)),
+                "retrieval_cpu_ms": float(np.median(whole[1])),
+                "search_cpu_ms": float(np.median(search[1])),
+                "recall": float(np.mean(agree)),
+                "first": float(np.mean(first)),
+            }
+        )
+    progress("index sizes", len(sizes), len(sizes))
+    medians = [float(row["retrieval_cpu_ms"]) for row in rows]
+    return {
+        "queries": len(queries),
+        "features_ms": percentiles(features_ms, 50, 99),
+        "sizes": rows,
+        "growth": medians[-1] / medians[0],
+    }
+
+
+def synthetic_descriptors(own: Float32, count: int, rng: np.random.Generator) -> Float32:
+    """(count, G) unit vectors with the mean and the covariance of (N, G) real ones."""
+    mean = own.mean(axis=0)
+    # Of fewer images than dimensions the covariance is singular; its square root is all that is needed.
+    spread = (own - mean) / np.sqrt(max(len(own) - 1, 1))
+    made = np.empty((count, own.shape[1]), dtype=np.float32)
+    for at in range(0, count, 10_000):
+        part = made[at : at + 10_000]
+        part[:] = mean + rng.standard_normal((len(part), len(own)), dtype=np.float32) @ spread
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
+    return made
+
+
+def _features(scene: StructureScene, source: FrameSource) -> tuple[list[float], list[Float32]]:
+    """Milliseconds of extraction, and local descriptors, as a full search takes them first, of some frames."""
+    limit = scene.structure.settings.features.max_keypoints
+    count = len(source.records)
+    times_ms, found = [], []
+    for i in np.unique(np.linspace(0, count - 1, min(count, QUERIES)).astype(int)).tolist():
+        try:
+            image = source.read(i).image
+        except (FrameRejected, SourceError):
+            continue
+        features, spent = _clocked(partial(scene.extractor.extract, image, limit, False))
+        times_ms.append(spent[0])
+        found.append(features.only(features.coarse).descriptors)
+    if not found:
+        raise SourceError(f"{source.path}: no frame can be read")
+    return times_ms, found
+
+
+def _timed(
+    index: ImageIndex,
+    describe: Callable[[Float32], Float32],
+    queries: Sequence[Float32],
+    wanted: Sequence[Float32],
+    neighbours: int,
+) -> tuple[Array, Array]:
+    """(2, M) milliseconds, wall and computing, of descriptor and search together, and of the search alone."""
+
+    def retrieve(features: Float32) -> object:
+        return index.search(describe(features), neighbours)
+
+    whole, search = [], []
+    for _ in range(_REPEATS):
+        for features, vector in zip(queries, wanted, strict=True):
+            whole.append(_clocked(partial(retrieve, features))[1])
+            search.append(_clocked(partial(index.search, vector, neighbours))[1])
+    return np.array(whole).T, np.array(search).T
+
+
+def _clocked(work: Callable[[], R]) -> tuple[R, tuple[float, float]]:
+    """Result, and wall and computing milliseconds of this thread."""
+    began, cpu_began = time.perf_counter(), time.thread_time()
+    result = work()
+    cpu_ms = (time.thread_time() - cpu_began) * 1e3
+    return result, ((time.perf_counter() - began) * 1e3, cpu_ms)
