@@ -90,13 +90,14 @@ class RelativeLocalizer(StructureLocalizer):
             return None
         T_map_opt, covariance, count = refined
         T_map_cam, systematic = scene.posed(T_map_opt)
-        share = len(agreeing) / len(images)
-        confidence = float(min(1.0, 2.0 * share * count / (count + 50.0)))
+        # Matches to images that say otherwise count half against it.
+        against = sum(len(a) for n, (a, _) in enumerate(matched) if n not in agreeing)
+        confidence = count / (count + 50.0 + 0.5 * against)
         sigma_m = float(np.sqrt(np.trace(covariance[3:, 3:])))
         if confidence < c.min_confidence or sigma_m > _MAX_SIGMA_OF_DEPTH * structure.median_depth:
             self.reason = (
-                f"confidence {confidence:.2f}: {len(agreeing)} of {len(images)} images agree, position known to "
-                f"{sigma_m:.2f} m"
+                f"confidence {confidence:.2f}: {len(agreeing)} of {len(matched)} matched images agree, position known "
+                f"to {sigma_m:.2f} m"
             )
             return None
         self.reason = ""
