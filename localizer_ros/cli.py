@@ -297,6 +297,7 @@ def map_command(
     """
     _set_up_logging(verbose)
     from localizer_ros.core.config import MapConfig, load_config
+    from localizer_ros.datasets.info import info as source_info
     from localizer_ros.mapping.build import build_scene
 
     overrides = list(settings or [])
@@ -312,9 +313,13 @@ def map_command(
 
         recording = SourceWithPoses(recording, Trajectory.read_tum(poses), poses.name)
     part = split or ("train" if "train" in recording.splits else "all")
+    mapped = recording.split(part)
+    # What is wrong with a recording shows in its map as well, but not what it is.
+    for problem in source_info(mapped)["problems"]:
+        print(f"recording: {problem}", file=sys.stderr)
     with progress_bar() as progress:
         facts = build_scene(
-            recording.split(part),
+            mapped,
             part,
             map_config,
             out,
@@ -564,6 +569,8 @@ def convert(
         else:
             write_kapture(part, out, told)
     print(f"{out}: {len(part.records)} frames")
+    if to != "bag" and part.odometry is not None:
+        print(f"left out: odometry and the camera's mounting, which {to} has no place for", file=sys.stderr)
 
 
 @app.command()
@@ -711,8 +718,15 @@ def play(
         wait_for_subscribers=wait_for_subscribers,
         ros_arguments=[argument for argument in context.args if argument != "--ros-args"],
     )
+    recording = _open_source(source, format, topics).split(split)
+    names = ["image" if image_format == "raw" else "image/compressed", "camera_info", "/clock"]
+    if recording.odometry is not None:
+        names += ["odom", "/tf"]
+    if recording.T_base_cam is not None:
+        names.append("/tf_static")
+    print(f"playing {len(recording.records)} frames on {', '.join(names)}", file=sys.stderr)
     with progress_bar() as progress:
-        report = run_play(_open_source(source, format, topics).split(split), options, progress)
+        report = run_play(recording, options, progress)
     print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
 
 

@@ -123,6 +123,20 @@ def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
     assert [p.name for p in tmp_path.iterdir()] == ["world.yaml"]
 
 
+def test_what_is_wrong_with_a_recording_is_said_before_it_is_mapped(world: Path, tmp_path: Path) -> None:
+    world.write_text(world.read_text() + "light: 0.01\n")
+    result = localizer("map", world, "--out", tmp_path / "scene")
+    assert result.exit_code == 1
+    *said, error = result.stderr.splitlines()
+    assert any(line.startswith("recording: images are very dark") for line in said)
+    assert error.startswith("localizer: ")
+
+
+def test_what_a_format_has_no_place_for_is_said(world: Path, tmp_path: Path) -> None:
+    assert "odometry" in localizer("convert", world, tmp_path / "tum", "--to", "tum").stderr
+    assert "left out" not in localizer("convert", world, tmp_path / "bag", "--to", "bag").stderr
+
+
 @pytest.mark.parametrize("entry", ["files", "camera", "training", "method", "map_frame"])
 def test_a_damaged_scene_names_its_manifest(entry: str, tiny_scene: Path, tmp_path: Path) -> None:
     scene = tmp_path / "scene"

@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame
+from localizer_ros.datasets.convert import write_bag
+from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.info import info
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import open_source
@@ -61,6 +64,33 @@ def test_a_good_recording(source):
     assert summary["base_to_camera_known"]
     assert summary["capture"]["pose_check_pairs"] >= 4
     assert summary["capture"]["epipolar_error_px"] < 1.0
+
+
+def test_coverage_tells_which_views_were_recorded(source):
+    there = [dataclasses.replace(r, name=f"{i}", stamp_ns=i) for i, r in enumerate(source.records)]
+    coverage = info(source, check_images=False)["coverage"]
+    assert coverage["seen_both_ways"] == 0.0 and 15.0 <= coverage["headings_deg"] < 180.0
+    # Back the way it came, looking the other way.
+    about = SE3(np.diag([-1.0, 1.0, -1.0]), np.zeros(3))
+    back = [
+        dataclasses.replace(r, name=f"b{i}", stamp_ns=10**9 + i, T_map_cam=r.T_map_cam @ about)
+        for i, r in enumerate(reversed(there))
+    ]
+    both = info(Changed(source, [*there, *back]), check_images=False)["coverage"]
+    assert both["seen_both_ways"] == 1.0 and both["headings_deg"] > 1.5 * coverage["headings_deg"]
+    nothing = [dataclasses.replace(r, T_map_cam=None) for r in there]
+    assert info(Changed(source, nothing), check_images=False)["coverage"] is None
+
+
+def test_of_a_bag_it_is_said_what_was_assumed(source, tmp_path):
+    few = FirstFrames(source, 3)
+    write_bag(few, tmp_path / "bag", compression="jpeg")
+    summary = info(open_source(tmp_path / "bag"), check_images=False)
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["frames"] == 3  # nothing of the format hides what all have
+    assert summary["topics"]["image"] == "/camera/image_raw/compressed"
+    assert (summary["images"], summary["images_taken_as"]) == ("compressed", "not rectified")
+    assert summary["frame_ids"] == {"camera": "camera", "base": "base_link", "odom": "odom"}
 
 
 def test_poses_the_wrong_way_around_are_recognised(source):

@@ -4,13 +4,14 @@ the images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from localizer_ros.core.preprocess import to_gray
 from localizer_ros.core.se3 import SE3, skew
@@ -38,8 +39,9 @@ def info(source: FrameSource, check_images: bool = True) -> dict[str, Any]:
 
     Returns:
         ``path, format, frames, sequences {name: frames}, splits {name: frames}, duration_s, fps, gaps,
-        camera, ground_truth {name, frames, path_length_m, extent_m}, odometry, base_to_camera_known,
-        capture`` and ``problems``, one line each with what to do about it. Unknown values are None.
+        camera, ground_truth {name, frames, path_length_m, extent_m}, coverage, odometry, base_to_camera_known,
+        capture``, what the format adds (of a bag its topics and frames, and whether images are taken as rectified),
+        and ``problems``, one line each with what to do about it. Unknown values are None.
 
     Raises:
         SourceError: an image cannot be read.
@@ -69,6 +71,7 @@ def info(source: FrameSource, check_images: bool = True) -> dict[str, Any]:
             "horizontal_fov_deg": float(np.rad2deg(2 * np.arctan(camera.width_px / (2 * camera.K[0, 0])))),
         },
         "ground_truth": _ground_truth(source, sequences, problems),
+        "coverage": _coverage(records),
         "odometry": None
         if source.odometry is None
         else {
@@ -78,6 +81,7 @@ def info(source: FrameSource, check_images: bool = True) -> dict[str, Any]:
         },
         "base_to_camera_known": source.T_base_cam is not None,
         "capture": _capture(source, sequences, problems) if check_images else None,
+        **getattr(source, "details", {}),
         "problems": problems,
     }
     return summary
@@ -140,6 +144,34 @@ def _ground_truth(
         "extent_m": np.ptp(positions, axis=0).tolist(),
         "jumps": jumps,
     }
+
+
+def _coverage(records: Sequence[FrameRecord]) -> dict[str, Any] | None:
+    """Which views of the place were recorded: a camera that comes back the other way sees another place.
+
+    Returns:
+        ``headings_deg``: how much of the full circle cameras looked into; ``seen_both_ways``: share of the frames near
+        which (0.5 m, or 2 % of the extent) another looks the opposite way. None without poses.
+    """
+    posed = [record.T_map_cam for record in records if record.T_map_cam is not None]
+    if not posed:
+        return None
+    ahead = np.stack([T.R[:, 2] for T in posed])
+    up = np.mean([-T.R[:, 1] for T in posed], axis=0)
+    up /= max(float(np.linalg.norm(up)), 1e-9)
+    right = np.cross(ahead[0], up)
+    right /= max(float(np.linalg.norm(right)), 1e-9)
+    heading = np.degrees(np.arctan2(ahead @ right, ahead @ np.cross(up, right)))
+    sector = 15.0
+    sectors = np.unique(np.floor((heading + 180.0) / sector).astype(int) % int(360.0 / sector))
+    positions = np.stack([T.t for T in posed])
+    reach = max(0.5, 0.02 * float(np.max(np.ptp(positions, axis=0))))
+    tree = cKDTree(positions)
+    both = [
+        bool(np.any(ahead[near] @ ahead[i] < -0.5))
+        for i, near in enumerate(tree.query_ball_point(positions, reach))
+    ]
+    return {"headings_deg": sector * len(sectors), "seen_both_ways": float(np.mean(both))}
 
 
 def _capture(

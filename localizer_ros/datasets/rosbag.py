@@ -66,6 +66,7 @@ class RosbagSource:
         topics: what was used, by purpose.
         frames: the bag's own names of its frames, the defaults for those it has none for.
         static: the tree of ``/tf_static``.
+        details: what was assumed of it, plain values for ``localizer info``.
         problems: what is wrong with the recording but does not stop it from being used, one line each.
 
     Raises:
@@ -107,6 +108,12 @@ class RosbagSource:
             content.odometry_frames[0] or default.odom,
         )
         self.odometry: Trajectory | None = _trajectory(content.odometry)
+        self.details: dict[str, Any] = {
+            "topics": self.topics,
+            "images": "compressed" if self._compressed else "raw",
+            "images_taken_as": "rectified" if self._rectified else "not rectified",
+            "frame_ids": {"camera": self.frames.camera, "base": self.frames.base, "odom": self.frames.odom},
+        }
         truth = self._find_ground_truth(content, wanted)
         self.ground_truth = "none"
         if truth is not None:
@@ -172,6 +179,11 @@ class RosbagSource:
             raise SourceError(f"{self.path}: topic {self.topics['image']} has no messages")
         return content
 
+    @property
+    def _rectified(self) -> bool:
+        """By convention of image_proc, rectified images are on a topic whose last part says so."""
+        return "rect" in _base_topic(self.topics["image"]).rsplit("/", 1)[-1]
+
     def _find_camera(self, info: Any) -> Camera:
         folder = self.path if self.path.is_dir() else self.path.parent
         if (folder / "camera.yaml").is_file():
@@ -181,10 +193,8 @@ class RosbagSource:
                 f"{self.path}: no CameraInfo for {self.topics['image']}; expected a camera_info topic or a "
                 f"ROS calibration {folder / 'camera.yaml'}"
             )
-        # By convention of image_proc, rectified images are on a topic whose last part says so.
-        rectified = "rect" in _base_topic(self.topics["image"]).rsplit("/", 1)[-1]
         try:
-            return camera_from_info(info, rectified)
+            return camera_from_info(info, self._rectified)
         except ConfigError as error:
             raise SourceError(f"{self.path}: {self.topics['camera_info']}: {error}") from error
 
