@@ -71,6 +71,25 @@ class MappingImagesConfig(Config, frozen=True):
     ] = 12.0
 
 
+class MaskConfig(Config, frozen=True):
+    """What of the images is not to be used: moving things, the robot itself."""
+
+    folder: Annotated[
+        str,
+        Meta(
+            description="masks of the recording's frames, NAME.png each, 0 = ignored; empty = the folder masks in the "
+            "recording where there is one"
+        ),
+    ] = ""
+    static: Annotated[
+        str,
+        Meta(
+            description="mask image of what every frame shows of the robot itself, 0 = ignored; kept in the scene and "
+            "used for live frames too"
+        ),
+    ] = ""
+
+
 class BundleConfig(Config, frozen=True):
     """Bundle adjustment of a map whose image poses were given, with the error they have."""
 
@@ -161,6 +180,7 @@ class StructureConfig(Config, frozen=True):
     """How a map of points is built."""
 
     features: LocalFeatureConfig = LocalFeatureConfig()
+    masks: MaskConfig = MaskConfig()
     images: MappingImagesConfig = MappingImagesConfig()
     matcher: MatcherConfig = MatcherConfig()
     bundle: BundleConfig = BundleConfig()

@@ -14,6 +14,7 @@ from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate
 from localizer_ros.localization.features import Extractor, Float32, LocalFeatures, open_extractor
 from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.masks import Mask, open_static_mask, unmasked
 from localizer_ros.localization.matchers import MATCHER_FOLDER, Side
 from localizer_ros.localization.model_card import CARD
 from localizer_ros.localization.pose_field import PoseField
@@ -58,6 +59,7 @@ class StructureScene:
         extractor: the local features the map was built with.
         field: correction to the given poses, None when there is none.
         folder: of the scene, None for one that is still being made.
+        static_mask: (H, W) bool, false where every frame shows the robot itself; None without.
     """
 
     structure: StructureMap
@@ -65,6 +67,7 @@ class StructureScene:
     extractor: Extractor
     field: PoseField | None
     folder: Path | None = None
+    static_mask: Mask | None = None
 
     @staticmethod
     def open(scene_dir: Path) -> StructureScene:
@@ -76,6 +79,7 @@ class StructureScene:
             open_extractor(structure.settings.features, scene_dir),
             PoseField.load(scene_dir / MAP_FOLDER),
             scene_dir,
+            open_static_mask(scene_dir),
         )
 
     @property
@@ -89,8 +93,9 @@ class StructureScene:
         return None if self.folder is None else self.folder / MATCHER_FOLDER / CARD
 
     def view(self, frame: Frame, max_keypoints: int, fine: bool) -> View:
-        """Features of a frame and where they look."""
+        """Features of a frame, outside the static mask, and where they look."""
         features = self.extractor.extract(frame.image, max_keypoints, fine)
+        features = unmasked(features, frame.camera, self.static_mask)
         calibration = self.structure.calibration
         return View(
             frame,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from localizer_ros.core.config import MapConfig, dump_yaml
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
@@ -52,6 +54,19 @@ def _structure(request: BuildRequest) -> dict[str, Any]:
     r = request
     report = build_structure_map(r.source, r.config.structure, r.folder, r.progress, r.work)
     return {"map": report.to_dict()}
+
+
+def _placeless(config: MapConfig) -> MapConfig:
+    """The config with file names in place of a user's paths: a scene says nothing of where it was made."""
+    features, matcher, masks = config.structure.features, config.structure.matcher, config.structure.masks
+    replace = msgspec.structs.replace
+    structure = replace(
+        config.structure,
+        features=replace(features, card=Path(features.card).name),
+        matcher=replace(matcher, card=Path(matcher.card).name),
+        masks=replace(masks, folder=Path(masks.folder).name, static=Path(masks.static).name),
+    )
+    return replace(config, structure=structure)
 
 
 def _posed_images(request: BuildRequest) -> dict[str, Any]:
@@ -128,7 +143,7 @@ def build_scene(
         work_folder(out, source, split, settings, resume, str(weights)) as work,
         write_scene(out, manifest, overwrite) as folder,
     ):
-        (folder / "config.yaml").write_text(settings)
+        (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
         request = BuildRequest(source, config, weights, folder, work, resume, progress)
         manifest.update(BUILDERS[config.method](request))
         manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)

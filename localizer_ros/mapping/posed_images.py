@@ -25,7 +25,7 @@ from localizer_ros.localization.map_store import StructureMap
 from localizer_ros.localization.reranking import RERANK_KEYPOINTS
 from localizer_ros.localization.retrieval import ImageDatabase, ImageIndex
 from localizer_ros.localization.structure_scene import INDEX_FOLDER, MAP_FOLDER, StructureScene
-from localizer_ros.mapping.networks import take_networks_along
+from localizer_ros.mapping.brought_along import take_along
 from localizer_ros.mapping.retrieval import index_images
 from localizer_ros.mapping.sfm import (
     FeatureStore,
@@ -123,7 +123,7 @@ def build_posed_images(
             [f.descriptors[f.coarse] for f in coarse], T_given, names, chosen, config.retrieval, config.seed
         )
     with stages("write"):
-        config = take_networks_along(config, out_dir)
+        config = take_along(config, out_dir)
         features = [store.features(i, fine) for i in images]
         # A keypoint costs its descriptor, two indices and its place.
         bytes_each = features[0].descriptors.shape[1] + 12

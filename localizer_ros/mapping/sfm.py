@@ -35,6 +35,7 @@ from localizer_ros.localization.front_end import GlobalLocalizer
 from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.guided_matching import guided_matches
 from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.localization.masks import RecordingMasks, open_static_mask
 from localizer_ros.localization.matchers import Side, open_matcher
 from localizer_ros.localization.pose_field import PoseField
 from localizer_ros.localization.structure_scene import (
@@ -44,9 +45,9 @@ from localizer_ros.localization.structure_scene import (
     half_view_of,
 )
 from localizer_ros.localization.triangulation import consistent, reprojection_errors, tracks_of
+from localizer_ros.mapping.brought_along import check_networks, take_along
 from localizer_ros.mapping.bundle import BundlePriors, BundleState, adjust
 from localizer_ros.mapping.colmap_model import write_colmap_model
-from localizer_ros.mapping.networks import check_networks, take_networks_along
 from localizer_ros.mapping.retrieval import index_images
 
 Index = NDArray[np.intp]
@@ -127,6 +128,7 @@ class FeatureStore:
         self._source, self._config, self._folder = source, config, folder
         self._extractor = open_extractor(config.features)
         check_networks(config, self._extractor.dimensions)
+        self._masks = RecordingMasks(source, config.masks)
         self.signed = self._extractor.signed
         self._kept: dict[tuple[int, bool], tuple[Float32, NDArray[np.uint8], NDArray[np.bool_]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +144,7 @@ class FeatureStore:
                 if n + 2 < len(missing):
                     pending.append(reader.submit(self._source.read, missing[n + 2]))
                 features = self._extractor.extract(frame.image, self._config.features.max_keypoints, fine)
+                features = self._masks.apply(features, self._source.records[i].name, frame.camera)
                 self._write(i, fine, features)
                 progress(stage, done + n + 1, len(indices))
 
@@ -234,8 +237,8 @@ def build_structure_map(
         disagreement = built.disagreement()
         field = _fit_field(structure, config, disagreement) if config.pose_field.enabled else None
     extractor = open_extractor(config.features)
-    structure = replace(structure, settings=take_networks_along(config, out_dir))
-    scene = StructureScene(structure, database, extractor, field)
+    structure = replace(structure, settings=take_along(config, out_dir))
+    scene = StructureScene(structure, database, extractor, field, out_dir, open_static_mask(out_dir))
     with stages("validation"):
         held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
         tried = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))

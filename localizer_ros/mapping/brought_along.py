@@ -1,12 +1,14 @@
-"""Networks that a user brings along (features, matchers) become part of the scene."""
+"""What a user brings along for a map (networks of features and matchers, a static mask) becomes part of the scene."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 
 from localizer_ros.core.config import StructureConfig
+from localizer_ros.localization.masks import STATIC_MASK
 from localizer_ros.localization.matchers import MATCHER_FOLDER, check_matcher
 from localizer_ros.localization.model_card import CARD, copy_card
 
@@ -28,13 +30,19 @@ def check_networks(config: StructureConfig, dimensions: int) -> None:
         check_matcher(Path(config.matcher.card), dimensions)
 
 
-def take_networks_along(config: StructureConfig, folder: Path) -> StructureConfig:
-    """Copy the networks of a config to a scene folder; returns the config with the cards' places there."""
-    features, matcher = config.features, config.matcher
+def take_along(config: StructureConfig, folder: Path) -> StructureConfig:
+    """Copy what a config names to a scene folder; returns the config with the places there."""
+    features, matcher, masks = config.features, config.matcher, config.masks
     if features.kind == "onnx":
         copy_card(Path(features.card), folder / FEATURES_FOLDER)
         features = msgspec.structs.replace(features, card=f"{FEATURES_FOLDER}/{CARD}")
     if matcher.card:
         copy_card(Path(matcher.card), folder / MATCHER_FOLDER)
         matcher = msgspec.structs.replace(matcher, card=f"{MATCHER_FOLDER}/{CARD}")
-    return msgspec.structs.replace(config, features=features, matcher=matcher)
+    if masks.static:
+        (folder / STATIC_MASK).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(masks.static, folder / STATIC_MASK)
+        masks = msgspec.structs.replace(masks, static=STATIC_MASK)
+    # The frames' masks stay with the recording.
+    masks = msgspec.structs.replace(masks, folder=Path(masks.folder).name)
+    return msgspec.structs.replace(config, features=features, matcher=matcher, masks=masks)
