@@ -7,7 +7,7 @@ read-only view of it; nothing loops over pixels.
 from __future__ import annotations
 
 from array import array
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -48,6 +48,20 @@ _ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     "bayer_gbrg16": (1, 2, cv2.COLOR_BayerGR2RGB),
     "bayer_grbg16": (1, 2, cv2.COLOR_BayerGB2RGB),
 }
+
+
+def decode_message(message: Any) -> Image:
+    """Pixels of a ``sensor_msgs/Image`` or ``CompressedImage`` of rclpy or rosbags; see the two functions below."""
+    if hasattr(message, "format"):
+        return decode_compressed(message.data, message.format)
+    return decode_image(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
 
 
 def decode_image(

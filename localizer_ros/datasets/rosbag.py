@@ -36,7 +36,7 @@ from localizer_ros.core.se3 import SE3, covariance_from_ros
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected, SourceError
 from localizer_ros.datasets.calibration import camera_from_info, read_camera_yaml
-from localizer_ros.datasets.images import decode_compressed, decode_image
+from localizer_ros.datasets.images import decode_message
 from localizer_ros.datasets.source import FrameNames, FrameRecord, check_order, split_error
 
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -94,7 +94,6 @@ class RosbagSource:
         odometry = _choose_odometry(path, types, wanted.get("odometry"), self.topics.get("ground_truth"))
         if odometry is not None:
             self.topics["odometry"] = odometry
-        self._compressed = types[self.topics["image"]] == _COMPRESSED
 
         content = self._scan()
         self.camera = self._find_camera(content.info)
@@ -110,7 +109,7 @@ class RosbagSource:
         self.odometry: Trajectory | None = _trajectory(content.odometry)
         self.details: dict[str, Any] = {
             "topics": self.topics,
-            "images": "compressed" if self._compressed else "raw",
+            "images": "compressed" if types[self.topics["image"]] == _COMPRESSED else "raw",
             "images_taken_as": "rectified" if self._rectified else "not rectified",
             "frame_ids": {"camera": self.frames.camera, "base": self.frames.base, "odom": self.frames.odom},
         }
@@ -128,18 +127,7 @@ class RosbagSource:
         log_ns, occurrence = self._keys[index]
         message: Any = self._bag.read(self.topics["image"], log_ns, occurrence)
         try:
-            if self._compressed:
-                image = decode_compressed(message.data, message.format)
-            else:
-                image = decode_image(
-                    message.encoding,
-                    message.height,
-                    message.width,
-                    message.step,
-                    bool(message.is_bigendian),
-                    message.data,
-                )
-            return Frame(record.stamp_ns, image, self.camera, record.name)
+            return Frame(record.stamp_ns, decode_message(message), self.camera, record.name)
         except FrameRejected as error:
             where = f"{self.path}: {self.topics['image']} at {record.name} s"
             raise SourceError(f"{where}: {error}") from error

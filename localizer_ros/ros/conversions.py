@@ -35,7 +35,7 @@ from localizer_ros.core.types import (
     PoseEstimate,
     RelativePose,
 )
-from localizer_ros.datasets.images import decode_compressed, decode_image, encode_jpeg, encode_png
+from localizer_ros.datasets.images import decode_message, encode_jpeg, encode_png
 
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
 # it out.
@@ -75,18 +75,7 @@ def frame_from_msg(message: Image | CompressedImage, camera: Camera) -> Frame:
     if stamp <= 0:
         # Stamp 0 means "latest" in TF; a driver that never sets it would also repeat it forever.
         raise FrameRejected("stamp_zero", f"image stamp is {stamp} ns; expected the time of exposure")
-    if isinstance(message, CompressedImage):
-        image = decode_compressed(message.data, message.format)
-    else:
-        image = decode_image(
-            message.encoding,
-            message.height,
-            message.width,
-            message.step,
-            bool(message.is_bigendian),
-            message.data,
-        )
-    return Frame(stamp, image, camera)
+    return Frame(stamp, decode_message(message), camera)
 
 
 def image_msg(image: NDArray[np.uint8], stamp: int, frame_id: str) -> Image:
