@@ -15,15 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.poses import (
-    Pose,
-    compose,
-    conjugate,
-    motion_of_pose,
-    quaternion_exp,
-    quaternion_product,
-    rotate,
-)
+from localizer_ros.networks.poses import Pose
 
 
 class Level(NamedTuple):
@@ -36,6 +28,29 @@ class Level(NamedTuple):
 
     stride: int
     steps: int
+
+
+class AlignmentLevel(NamedTuple):
+    """Two frames at one level of the pyramid, N = h w pixels of the newest one.
+
+    Attributes:
+        prev_B3hw: the frame before, image and its derivatives along x and y.
+        cur_B1N: the newest frame.
+        cur_slope_B2N: its derivatives along x and y.
+        inverse_depth_B1N: of the newest frame, 1 / metres.
+        rays_3N: directions of its pixels, z = 1.
+        focal_21: focal lengths, pixels of the level.
+        to_grid_21: factor and ``grid_shift_21`` from the plane z = 1 to the frame before, from -1 to 1.
+    """
+
+    prev_B3hw: Tensor
+    cur_B1N: Tensor
+    cur_slope_B2N: Tensor
+    inverse_depth_B1N: Tensor
+    rays_3N: Tensor
+    focal_21: Tensor
+    to_grid_21: Tensor
+    grid_shift_21: Tensor
 
 
 class MotionOutput(NamedTuple):
@@ -58,12 +73,13 @@ class MotionHead(nn.Module):
         coarse_channels: of the encoder at stride 32.
     """
 
-    # The coarsest level finds turns of about a tenth of the image's width; the finest makes them precise.
-    pyramid = (Level(16, 3), Level(8, 3), Level(4, 2), Level(2, 1))
+    # The coarsest level finds turns of about a tenth of the image's width; one last step at the finest makes them
+    # precise.
+    pyramid = (Level(16, 3), Level(8, 2), Level(4, 2))
     # Residuals, in local standard deviations of the image, beyond which a pixel is taken for something else.
     outlier = 0.5
-    # Side of the window, in pixels of stride 2, over which brightness and contrast are made equal.
-    window = 17
+    # Side of the cells, in pixels of stride 2, between which brightness and contrast are made equal.
+    window = 8
     # Standard deviation of an image without texture, in units of the network's input (0.03 of the full range).
     flat = 0.13
     # Where an image says little of a direction, no motion is the answer: share of what it says on average.
@@ -85,6 +101,12 @@ class MotionHead(nn.Module):
         # Where the optical centre sits on the body whose motion is wanted: ``T_cam_opt``. Set from the map of points.
         self.register_buffer("t_cam_opt", torch.zeros(3))
         self.register_buffer("q_cam_opt", torch.tensor([0.0, 0.0, 0.0, 1.0]))
+        # Rotation vector to the nine elements of its skew matrix.
+        generators = torch.zeros(3, 3, 3)
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            generators[i, k, j], generators[i, j, k] = 1.0, -1.0
+        self.register_buffer("generators_39", generators.flatten(1), persistent=False)
+        self.register_buffer("unit_66", torch.eye(6), persistent=False)
         # 1 / metres, typical of the scene. Set from the training data.
         self.register_buffer("inverse_depth_scale", torch.tensor(0.5))
         for last in (self.depth[-1], self.spread[-1]):
@@ -107,7 +129,7 @@ class MotionHead(nn.Module):
 
     def rays(self, h: int, w: int) -> Tensor:
         """(h w, 3) directions, z = 1, of the centres of the cells of stride 8."""
-        return _rays(h, w, self.intrinsics_4[:2] / 8.0, (self.intrinsics_4[2:] - 3.5) / 8.0)
+        return _rays(h, w, self.intrinsics_4[:2] / 8.0, (self.intrinsics_4[2:] - 3.5) / 8.0).T
 
     def inverse_depth(self, fine_BFhw: Tensor, coarse_BChw: Tensor) -> Tensor:
         """(B, h, w) 1 / metres of each cell of stride 8."""
@@ -127,80 +149,126 @@ class MotionHead(nn.Module):
             finest: stride at which to stop; training needs no more than 4.
         """
         b = cur_B1hw.shape[0]
-        T_prev_cur = Pose(
-            self.t_cam_opt.new_zeros(b, 3), self.q_cam_opt.new_tensor([0.0, 0, 0, 1]).expand(b, 4)
-        )
+        R, t = self.unit_66[:3, :3].expand(b, 3, 3), self.t_cam_opt.new_zeros(b, 3, 1)
         with torch.no_grad():
-            for level in self.pyramid:
-                if level.stride >= finest:
-                    images = [F.avg_pool2d(x, level.stride // 2) for x in (prev_B1hw, cur_B1hw)]
-                    for _ in range(level.steps):
-                        T_prev_cur, _, _ = self._step(T_prev_cur, *images, inverse_depth_Bhw)
+            for stride, steps in self.pyramid:
+                if stride > finest:
+                    level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, stride)
+                    for _ in range(steps):
+                        R, t, _, _ = self._step(R, t, level)
         # At the optimum one more step has the gradient of the whole solution.
-        images = [F.avg_pool2d(x, finest // 2) for x in (prev_B1hw, cur_B1hw)]
-        T_prev_cur, variance_B6, residual_B = self._step(T_prev_cur, *images, inverse_depth_Bhw)
-        mounting = Pose(self.t_cam_opt.expand(b, 3), self.q_cam_opt.expand(b, 4))
-        back = Pose(-rotate(conjugate(mounting.q), mounting.t), conjugate(mounting.q))
-        known = torch.cat([0.5 * variance_B6.log(), residual_B[:, None].log()], 1).detach()
+        level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, finest)
+        R, t, variance_B6, residual_B1 = self._step(R, t, level)
+        known = torch.cat([0.5 * variance_B6.log(), residual_B1.log()], 1).detach()
         log_sigma = known[:, :6] + self.spread(known)
-        return MotionOutput(
-            motion_of_pose(compose(compose(mounting, T_prev_cur), back)), log_sigma.clamp(-9.0, 2.0)
-        )
+        # The motion of the body, which the camera is fixed to: T_cam_opt T_prev_cur T_cam_opt^-1.
+        R_cam_opt, t_cam_opt = rotation_matrix(self.q_cam_opt), self.t_cam_opt[:, None]
+        R = R_cam_opt @ R @ R_cam_opt.T
+        t = R_cam_opt @ t + t_cam_opt - R @ t_cam_opt
+        return MotionOutput(torch.cat([self._rotation_vector(R), t[..., 0]], 1), log_sigma.clamp(-9.0, 2.0))
 
     def _local_mean(self, x_B1hw: Tensor) -> Tensor:
-        half = self.window // 2
-        return F.avg_pool2d(F.pad(x_B1hw, (half, half, half, half), mode="replicate"), self.window, 1)
+        return F.interpolate(F.avg_pool2d(x_B1hw, self.window), x_B1hw.shape[2:], mode="bilinear")
 
-    def _step(
-        self, T_prev_cur: Pose, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor
-    ) -> tuple[Pose, Tensor, Tensor]:
-        """One step of Gauss-Newton: the optical centre's motion, its variances (B, 6) and the residuals' size (B,)."""
-        b, _, h, w = cur_B1hw.shape
-        stride = 8.0 * inverse_depth_Bhw.shape[2] / w
+    def _at_level(
+        self, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor, stride: int
+    ) -> AlignmentLevel:
+        prev, cur = (_with_gradient(_blurred(F.avg_pool2d(x, stride // 2))) for x in (prev_B1hw, cur_B1hw))
+        h, w = cur.shape[2:]
         focal_2 = self.intrinsics_4[:2] / stride
         centre_2 = (self.intrinsics_4[2:] - 0.5 * (stride - 1.0)) / stride
         size_2 = focal_2.new_tensor([w, h])
-        q_B1N = F.interpolate(inverse_depth_Bhw[:, None], (h, w), mode="bilinear").flatten(2)
-        q = q_B1N.transpose(1, 2)
-        rays_N3 = _rays(h, w, focal_2, centre_2)
-        p = rays_N3 @ _rotation_matrix(T_prev_cur.q).transpose(1, 2) + q * T_prev_cur.t[:, None]
-        z = p[..., 2:].clamp_min(0.1)
-        pixel_BN2 = p[..., :2] / z * focal_2 + centre_2
-        prev, cur = _with_gradient(_blurred(prev_B1hw)), _with_gradient(_blurred(cur_B1hw))
-        grid = (2.0 * (pixel_BN2 + 0.5) / size_2 - 1.0).reshape(b, h, w, 2)
-        seen_BN3 = F.grid_sample(prev, grid, align_corners=False).flatten(2).transpose(1, 2)
-        wanted_BN3 = cur.flatten(2).transpose(1, 2)
-        inside = ((pixel_BN2 > 0.0) & (pixel_BN2 < size_2 - 1.0)).all(2).to(q.dtype)
-        error = (wanted_BN3[..., 0] - seen_BN3[..., 0]) * inside
-        trust = inside / (1.0 + (error / self.outlier).square())
-        # The mean of both images' gradients converges as fast as second order (Benhimane and Malis, 2004).
-        slope_BN2 = 0.5 * (seen_BN3[..., 1:] + wanted_BN3[..., 1:]) * focal_2
-        jacobian = _jacobian(p, z, q, slope_BN2)
-        weighted = (jacobian * trust[..., None]).transpose(1, 2)
-        normal = weighted @ jacobian / (h * w)
-        gradient = weighted @ error[..., None] / (h * w)
-        scale_6 = torch.cat([focal_2.new_ones(3), self.inverse_depth_scale.square().expand(3)])
-        mean = normal.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-3)
-        inverse_B66 = inverse_spd(normal + torch.diag_embed(self.damping * mean[:, None] * scale_6))
-        step = (inverse_B66 @ gradient)[..., 0]
-        turn = quaternion_exp(step[:, :3])
-        moved = Pose(rotate(turn, T_prev_cur.t) + step[:, 3:], quaternion_product(turn, T_prev_cur.q))
-        residual_B = ((trust * error.square()).sum(1) / trust.sum(1).clamp_min(1.0)).clamp_min(1e-8).sqrt()
-        variance = (
-            inverse_B66.diagonal(dim1=1, dim2=2).clamp_min(1e-12) * residual_B[:, None].square() / (h * w)
+        cur_B1N, cur_slope_B2N = cur.flatten(2).split([1, 2], 1)
+        return AlignmentLevel(
+            prev,
+            cur_B1N,
+            cur_slope_B2N,
+            F.interpolate(inverse_depth_Bhw[:, None], (h, w), mode="bilinear").flatten(2),
+            _rays(h, w, focal_2, centre_2),
+            focal_2[:, None],
+            (2.0 * focal_2 / size_2)[:, None],
+            ((2.0 * centre_2 + 1.0) / size_2 - 1.0)[:, None],
         )
-        return moved, variance, residual_B
+
+    def _step(
+        self, R_B33: Tensor, t_B31: Tensor, level: AlignmentLevel
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step of Gauss-Newton on ``T_prev_cur`` of the optical centre.
+
+        Returns its rotation and translation, its variances (B, 6), and the size of the residuals (B, 1). Written with
+        few, large operations: a step is repeated many times in an exported network.
+        """
+        q_B1N = level.inverse_depth_B1N
+        b, _, h, w = level.prev_B3hw.shape
+        p_x, p_y, p_z = (R_B33 @ level.rays_3N + t_B31 * q_B1N).split(1, 1)
+        p_z = p_z.clamp_min(0.1)
+        x, y, scaled = p_x / p_z, p_y / p_z, q_B1N / p_z
+        grid_B2N = torch.cat([x, y], 1) * level.to_grid_21 + level.grid_shift_21
+        grid = grid_B2N.transpose(1, 2).reshape(b, h, w, 2)
+        seen_B1N, slope_B2N = (
+            F.grid_sample(level.prev_B3hw, grid, align_corners=False).flatten(2).split([1, 2], 1)
+        )
+        inside_B1N = (grid_B2N.abs().amax(1, keepdim=True) < 0.98).to(q_B1N.dtype)
+        error_B1N = (level.cur_B1N - seen_B1N) * inside_B1N
+        trust_B1N = inside_B1N / (1.0 + (error_B1N * (1.0 / self.outlier)).square())
+        # The mean of both images' gradients converges as fast as second order (Benhimane and Malis, 2004).
+        slope_x, slope_y = ((slope_B2N + level.cur_slope_B2N) * (0.5 * level.focal_21)).split(1, 1)
+        # By [w, v], where p moves by w x p + q v: the image changes by g . dp / p_z, g = (slope_x, slope_y, slope_z).
+        slope_z = -(slope_x * x + slope_y * y)
+        jacobian_B6N = torch.cat(
+            [
+                y * slope_z - slope_y,
+                slope_x - x * slope_z,
+                x * slope_y - y * slope_x,
+                slope_x * scaled,
+                slope_y * scaled,
+                slope_z * scaled,
+            ],
+            1,
+        )
+        weighted_BN6 = (jacobian_B6N * (trust_B1N * (1.0 / (h * w)))).transpose(1, 2)
+        normal = jacobian_B6N @ weighted_BN6
+        gradient = error_B1N @ weighted_BN6
+        scale_6 = torch.cat([q_B1N.new_ones(3), self.inverse_depth_scale.square().expand(3)])
+        mean = (normal * self.unit_66).sum((1, 2), keepdim=True).clamp_min(6e-3)
+        inverse_B66 = inverse_spd(normal + (self.damping / 6.0) * mean * self.unit_66 * scale_6)
+        turn_B13, move_B13 = (gradient @ inverse_B66).split(3, 2)
+        turn_B33 = self._small_rotation(turn_B13[:, 0])
+        residual_B1 = (trust_B1N * error_B1N.square()).sum(2) / trust_B1N.sum(2).clamp_min(1.0)
+        variance_B6 = (inverse_B66 * self.unit_66).sum(2).clamp_min(1e-6) * (residual_B1 * (1.0 / (h * w)))
+        return (
+            turn_B33 @ R_B33,
+            turn_B33 @ t_B31 + move_B13.transpose(1, 2),
+            variance_B6.clamp_min(1e-12),
+            residual_B1.clamp_min(1e-6).sqrt(),
+        )
+
+    def _small_rotation(self, w_B3: Tensor) -> Tensor:
+        """(B, 3, 3) of rotation vectors of one step; exact to 1e-9 up to half a radian."""
+        W = (w_B3 @ self.generators_39).unflatten(1, (3, 3))
+        square = w_B3.square().sum(1)[:, None, None]
+        sine = 1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0))
+        cosine = 0.5 - square / 24.0 * (1.0 - square / 30.0 * (1.0 - square / 56.0))
+        return self.unit_66[:3, :3] + sine * W + cosine * (W @ W)
+
+    def _rotation_vector(self, R_B33: Tensor) -> Tensor:
+        """(B, 3) rotation vectors, radians, of rotations by less than half a turn."""
+        flat = R_B33.flatten(1)
+        v = 0.5 * (flat @ self.generators_39.T)
+        sine = v.square().sum(1, keepdim=True).clamp_min(1e-14).sqrt()
+        cosine = 0.5 * (flat @ self.unit_66[:3, :3].reshape(9, 1) - 1.0)
+        return v * (torch.atan2(sine, cosine) / sine)
 
 
 def _rays(h: int, w: int, focal_2: Tensor, centre_2: Tensor) -> Tensor:
-    """(h w, 3) directions of the pixels, z = 1."""
+    """(3, h w) directions of the pixels, z = 1."""
     ys, xs = torch.meshgrid(
         torch.arange(h, device=focal_2.device, dtype=focal_2.dtype),
         torch.arange(w, device=focal_2.device, dtype=focal_2.dtype),
         indexing="ij",
     )
-    xy = (torch.stack([xs, ys], 2).flatten(0, 1) - centre_2) / focal_2
-    return F.pad(xy, (0, 1), value=1.0)
+    xy = (torch.stack([xs, ys]).flatten(1) - centre_2[:, None]) / focal_2[:, None]
+    return torch.cat([xy, torch.ones_like(xy[:1])])
 
 
 def _blurred(x_B1hw: Tensor) -> Tensor:
@@ -217,26 +285,25 @@ def _with_gradient(x_B1hw: Tensor) -> Tensor:
     return torch.cat([x_B1hw, along_x, along_y], 1)
 
 
-def _jacobian(p_BN3: Tensor, z_BN1: Tensor, q_BN1: Tensor, slope_BN2: Tensor) -> Tensor:
-    """(B, N, 6) of the image at the projection of ``exp(w) p + q v``, by [w, v]."""
-    p = p_BN3 / z_BN1
-    # With (a, b) the slope, d image = a d(p_x / p_z) + b d(p_y / p_z) = g . d p / p_z.
-    g = torch.cat([slope_BN2, -(slope_BN2 * p[..., :2]).sum(2, keepdim=True)], 2)
-    return torch.cat([torch.linalg.cross(p, g), g * (q_BN1 / z_BN1)], 2)
-
-
-def _rotation_matrix(q_B4: Tensor) -> Tensor:
-    """(B, 3, 3) of unit quaternions."""
-    axes = torch.eye(3, device=q_B4.device, dtype=q_B4.dtype)
-    return torch.stack([rotate(q_B4, axis.expand_as(q_B4[:, :3])) for axis in axes], 2)
+def rotation_matrix(q_4: Tensor) -> Tensor:
+    """(3, 3) of a unit quaternion (x, y, z, w)."""
+    x, y, z, w = q_4.unbind()
+    return torch.stack(
+        [
+            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)]),
+            torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)]),
+            torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]),
+        ]
+    )
 
 
 def inverse_spd(A_BNN: Tensor) -> Tensor:
-    """Inverse of symmetric positive definite matrices by Gauss-Jordan: plain tensor operations, so that it exports."""
-    n = A_BNN.shape[1]
-    unit = torch.eye(n, device=A_BNN.device, dtype=A_BNN.dtype)
-    M = torch.cat([A_BNN, unit.expand_as(A_BNN)], 2)
-    for k in range(n):
-        row = M[:, k : k + 1] / M[:, k : k + 1, k : k + 1]
-        M = M - (M[:, :, k : k + 1] - unit[:, k : k + 1]) * row
-    return M[:, :, n:]
+    """Inverse of symmetric positive definite matrices by Gauss-Jordan in place; plain products, so that it exports.
+
+    Pivot k: ``A <- A - (column_k - e_k) (row_k + e_k)^T / a_kk``. No pivoting is needed.
+    """
+    unit = torch.eye(A_BNN.shape[1], device=A_BNN.device, dtype=A_BNN.dtype)
+    for column_N1, row_1N in zip(unit.split(1, 1), unit.split(1, 0), strict=True):
+        column, row = A_BNN @ column_N1, row_1N @ A_BNN
+        A_BNN = A_BNN - (column - column_N1) @ ((row + row_1N) / (row @ column_N1))
+    return A_BNN
