@@ -48,15 +48,14 @@ class NetworkTraining(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name of a batch of ``ViewSequences`` or ``StoredSequences``; ``total`` is the one to minimise."""
-        true = Pose(batch["t"], batch["q"])
+        frames = self.objective.frames or batch["t"].shape[1]
+        true = Pose(batch["t"][:, -frames:], batch["q"][:, -frames:])
         if "images" in batch:
-            frames = self.objective.frames or batch["images"].shape[1]
-            true = Pose(true.t[:, -frames:], true.q[:, -frames:])
             images = self.normalize(batch["images"][:, -frames:].flatten(0, 1))
             features = self.network.encoder(images)
             last = Features(*(x.unflatten(0, (-1, frames))[:, -1].float() for x in features))
         else:
-            features = Features(batch["fine"], batch["coarse"].flatten(0, 1))
+            features = Features(batch["fine"], batch["coarse"][:, -frames:].flatten(0, 1))
             last = Features(batch["fine"], batch["coarse"][:, -1])
         # Poses need more digits than half precision has; the heads are small.
         with torch.autocast(true.t.device.type, enabled=False):
