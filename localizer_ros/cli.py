@@ -418,6 +418,13 @@ def eval_command(
         Path | None, typer.Option("--report", help="Folder for an HTML report with plots.")
     ] = None,
     no_smoothing: Annotated[bool, typer.Option("--no-smoothing", help="Raw absolute poses only.")] = False,
+    geometric_vo: Annotated[
+        bool,
+        typer.Option(
+            "--geometric-vo",
+            help="Also run visual odometry from feature tracks, as a yardstick of the scene's own.",
+        ),
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -432,6 +439,7 @@ def eval_command(
     _set_up_logging(verbose)
     from localizer_ros.evaluation.evaluate import evaluate
     from localizer_ros.localization.baseline import open_baseline
+    from localizer_ros.localization.geometric_vo import GeometricVo
     from localizer_ros.localization.localizer import open_localizer
     from localizer_ros.localization.scene import Scene
 
@@ -452,6 +460,7 @@ def eval_command(
                 config=run_config.localizer,
                 limit=limit,
                 baseline=baseline,
+                geometric=GeometricVo() if geometric_vo else None,
                 progress=progress,
             )
     finally:

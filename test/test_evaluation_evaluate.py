@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from localizer_ros.core.types import (
     FrameRejected,
     LocalizerOutput,
     PoseEstimate,
+    RelativePose,
     SourceError,
     Status,
 )
 from localizer_ros.datasets.source import FrameRecord
 from localizer_ros.evaluation.evaluate import FRAME_COLUMNS, Evaluation, evaluate
+from localizer_ros.localization.geometric_vo import GeometricMotion, GeometricVo
 from localizer_ros.localization.scene import Scene
 
 CAMERA = Camera.pinhole(32, 24, 30.0, 30.0, 15.5, 11.5)
@@ -214,6 +216,72 @@ def test_without_a_baseline() -> None:
     values = result.to_dict()
     assert values["nearest_neighbour"]["median_t_m"] is None
     assert values["off_path"] == []
+
+
+class MovingLocalizer(FakeLocalizer):
+    """Measures motions twice: by vision, a tenth too long and unknown at frame 5, and by wheels, without an error."""
+
+    def process(self, frame: Frame) -> LocalizerOutput:
+        output = super().process(frame)
+        index = int(frame.image[0, 0, 0])
+        # Frame 3 is rejected: the motion into frame 4 bridges it. The second sequence is frames 10 to 19.
+        before = index - 2 if index == 4 else index - 1
+        if index % 10 == 0:
+            return output
+        T_prev_cur = truth(before % 10).inverse() @ truth(index % 10)
+        stamps = frame.stamp_ns - (index - before) * PERIOD_NS, frame.stamp_ns
+        motions = [RelativePose(*stamps, T_prev_cur, np.eye(6) * 1e-4, "odom")]
+        if index != 5:
+            longer = SE3(T_prev_cur.R, 1.1 * T_prev_cur.t)
+            motions.append(RelativePose(*stamps, longer, np.eye(6) * 1e-4, "vo"))
+        return replace(output, motions=tuple(motions))
+
+
+class FakeGeometricVo(GeometricVo):
+    """The true rotation and direction since the first frame of a sequence."""
+
+    def __init__(self) -> None:
+        self.key: tuple[int, int] | None = None
+
+    def reset(self) -> None:
+        self.key = None
+
+    def observe(self, frame: Frame) -> GeometricMotion | None:
+        index = int(frame.image[0, 0, 0])
+        if self.key is None:
+            self.key = (frame.stamp_ns, index)
+            return None
+        T = truth(self.key[1] % 10).inverse() @ truth(index % 10)
+        return GeometricMotion(self.key[0], frame.stamp_ns, T.R, T.t / np.linalg.norm(T.t), 50, 3.0)
+
+
+def test_odometry_by_itself_for_each_source() -> None:
+    odometry = json.loads(evaluate(MovingLocalizer(), SCENE, FakeSource()).to_json())["odometry"]
+    assert list(odometry) == ["odom", "vo"]
+    odom, vo = odometry["odom"], odometry["vo"]
+    # One of 20 frames is rejected, two begin a sequence.
+    assert (odom["frames"], odom["motions"], odom["lengths"]) == (17, 17, "own")
+    assert odom["drift_percent"] == pytest.approx(0.0, abs=1e-9)
+    assert (vo["frames"], vo["motions"]) == (17, 16)
+    assert vo["drift_percent"] == pytest.approx(10.0, rel=0.05)
+    assert json.loads(run()[0].to_json())["odometry"] == {}
+
+
+def test_geometric_odometry_takes_its_lengths_from_the_best_there_is() -> None:
+    def geometric(source: FakeSource) -> dict[str, Any]:
+        result = evaluate(FakeLocalizer(), SCENE, source, geometric=FakeGeometricVo())
+        values: dict[str, Any] = result.to_dict()["odometry"]["geometric"]
+        return values
+
+    by_truth = geometric(FakeSource())
+    assert (by_truth["lengths"], by_truth["motions"]) == ("ground truth", 17)
+    assert by_truth["drift_percent"] == pytest.approx(0.0, abs=1e-9)
+    # Wheels that measure a tenth too much.
+    poses = {r.stamp_ns: SE3(r.T_map_cam.R, 1.1 * r.T_map_cam.t) for r in FakeSource().records if r.T_map_cam}
+    source = FakeSource(odometry=Trajectory.from_items(poses.items()), T_base_cam=SE3.identity())
+    by_wheels = geometric(source)
+    assert by_wheels["lengths"] == "odometry"
+    assert by_wheels["drift_percent"] == pytest.approx(10.0, rel=0.05)
 
 
 def test_frames_csv_has_a_line_a_frame() -> None:

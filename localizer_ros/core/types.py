@@ -256,6 +256,7 @@ class LocalizerOutput:
         timings_ms: wall time of each stage, in order; ``LATE_SEARCH`` ran beside the frames and came with this one.
         reset: True when this frame, or a rejected one since the last output, started over: time jumped back, a long
             gap, or a re-localisation. ``reason`` says which.
+        motions: all that were measured since the previous frame (the front end's, external odometry's).
     """
 
     stamp_ns: int
@@ -266,3 +267,4 @@ class LocalizerOutput:
     reason: str
     timings_ms: dict[str, float]
     reset: bool = False
+    motions: tuple[RelativePose, ...] = ()

@@ -1,6 +1,7 @@
 """Run the localizer over a recording as the node would, and measure the answers.
 
-One pass gives the smoothed answers, the raw answers of the network, and the nearest-neighbour baseline.
+One pass gives the smoothed answers, the raw answers of the network, and the nearest-neighbour baseline; and beside
+them odometry by itself: the motions that were measured, added up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -36,11 +37,15 @@ from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.evaluation.metrics import (
     Answer,
     Metrics,
+    Motion,
+    OdometryMetrics,
     compute_metrics,
+    compute_odometry,
     nees,
     off_path_table,
     percentiles,
 )
+from localizer_ros.localization.geometric_vo import GeometricMotion, GeometricVo
 from localizer_ros.localization.scene import Scene, library_versions
 
 Array = NDArray[np.float64]
@@ -93,6 +98,7 @@ class FrameResult:
         message: the reason in words.
         latency_ms: wall time of ``Localizer.process``, reading the image not included; None when dropped.
         nearest: index of the mapping image that looks most alike, None without a baseline.
+        geometric: motion since its last key frame by geometric visual odometry, None without it.
     """
 
     index: int
@@ -102,6 +108,7 @@ class FrameResult:
     message: str = ""
     latency_ms: float | None = None
     nearest: int | None = None
+    geometric: GeometricMotion | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +126,7 @@ class Evaluation:
         metrics: of the answers of the localizer (``output.estimate``).
         raw: of the absolute answers before gating and smoothing (``output.absolute``).
         nearest_neighbour: of the pose of the mapping image that looks most alike; None without a baseline.
+        odometry: motions alone by what measured them (``vo``, ``tracking``, ``odom``, ``geometric``), added up.
         peak_rss_mb: largest resident memory of the process up to the end of the run, MiB.
         wall_s: time of the whole run, reading of images included.
         versions: of this package and what it stands on.
@@ -134,6 +142,7 @@ class Evaluation:
     metrics: Metrics
     raw: Metrics
     nearest_neighbour: Metrics | None
+    odometry: dict[str, OdometryMetrics]
     peak_rss_mb: float
     wall_s: float
     versions: dict[str, str]
@@ -170,6 +179,7 @@ class Evaluation:
                 "median_r_deg": neighbour.median_r_deg,
                 "recall": neighbour.recall,
             },
+            "odometry": {source: odometry.to_dict() for source, odometry in self.odometry.items()},
             "off_path": off_path_table(self.answers(), self.mapping_poses),
             "dropped": dict(Counter(f.dropped for f in self.frames if f.dropped)),
             "status": dict(Counter(output.status.value for output in done)),
@@ -246,6 +256,7 @@ def evaluate(
     config: LocalizerConfig | None = None,
     limit: int | None = None,
     baseline: Baseline | None = None,
+    geometric: GeometricVo | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Run a part of a recording through the localizer and measure the answers.
@@ -261,6 +272,7 @@ def evaluate(
         config: that ``localizer`` was opened with; goes into the result.
         limit: at most this many frames, the first ones.
         baseline: to stand beside the result; costs a network call a frame, which is not part of the latency.
+        geometric: to stand beside the scene's odometry; costs some 30 ms a frame, not part of the latency either.
         progress: told of every frame.
 
     Raises:
@@ -278,9 +290,11 @@ def evaluate(
     for index, record in enumerate(part.records[:total]):
         if sequence is not None and record.sequence != sequence:
             localizer.reset()
+            if geometric is not None:
+                geometric.reset()
         sequence = record.sequence
         odometry.feed(localizer, record.stamp_ns)
-        frames.append(_run(localizer, baseline, part, index, record))
+        frames.append(_run(localizer, baseline, geometric, part, index, record))
         progress("eval", index + 1, total)
     unreadable = [f for f in frames if f.dropped == "unreadable"]
     if frames and len(unreadable) == len(frames):
@@ -299,6 +313,7 @@ def evaluate(
         nearest_neighbour=(
             compute_metrics(_answers(frames, "nearest_neighbour", poses)) if baseline is not None else None
         ),
+        odometry=_odometry(frames, part),
         peak_rss_mb=peak_rss_mb(),
         wall_s=time.perf_counter() - started,
         versions=versions(),
@@ -357,7 +372,12 @@ class OdometryFeed:
 
 
 def _run(
-    localizer: FrameLocalizer, baseline: Baseline | None, source: FrameSource, index: int, record: FrameRecord
+    localizer: FrameLocalizer,
+    baseline: Baseline | None,
+    geometric: GeometricVo | None,
+    source: FrameSource,
+    index: int,
+    record: FrameRecord,
 ) -> FrameResult:
     try:
         frame = source.read(index)
@@ -373,7 +393,50 @@ def _run(
         output = localizer.process(frame)
     except FrameRejected as error:
         return FrameResult(index, record, None, error.kind, str(error), nearest=nearest)
-    return FrameResult(index, record, output, latency_ms=(time.perf_counter() - began) * 1e3, nearest=nearest)
+    latency_ms = (time.perf_counter() - began) * 1e3
+    moved = geometric.observe(frame) if geometric is not None else None
+    return FrameResult(index, record, output, latency_ms=latency_ms, nearest=nearest, geometric=moved)
+
+
+def _odometry(frames: Sequence[FrameResult], source: FrameSource) -> dict[str, OdometryMetrics]:
+    """Motions by what measured them; dropped frames are no part of it, motions bridge them."""
+    done = [f for f in frames if f.output is not None]
+    truth = [Answer(f.record.sequence, f.record.stamp_ns, f.record.T_map_cam, None) for f in done]
+    measured = [
+        {m.source: Motion(m.stamp_prev_ns, m.stamp_cur_ns, m.T_prev_cur, m.covariance) for m in motions}
+        for motions in (f.output.motions if f.output is not None else () for f in done)
+    ]
+    found = {
+        name: compute_odometry(truth, [motions.get(name) for motions in measured])
+        for name in dict.fromkeys(name for motions in measured for name in motions)
+    }
+    if any(f.geometric is not None for f in done):
+        path, lengths = _path(source)
+        motions = [None if f.geometric is None else _in_metres(f.geometric, path) for f in done]
+        found["geometric"] = compute_odometry(truth, motions, lengths)
+    return found
+
+
+def _in_metres(motion: GeometricMotion, path: Callable[[int], SE3 | None]) -> Motion | None:
+    """A motion with the length that ``path`` gives it, None where it gives none."""
+    key, cur = path(motion.stamp_key_ns), path(motion.stamp_cur_ns)
+    if key is None or cur is None:
+        return None
+    return Motion(motion.stamp_key_ns, motion.stamp_cur_ns, motion.scaled(key.distance_to(cur)))
+
+
+def _path(source: FrameSource) -> tuple[Callable[[int], SE3 | None], str]:
+    """The camera's path that gives directions their lengths, and what it is: external odometry where there is one,
+    else the ground truth, which flatters them."""
+    odometry, T_base_cam = source.odometry, source.T_base_cam
+    if odometry is not None and T_base_cam is not None:
+
+        def at(stamp_ns: int) -> SE3 | None:
+            T_odom_base = odometry.at(stamp_ns)
+            return None if T_odom_base is None else T_odom_base @ T_base_cam
+
+        return at, "odometry"
+    return {record.stamp_ns: record.T_map_cam for record in source.records}.get, "ground truth"
 
 
 def _answers(frames: Sequence[FrameResult], kind: Kind, mapping_poses: Sequence[SE3]) -> list[Answer]:

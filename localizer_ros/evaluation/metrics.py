@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -196,24 +196,126 @@ def motion_errors(
         (N,) metres and (N,) degrees.
     """
     errors_m, errors_deg = [], []
-    for sequence in sequences(answers):
-        stamps = np.array([a.stamp_ns for a in sequence], dtype=np.int64)
-        for i, a in enumerate(sequence):
-            target = a.stamp_ns + interval_ns
-            right = int(np.searchsorted(stamps, target))
-            near = [k for k in (right - 1, right) if i < k < len(sequence)]
-            j = min(near, key=lambda k: abs(int(stamps[k]) - target), default=None)
-            if j is None or abs(int(stamps[j]) - target) > tolerance_ns:
-                continue
-            b = sequence[j]
-            if a.T_map_true is None or a.T_map_cam is None or b.T_map_true is None or b.T_map_cam is None:
-                continue
-            T_i_j_true = a.T_map_true.inverse() @ b.T_map_true
-            T_i_j_est = a.T_map_cam.inverse() @ b.T_map_cam
-            error = T_i_j_true.inverse() @ T_i_j_est
-            errors_m.append(float(np.linalg.norm(error.t)))
-            errors_deg.append(float(np.degrees(SE3.identity().angle_to(error))))
+    for a, b in _apart(answers, interval_ns, tolerance_ns):
+        if None in (a.T_map_true, a.T_map_cam, b.T_map_true, b.T_map_cam):
+            continue
+        error = _motion(a, b, true=True).inverse() @ _motion(a, b, true=False)
+        errors_m.append(float(np.linalg.norm(error.t)))
+        errors_deg.append(float(np.degrees(SE3.identity().angle_to(error))))
     return np.array(errors_m), np.array(errors_deg)
+
+
+class Motion(NamedTuple):
+    """Odometry as the metrics see it: how the camera moved between two of its frames.
+
+    Attributes:
+        stamp_prev_ns: of the earlier frame; not always the one just before.
+        stamp_cur_ns: of the later frame.
+        T_prev_cur: pose of the later camera in the earlier one.
+        covariance: (6, 6) in the tangent of ``T_prev_cur`` (rotation first), or None.
+    """
+
+    stamp_prev_ns: int
+    stamp_cur_ns: int
+    T_prev_cur: SE3
+    covariance: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OdometryMetrics:
+    """How well the motions of one source alone add up to the path; None where there is nothing to compute it from.
+
+    Attributes:
+        lengths: what the lengths of translations are from: ``own``, or ``odometry`` or ``ground truth`` for a source
+            that knows directions only.
+        frames: frames that have one before them in their sequence, so that a motion could be known.
+        motions: of these, frames whose motion is known.
+        rpe_t_m: root mean square error of the motion over one second, added up from the motions; translation.
+        rpe_r_deg: the same, rotation.
+        rpe_median_t_m: median of the same errors.
+        rpe_median_r_deg: the same, rotation.
+        drift_percent: distance by which the motions miss the ends of the drives, added up over the drives, in percent
+            of the path. A drive ends where a motion is unknown.
+        nees_median: of single motions; ``NEES_EXPECTED_MEDIAN`` when their covariance is honest.
+        nees_1s_median: of motions over one second, whose errors are taken as independent.
+    """
+
+    lengths: str = "own"
+    frames: int = 0
+    motions: int = 0
+    rpe_t_m: float | None = None
+    rpe_r_deg: float | None = None
+    rpe_median_t_m: float | None = None
+    rpe_median_r_deg: float | None = None
+    drift_percent: float | None = None
+    nees_median: float | None = None
+    nees_1s_median: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def compute_odometry(
+    frames: Sequence[Answer], motions: Sequence[Motion | None], lengths: str = "own"
+) -> OdometryMetrics:
+    """Motions of one source against the ground truth.
+
+    Args:
+        frames: in order of time, sequence by sequence; only their ground truth is looked at.
+        motions: one a frame, that ends with it; None where it is unknown.
+        lengths: see :class:`OdometryMetrics`.
+    """
+    drives = chained(frames, motions)
+    errors_m, errors_deg = motion_errors(drives)
+    missed_m = path_m = 0.0
+    for drive in sequences(drives):
+        known = [a for a in drive if a.T_map_true is not None]
+        if len(known) > 1:
+            missed_m += _motion(known[0], known[-1], true=True).distance_to(
+                _motion(known[0], known[-1], true=False)
+            )
+            positions = np.stack([a.T_map_true.t for a in known if a.T_map_true is not None])
+            path_m += float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
+    return OdometryMetrics(
+        lengths=lengths,
+        frames=sum(len(sequence) - 1 for sequence in sequences(frames)),
+        motions=sum(len(drive) - 1 for drive in sequences(drives)),
+        rpe_t_m=_of(_rms, errors_m),
+        rpe_r_deg=_of(_rms, errors_deg),
+        rpe_median_t_m=_of(np.median, errors_m),
+        rpe_median_r_deg=_of(np.median, errors_deg),
+        drift_percent=100.0 * missed_m / path_m if path_m > 0.0 else None,
+        nees_median=_of(np.median, np.array(list(_motion_nees(drives, motions, None)))),
+        nees_1s_median=_of(np.median, np.array(list(_motion_nees(drives, motions, RPE_INTERVAL_NS)))),
+    )
+
+
+def chained(frames: Sequence[Answer], motions: Sequence[Motion | None]) -> list[Answer]:
+    """The drives as odometry alone gives them: each begins at its origin, and ends where a motion is unknown.
+
+    Args:
+        frames: in order of time, sequence by sequence.
+        motions: one a frame, that ends with it; None where it is unknown.
+
+    Returns:
+        Frames with an answer, one sequence a drive; drives of a single frame are left out.
+    """
+    drives: list[list[Answer]] = []
+    poses: dict[int, SE3] = {}
+    sequence: str | None = None
+    for frame, motion in zip(frames, motions, strict=True):
+        if frame.sequence != sequence:
+            poses, sequence = {}, frame.sequence
+        T_origin_prev = None if motion is None else poses.get(motion.stamp_prev_ns)
+        if motion is None or T_origin_prev is None:
+            poses = {frame.stamp_ns: SE3.identity()}
+            drives.append([])
+        else:
+            poses[frame.stamp_ns] = T_origin_prev @ motion.T_prev_cur
+        name = f"{frame.sequence} {len(drives)}"
+        drives[-1].append(Answer(name, frame.stamp_ns, frame.T_map_true, poses[frame.stamp_ns]))
+    return [answer for drive in drives if len(drive) > 1 for answer in drive]
 
 
 def jumps_per_minute(answers: Sequence[Answer]) -> float | None:
@@ -307,6 +409,58 @@ def sequences(answers: Sequence[Answer]) -> Iterator[list[Answer]]:
         current.append(answer)
     if current:
         yield current
+
+
+def _apart(
+    answers: Sequence[Answer], interval_ns: int, tolerance_ns: int = RPE_TOLERANCE_NS
+) -> Iterator[tuple[Answer, Answer]]:
+    """Pairs of frames of one sequence whose stamps are ``interval_ns`` apart, as far as frames are that dense."""
+    for sequence in sequences(answers):
+        stamps = np.array([a.stamp_ns for a in sequence], dtype=np.int64)
+        for i, a in enumerate(sequence):
+            target = a.stamp_ns + interval_ns
+            right = int(np.searchsorted(stamps, target))
+            near = [k for k in (right - 1, right) if i < k < len(sequence)]
+            j = min(near, key=lambda k: abs(int(stamps[k]) - target), default=None)
+            if j is not None and abs(int(stamps[j]) - target) <= tolerance_ns:
+                yield a, sequence[j]
+
+
+def _motion_nees(
+    drives: Sequence[Answer], motions: Sequence[Motion | None], interval_ns: int | None
+) -> Iterator[float]:
+    """NEES of the motions added up over an interval, None for single ones; of drives whose motions join up frame by
+    frame and have covariances."""
+    covariances = {(m.stamp_prev_ns, m.stamp_cur_ns): m.covariance for m in motions if m is not None}
+    for drive in sequences(drives):
+        # Errors of all motions seen from the drive's origin: what lies between two frames is a difference of sums.
+        total, sums = np.zeros((6, 6)), {drive[0].stamp_ns: np.zeros((6, 6))}
+        for a, b in itertools.pairwise(drive):
+            S = covariances.get((a.stamp_ns, b.stamp_ns))
+            if S is None or b.T_map_cam is None:
+                return
+            adjoint = b.T_map_cam.adjoint()
+            total = total + adjoint @ S @ adjoint.T
+            sums[b.stamp_ns] = total
+        pairs = itertools.pairwise(drive) if interval_ns is None else _apart(drive, interval_ns)
+        for a, b in pairs:
+            if a.T_map_true is None or b.T_map_true is None or b.T_map_cam is None:
+                continue
+            adjoint = b.T_map_cam.inverse().adjoint()
+            S = adjoint @ (sums[b.stamp_ns] - sums[a.stamp_ns]) @ adjoint.T
+            answer = Answer(
+                b.sequence, b.stamp_ns, _motion(a, b, true=True), _motion(a, b, true=False), 0.5 * (S + S.T)
+            )
+            value = nees(answer)
+            if value is not None:
+                yield value
+
+
+def _motion(a: Answer, b: Answer, true: bool) -> SE3:
+    """From the frame of ``a`` to that of ``b``, by the ground truth or by the answers."""
+    T_a, T_b = (a.T_map_true, b.T_map_true) if true else (a.T_map_cam, b.T_map_cam)
+    assert T_a is not None and T_b is not None
+    return T_a.inverse() @ T_b
 
 
 def _adjacent(answers: Sequence[Answer]) -> Iterator[tuple[Answer, Answer]]:

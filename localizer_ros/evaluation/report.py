@@ -81,6 +81,7 @@ def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameS
         title=f"{evaluation.scene.path.resolve().name} · {evaluation.recording.path.resolve().name}",
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         rows=_summary_rows(evaluation),
+        odometry=_odometry_rows(evaluation),
         cards=_cards(evaluation),
         figures={name: (title, images[name]) for name, title, _ in figures},
         off_path=m.off_path_table(evaluation.answers(), evaluation.mapping_poses),
@@ -480,6 +481,27 @@ def _summary_rows(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
     ]
 
 
+def _odometry_rows(evaluation: Evaluation) -> list[list[str]]:
+    """What measured the motions, and how well these alone add up to the path; fused, there are absolute poses too."""
+    rows = []
+    for source, o in evaluation.odometry.items():
+        name = _ODOMETRY.get(source, source)
+        rows.append(
+            [
+                name if o.lengths == "own" else f"{name}, lengths from {o.lengths}",
+                f"{o.motions} / {o.frames}",
+                f"{_length(o.rpe_t_m)}\n{_angle(o.rpe_r_deg)}",
+                f"{_length(o.rpe_median_t_m)}\n{_angle(o.rpe_median_r_deg)}",
+                _number(o.drift_percent),
+                _number(o.nees_median),
+                _number(o.nees_1s_median),
+            ]
+        )
+    for name, e in (("raw answers", evaluation.raw), ("localizer (fused)", evaluation.metrics)):
+        rows.append([name, "", f"{_length(e.rpe_t_m)}\n{_angle(e.rpe_r_deg)}", *[""] * 4])
+    return rows
+
+
 @dataclass(frozen=True)
 class _Worst:
     name: str
@@ -620,6 +642,14 @@ _COLUMNS = (
     "NEES",
 )
 
+_ODOMETRY = {
+    "vo": "motion head",
+    "tracking": "tracking",
+    "odom": "external odometry",
+    "geometric": "geometric VO",
+}
+_ODOMETRY_COLUMNS = ("motions", "RPE\n1 s", "median\nof these", "drift\n% of path", "NEES", "NEES\n1 s")
+
 _NOTES = (
     "A frame without an answer counts as a failure in every recall and is left out of medians and "
     "percentiles.",
@@ -631,6 +661,10 @@ _NOTES = (
     f"Jumps: steps of the error between two answers beyond {m.JUMP_M:g} m or {m.JUMP_DEG:g}°, per minute.",
     f"NEES: squared error in units of the covariance, six degrees of freedom; its median is "
     f"{m.NEES_EXPECTED_MEDIAN:.2f} when the covariance is honest, and larger when it is too small.",
+    "Odometry: each source's motions alone, added up from the beginning of a sequence, or from where one was "
+    "unknown. Drift is how far they miss the ends, in percent of the path. NEES of single motions, and of motions over "
+    "one second with their errors taken as independent. Geometric VO knows directions only; lengths that come from the "
+    "ground truth flatter it.",
     "Nearest neighbour: the pose of the mapping image that looks most alike, without any estimation.",
     "The band in the error plot is three standard deviations in the most uncertain direction.",
     f"The mapping pose most alike is the one with the least distance plus angle, {m.VIEW_DEG_PER_M:g}° "
@@ -643,6 +677,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(length_m=_length, angle=_angle, percent=_percent, number=_number)
     environment.globals["columns"] = _COLUMNS
+    environment.globals["odometry_columns"] = _ODOMETRY_COLUMNS
     return environment.from_string(_PAGE)
 
 
@@ -741,6 +776,14 @@ Peak memory {{ "%.0f" | format(summary.peak_rss_mb) }} MiB; the run took
 {%- else %}{{ low }} – {{ "%g" | format(r.to) }}{{ unit }}{% endif %}</td>
 <td>{{ r.frames }}</td><td>{{ r.answered }}</td><td>{{ r.median_t_m | length_m }}</td>
 <td>{{ r.median_r_deg | angle }}</td><td>{{ r.recall_50cm_5deg | percent }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+{% if odometry | length > 2 %}
+<h2>Odometry by itself</h2>
+<div class="scroll"><table><tr><th></th>{% for c in odometry_columns %}<th>{{ c }}</th>{% endfor %}</tr>
+{% for row in odometry %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endif %}

@@ -124,6 +124,7 @@ class Localizer:
             reason="; ".join(reasons),
             timings_ms=clock.timings_ms(),
             reset=bool(started_over) or relocalized,
+            motions=tuple(m for m in motions if m.source != ASSUMED),
         )
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
