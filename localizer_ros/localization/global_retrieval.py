@@ -23,8 +23,8 @@ from localizer_ros.localization.structure_localizer import StructureLocalizer
 from localizer_ros.localization.structure_scene import StructureScene, View
 
 _LEAST_SIGMA_RAD = np.radians(3.0)
-# Fewer matches through a homography are found between any two images.
-_LEAST_INLIERS = 20
+# Images of other places had up to 10 matches through a homography.
+_LEAST_INLIERS = 15
 # On the plane z = 1: how far an apparent motion is from affine.
 _MOTION_SIGMA = 0.01
 # Error of an average by motion, an axis, for each unit of sum |w|: it grows as the query lies beyond the images.
@@ -78,7 +78,8 @@ class RetrievalLocalizer(StructureLocalizer):
         found = matched_images(self._scene, view, database.mapped[images].tolist(), self._matcher, c)
         self._lap("rerank", now)
         most = len(found[0]) if found else 0
-        if most < _LEAST_INLIERS:
+        confidence = most / (most + _LEAST_INLIERS)
+        if most < _LEAST_INLIERS or confidence < c.min_confidence:
             self.reason = f"{most} keypoints match the best of {len(found)} retrieved images"
             return None
         kept = [m for m in found if len(m) >= _LEAST_INLIERS]
@@ -89,7 +90,7 @@ class RetrievalLocalizer(StructureLocalizer):
             weights = motion_weights(kept, view.half_view)
         else:
             weights = self._weights(query, database.index.descriptors[images[rows]], similarity[rows])
-        return self._answer(view.frame, images[rows], weights, most / (most + _LEAST_INLIERS), most)
+        return self._answer(view.frame, images[rows], weights, confidence, most)
 
     def _answer(
         self, frame: Frame, images: NDArray[np.intp], weights: Array, confidence: float, inliers: int | None
