@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightning_fabric as fabric_module
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from localizer_ros.core.config import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import NumericalError
+from localizer_ros.core.types import ConfigError, NumericalError
+from localizer_ros.training.processes import open_fabric
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,39 @@ class TrainingData(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+
+
+class SharedBatches(Sampler[list[int]]):
+    """Indices of the batches of one epoch, in an order that depends on seed and epoch alone, and of each batch the
+    part that this process works on.
+
+    Args:
+        data: says how many items there are, and which epoch it is.
+        batch_size: of all processes together; a last, smaller batch is left out unless it is the only one.
+        seed: of the order.
+        rank, processes: this process, and how many there are.
+    """
+
+    def __init__(self, data: TrainingData, batch_size: int, seed: int, rank: int, processes: int) -> None:
+        self._data, self._size, self._seed = data, min(batch_size, len(data)), seed
+        self._rank, self._processes = rank, processes
+        if self._size < processes:
+            raise ConfigError(f"training.batch_size: batches of {self._size} for {processes} processes")
+
+    def __len__(self) -> int:
+        return len(self._data) // self._size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._data.epoch))
+        order = torch.randperm(len(self._data), generator=generator).tolist()
+        for number in range(len(self)):
+            batch = order[number * self._size : (number + 1) * self._size]
+            yield batch[self._rank :: self._processes]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """What an epoch draws depends on these alone, so that a resumed training is the same training."""
+    return seed * 1_000_003 + epoch
 
 
 @dataclass(frozen=True)
@@ -90,8 +124,12 @@ def train(
     validate: Callable[[nn.Module], dict[str, float]] | None,
     resume: bool = False,
     progress: Progress = no_progress,
+    fabric: Fabric | None = None,
 ) -> TrainingResult:
     """Train ``module`` in place; on return it holds the best weights.
+
+    Several processes share every batch and end with the same weights. The first of them keeps the time, validates, and
+    writes; its word decides for all.
 
     Args:
         module: ``module(batch)`` gives losses by name, ``total`` is minimised.
@@ -102,15 +140,16 @@ def train(
         validate: called with the averaged module; must give ``score``. None without a validation part.
         resume: go on from the checkpoint in ``work`` when there is one.
         progress: told after every step.
+        fabric: of :func:`localizer_ros.training.processes.open_fabric`, where it is open already.
 
     Raises:
         NumericalError: no validation gave a finite score.
+        ConfigError: a batch is too small to share.
     """
     started = time.monotonic()
-    # Fabric's own mixed precision would round the batch's poses to half precision on their way in.
-    fabric = fabric_module.Fabric(precision="32-true")
+    fabric = fabric or open_fabric()
+    first = fabric.global_rank == 0
     half = config.precision == "bf16"
-    fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
     in_encoder = {id(p) for p in encoder.parameters()}
     if config.encoder_learning_rate == 0.0:
@@ -127,6 +166,7 @@ def train(
             },
         ],
         weight_decay=config.weight_decay,
+        fused=True,
     )
     base_rates = [group["lr"] for group in optimizer.param_groups]
     # The answer comes from an average over the last steps: smoother than any single step's weights.
@@ -134,14 +174,9 @@ def train(
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, optimizer = fabric.setup(module, optimizer)
     average.to(fabric.device)
+    batches = SharedBatches(data, config.batch_size, config.seed, fabric.global_rank, fabric.world_size)
     loader = fabric.setup_dataloaders(
-        DataLoader(
-            data,
-            config.batch_size,
-            shuffle=True,
-            drop_last=len(data) >= config.batch_size,
-            num_workers=1,
-        )
+        DataLoader(data, batch_sampler=batches, num_workers=1), use_distributed_sampler=False
     )
     state: dict[str, Any] = {
         "epoch": 0,
@@ -166,12 +201,12 @@ def train(
     saved_at = time.monotonic()
     while state["epoch"] < config.epochs and stopped == "finished":
         data.epoch = state["epoch"]
-        # Order of frames and dropout depend on seed and epoch alone, so that a resumed training is the same training.
-        torch.manual_seed(config.seed * 1_000_003 + state["epoch"])
+        # Of dropout; each process drops its own.
+        torch.manual_seed(epoch_seed(config.seed, state["epoch"]) + 7919 * fabric.global_rank)
         wrapped.train()
         sums: dict[str, float] = {}
         for batch in loader:
-            state["minutes"] = before + (time.monotonic() - started) / 60.0
+            state["minutes"] = fabric.broadcast(before + (time.monotonic() - started) / 60.0)
             # The schedule runs over epochs or over the time budget, whichever is further on, so that a budget ends
             # with small steps too.
             done = state["step"] / (config.epochs * steps)
@@ -190,7 +225,8 @@ def train(
             _move_average(average, module, min(0.998, (1 + state["step"]) / (10 + state["step"])))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / steps
-            progress("training", state["step"], config.epochs * steps)
+            if first:
+                progress("training", state["step"], config.epochs * steps)
             if 0.0 < config.time_budget_min <= state["minutes"]:
                 stopped = "time budget"
                 break
@@ -199,7 +235,7 @@ def train(
         due = last or state["epoch"] % config.validate_every == 0
         if due:
             row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
-            figures = validate(average) if validate is not None else {}
+            figures = fabric.broadcast(validate(average) if validate is not None and first else {})
             row.update({f"val_{name}": value for name, value in figures.items()})
             # Without a validation part the last weights are the best there are.
             if validate is None or figures["score"] < state["best_score"]:
@@ -210,23 +246,22 @@ def train(
             if state["since_best"] >= config.patience and stopped == "finished":
                 stopped = "patience"
             state["history"].append(row)
-            logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
-        if due or time.monotonic() - saved_at > CHECKPOINT_PERIOD_S:
+            if first:
+                logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        if first and (due or time.monotonic() - saved_at > CHECKPOINT_PERIOD_S):
             saved_at = time.monotonic()
-            if fabric.global_rank == 0:
-                _write_csv(work / "training.csv", state["history"])
-                temporary = checkpoint.with_suffix(".tmp")
-                torch.save(
-                    {
-                        "module": module.state_dict(),
-                        "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "state": state,
-                    },
-                    temporary,
-                )
-                temporary.replace(checkpoint)
-            fabric.barrier()
+            _write_csv(work / "training.csv", state["history"])
+            temporary = checkpoint.with_suffix(".tmp")
+            torch.save(
+                {
+                    "module": module.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "state": state,
+                },
+                temporary,
+            )
+            temporary.replace(checkpoint)
     if not state["best"]:
         raise NumericalError(
             f"training: no finite answer on the validation part after {state['epoch']} epochs; lower the learning rate"
