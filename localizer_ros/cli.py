@@ -261,7 +261,8 @@ def map_command(
         str | None,
         typer.Option(
             "--method",
-            help="How to localise in it: hierarchical (default), direct, relative, local, retrieval or posenet.",
+            help="How to localise in it: hierarchical (default), direct, relative, local or retrieval by matching; "
+            "posenet, lsg, anchors or scene_coords by a network trained for the place.",
         ),
     ] = None,
     split: Annotated[
@@ -329,6 +330,8 @@ def map_command(
             resume=resume,
             progress=progress,
         )
+    if not facts:  # a process of torchrun that trained along
+        return
     print(
         f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
     )

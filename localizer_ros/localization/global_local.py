@@ -56,6 +56,9 @@ class LocalMapLocalizer(StructureLocalizer):
         return None
 
     def _search(self, view: View, prior: PoseEstimate | None) -> Found | None:
+        if len(view.features) < self._config.min_inliers:
+            self.reason = f"too few keypoints ({len(view.features)})"
+            return None
         now = time.perf_counter()
         database = self._scene.database
         query = database.describe(view.features.descriptors[view.features.coarse])

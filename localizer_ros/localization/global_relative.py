@@ -46,6 +46,9 @@ class RelativeLocalizer(StructureLocalizer):
         now = time.perf_counter()
         view = scene.view(frame, structure.settings.features.max_keypoints, fine=True)
         now = self._lap("extract", now)
+        if len(view.features) < _LEAST_INLIERS:
+            self.reason = f"too few keypoints ({len(view.features)})"
+            return None
         query = database.describe(view.features.descriptors[view.features.coarse])
         images, _ = scene.distinct_images(query, c.relative_neighbours, carrying=True)
         now = self._lap("retrieve", now)

@@ -54,8 +54,10 @@ class GlobalDescriptor:
     def __call__(self, descriptors: Float32) -> Float32:
         """(G,) float32 of unit length; zeros for an image without features."""
         full = self.unprojected(descriptors)
-        if self.projection.size == 0 or not np.any(full):
+        if self.projection.size == 0:
             return full
+        if not np.any(full):
+            return np.zeros(self.projection.shape[1], dtype=np.float32)
         # Not a BLAS product, for the reason given in _nearest_words.
         return _unit(np.einsum("f,fg->g", full - self.mean, self.projection))
 
