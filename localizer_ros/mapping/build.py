@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import check_free, write_scene
-from localizer_ros.mapping.work_folder import work_folder
+from localizer_ros.mapping.work_folder import work_folder, work_path
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def build_scene(
         progress: told as it goes.
 
     Returns:
-        The manifest's facts, ``minutes`` included.
+        The manifest's facts, ``minutes`` included; nothing in a process of `torchrun` that only trains along.
 
     Raises:
         SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
@@ -125,6 +126,13 @@ def build_scene(
         raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"weights: {weights}: no such file")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun
+        if BUILDERS[config.method] is not _network:
+            raise ConfigError(
+                f"a {config.method} scene trains no network; start one process, without torchrun"
+            )
+        if os.environ["RANK"] != "0":
+            return _network(BuildRequest(source, config, weights, out, work_path(out), resume, no_progress))
     started = time.monotonic()
     settings = dump_yaml(config)
     manifest: dict[str, Any] = {

@@ -14,11 +14,16 @@ from localizer_ros.datasets.source import FrameSource
 _SETTINGS, _RECORDING = "config.yaml", "recording.txt"
 
 
+def work_path(out: Path) -> Path:
+    """Where the work on ``out`` is kept: ``.NAME.work`` beside it."""
+    return out.parent / f".{out.name}.work"
+
+
 @contextmanager
 def work_folder(
     out: Path, source: FrameSource, part: str, settings: str, resume: bool, extra: str = ""
 ) -> Iterator[Path]:
-    """``.NAME.work`` beside ``out``; gone when all went well, kept after an interruption.
+    """The folder at ``work_path``; gone when all went well, kept after an interruption.
 
     Args:
         out: what the work shall become.
@@ -31,7 +36,7 @@ def work_folder(
     Raises:
         ConfigError: the folder to go on in was begun with other settings or another recording.
     """
-    work = out.parent / f".{out.name}.work"
+    work = work_path(out)
     recording = f"{source.path.resolve()}\n{part}\n{len(source.records)} frames\n{extra}\n"
     expected = ((_SETTINGS, settings, "settings"), (_RECORDING, recording, "frames or weights"))
     # Killed before both were written, nothing else was either.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -48,6 +49,7 @@ from localizer_ros.training.data import (
     hold_out,
     load_posed_images,
 )
+from localizer_ros.training.memory import keep_freed_memory
 from localizer_ros.training.network_training import (
     NetworkTraining,
     added_motions,
@@ -65,6 +67,7 @@ from localizer_ros.training.objectives import (
     Objective,
     PoseObjective,
 )
+from localizer_ros.training.processes import leave, open_fabric
 from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import TrainingResult, train
 from localizer_ros.training.virtual_views import SceneDepth, scene_depth
@@ -142,13 +145,16 @@ def build_network_scene(
         progress: told as it goes.
 
     Returns:
-        What the manifest records: accuracy on the validation part, parity of the back ends, training facts.
+        What the manifest records: accuracy on the validation part, parity of the back ends, training facts. Nothing
+        in all processes of `torchrun` but the first, which train along and write nothing.
     """
+    fabric = open_fabric(some_unused=config.training.stored_views > 0)
+    keep_freed_memory()
     n, t = config.network, config.training
     camera = network_camera(source.camera, n.width_px, n.height_px)
     data = load_posed_images(source, camera, progress)
     if t.augmentation.virtual_move > 0.0 or config.method == "scene_coords":
-        data = replace(data, depth=_depth(source, config, data, work, progress))
+        data = replace(data, depth=_depth(source, config, data, work, fabric, progress))
     kept, held = hold_out(len(data), t.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)
 
@@ -163,7 +169,7 @@ def build_network_scene(
         freeze_batch_norms(encoder)
         if n.freeze_fine:
             encoder.fine_layers().requires_grad_(False)
-    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD).to(fabric.device)
     length = t.sequence if objective.frames == 0 else 2
     frames = ViewSequences(training_part, length, t.stride, t.augmentation, t.seed)
     batches: ViewSequences | StoredSequences = frames
@@ -180,7 +186,11 @@ def build_network_scene(
         (lambda average: _validate(average, validation_part)) if len(held) > 1 else None,
         resume,
         progress,
+        fabric,
     )
+    leave()
+    if fabric.global_rank > 0:
+        return {}
     # Without a validation part the spreads can only be scaled on what was trained on: too optimistic, but finite.
     measured_on = validation_part if len(held) > 1 else training_part
     sigma_scale, accuracy = _calibrate(module, measured_on)
@@ -319,18 +329,26 @@ def _load_matching(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None
 
 
 def _depth(
-    source: FrameSource, config: MapConfig, data: PosedImages, work: Path, progress: Progress
+    source: FrameSource, config: MapConfig, data: PosedImages, work: Path, fabric: Fabric, progress: Progress
 ) -> SceneDepth | None:
-    """Depth of the images from a map of points; None, with a warning, where no map can be made."""
+    """Depth of the images from a map of points, which the first process builds; None, with a warning, where none can
+    be made."""
     folder = work / "structure"
-    try:
-        if not (folder / "map").is_dir():
-            folder.mkdir(exist_ok=True)
+    problem = ""
+    if fabric.global_rank == 0 and not (folder / "map").is_dir():
+        folder.mkdir(exist_ok=True)
+        try:
             build_structure_map(source, config.structure, folder, progress, work / "structure_work")
-        return scene_depth(StructureScene.open(folder), data.camera, data.poses, progress)
-    except LocalizerError as error:
-        logger.warning("training views are turned but not moved: no map of points could be made (%s)", error)
-        return None
+        except LocalizerError as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if not problem:
+        try:
+            return scene_depth(StructureScene.open(folder), data.camera, data.poses, progress)
+        except LocalizerError as error:
+            problem = str(error)
+    logger.warning("training views are turned but not moved: no map of points could be made (%s)", problem)
+    return None
 
 
 def _learning_facts(result: TrainingResult, frames: int) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from lightning_fabric.strategies import DDPStrategy
 _PATIENCE = timedelta(hours=24)
 
 
-def open_fabric() -> lightning_fabric.Fabric:
+def open_fabric(some_unused: bool = False) -> lightning_fabric.Fabric:
     """Fabric of this process alone, or of all processes of `torchrun`; returns when all of them are there.
 
     It computes in fp32: Fabric's own mixed precision would round the batch's poses to half precision on their way in.
     Without `torchrun` it takes one device, also where there are several: what happens on others must be asked for.
+
+    Args:
+        some_unused: there are parameters that are trained in some steps or never, as the motion head's without images.
     """
     if not torch.distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         fabric = lightning_fabric.Fabric(devices=1, precision="32-true")
@@ -26,8 +29,7 @@ def open_fabric() -> lightning_fabric.Fabric:
         fabric = lightning_fabric.Fabric(
             devices=on_this_machine,
             num_nodes=int(os.environ["WORLD_SIZE"]) // on_this_machine,
-            # What is not trained in some step, such as the motion head without images, has no gradient there.
-            strategy=DDPStrategy(timeout=_PATIENCE, find_unused_parameters=True),
+            strategy=DDPStrategy(timeout=_PATIENCE, find_unused_parameters=some_unused),
             precision="32-true",
         )
     fabric.launch()
