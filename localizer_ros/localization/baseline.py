@@ -88,7 +88,7 @@ def _by_index(scene: Path) -> NearestNeighbour:
     database = structure.database
 
     def nearest(frame: Frame) -> int:
-        features = structure.extractor.extract(frame.image, BASELINE_KEYPOINTS, False)
+        features = structure.view(frame, BASELINE_KEYPOINTS, fine=False).features
         found, _ = database.index.search(database.describe(features.descriptors), 1)
         return int(found[0])
 

@@ -34,8 +34,10 @@ def read_mask(path: Path) -> Mask:
     """
     try:
         pixels = decode_compressed(path.read_bytes())
-    except (OSError, FrameRejected) as error:
-        raise ConfigError(f"mask {path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"mask {path}: cannot be read ({error.strerror})") from error
+    except FrameRejected as error:
+        raise ConfigError(f"mask {path}: {error}") from error
     used = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0
     if not used.any():
         raise ConfigError(f"mask {path}: ignores everything; 0 is ignored, any other value used")
