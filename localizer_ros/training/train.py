@@ -234,6 +234,9 @@ def train(
         last = state["epoch"] == config.epochs or stopped != "finished"
         due = last or state["epoch"] % config.validate_every == 0
         if due:
+            # Norms have seen other images in each process; those of the first count.
+            for buffer in average.buffers() if fabric.world_size > 1 else ():
+                buffer.copy_(fabric.broadcast(buffer))
             row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
             figures = fabric.broadcast(validate(average) if validate is not None and first else {})
             row.update({f"val_{name}": value for name, value in figures.items()})
