@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import yaml
+from onnx import TensorProto, helper
 
 from localizer_ros.core.config import RetrievalConfig
-from localizer_ros.core.types import ConfigError, SceneError, SourceError
+from localizer_ros.core.types import BackendError, ConfigError, SceneError, SourceError
+from localizer_ros.localization.network_descriptor import NetworkDescriptor
 from localizer_ros.localization.retrieval import GlobalDescriptor, ImageDatabase, ImageIndex
-from localizer_ros.mapping.retrieval import train_global_descriptor
+from localizer_ros.mapping.retrieval import index_images, train_global_descriptor
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -75,7 +79,8 @@ def test_database_round_trip_and_damage(rng: np.random.Generator, tmp_path: Path
     )
     database = ImageDatabase.load(tmp_path)
     assert database.names[3] == "3.png"
-    assert database.index.search(database.describe(mapped[5]), 1)[0][0] == 5
+    query = database.global_descriptor(np.zeros((9, 9), np.uint8), mapped[5])
+    assert database.index.search(query, 1)[0][0] == 5
     (tmp_path / "images.npz").write_bytes(b"nothing")
     with pytest.raises(SceneError, match=r"images\.npz"):
         ImageDatabase.load(tmp_path)
@@ -86,3 +91,60 @@ def test_errors_name_what_was_expected(rng: np.random.Generator) -> None:
         train_global_descriptor([images(rng, 1)[0][:10]], RetrievalConfig(words=64), 0)
     with pytest.raises(ConfigError, match="length 8, got 9"):
         ImageIndex(8).add(np.zeros((1, 9), np.float32))
+
+
+def network_descriptor(folder: Path, **changes: object) -> Path:
+    """A network that averages each colour over the image, minus one half, with its card."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["descriptor"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("descriptor", TensorProto.FLOAT, [1, 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder / "colour.onnx")
+    card = {"network": "colour.onnx", "input": "image", "width": 8, "height": 6, "mean": [0.5] * 3}
+    card |= {"descriptor": "descriptor", "dimensions": 3, **changes}
+    (folder / "card.yaml").write_text(yaml.safe_dump({k: v for k, v in card.items() if v is not None}))
+    return folder / "card.yaml"
+
+
+def test_a_network_describes_images_and_goes_with_the_index(tmp_path: Path) -> None:
+    card = network_descriptor(tmp_path / "mine")
+    colours = [np.full((12, 16, 3), c, np.uint8) for c in ((250, 10, 10), (10, 250, 10), (10, 10, 250))]
+    config = RetrievalConfig(kind="onnx", card=str(card))
+    local = [np.zeros((0, 8), np.float32)] * 3
+    T = np.tile(np.eye(4), (3, 1, 1))
+    index_images(local, colours.__getitem__, T, ("r", "g", "b"), np.arange(2), config, 0).save(
+        tmp_path / "index"
+    )
+    card.unlink()
+    database = ImageDatabase.load(tmp_path / "index")
+    assert database.mapped.tolist() == [0, 1, -1]
+    assert "colour.onnx" in database.describe.summary
+    for n, image in enumerate(colours):
+        query = database.global_descriptor(image // 2 + 64, local[0])
+        assert np.linalg.norm(query) == pytest.approx(1.0, abs=1e-5)
+        assert database.index.search(query, 1)[0][0] == n
+    grey = np.full((12, 16), 200, np.uint8)
+    assert np.allclose(database.global_descriptor(grey, local[0]), 1 / np.sqrt(3), atol=1e-3)
+
+
+def test_a_wrong_card_of_a_descriptor_is_named(tmp_path: Path) -> None:
+    image = np.zeros((12, 16, 3), np.uint8)
+    for changes, message in (
+        ({"width": None}, "width and height are needed"),
+        ({"mean": 0.5}, "expected three numbers"),
+        ({"dimensions": 4}, "length 3, the card says 4"),
+        ({"descriptor": "other"}, "other"),
+    ):
+        with pytest.raises(BackendError, match=message):
+            NetworkDescriptor(network_descriptor(tmp_path, **changes))(image)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs a model card"):
+        index_images(
+            [], lambda _: image, np.zeros((0, 4, 4)), (), np.arange(0), RetrievalConfig(kind="onnx"), 0
+        )

@@ -152,8 +152,14 @@ class RetrievalConfig(Config, frozen=True):
     """Global descriptors and their index."""
 
     kind: Annotated[
-        Literal["vlad", "bow"], Meta(description="vlad = residuals to visual words, bow = histogram of words")
+        Literal["vlad", "bow", "onnx"],
+        Meta(
+            description="vlad = residuals to visual words, bow = histogram of words, onnx = the network of card"
+        ),
     ] = "vlad"
+    card: Annotated[
+        str, Meta(description="model card of a network of global descriptors (kind onnx), beside it")
+    ] = ""
     words: Annotated[int, Meta(ge=4, le=65536, description="visual words, trained on this scene")] = 64
     dimensions: Annotated[
         int, Meta(ge=0, le=65536, description="of the stored descriptor after projection, 0 = all")

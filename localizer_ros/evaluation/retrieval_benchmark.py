@@ -21,7 +21,7 @@ from localizer_ros.core.types import Array, ConfigError, FrameRejected, SourceEr
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.metrics import percentiles
 from localizer_ros.localization.features import Float32
-from localizer_ros.localization.retrieval import ImageIndex
+from localizer_ros.localization.retrieval import GlobalDescriptor, ImageIndex
 from localizer_ros.localization.structure_scene import INDEX_FOLDER, StructureScene
 
 R = TypeVar("R")
@@ -67,6 +67,10 @@ def retrieval_benchmark(
         raise ConfigError(f"index images: expected at least the {len(own)} of the scene, got {min(sizes)}")
     features_ms, queries = _features(scene, source)
     describe = scene.database.describe
+    if not isinstance(describe, GlobalDescriptor):
+        raise ConfigError(
+            f"{scene_path}: global descriptors are by {describe.summary}; those of words are timed"
+        )
     wanted = [describe(features) for features in queries]
     rng = np.random.default_rng(11)
     distractors = synthetic_descriptors(own, max(sizes) - len(own), rng)

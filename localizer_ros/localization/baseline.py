@@ -88,8 +88,8 @@ def _by_index(scene: Path) -> NearestNeighbour:
     database = structure.database
 
     def nearest(frame: Frame) -> int:
-        features = structure.view(frame, BASELINE_KEYPOINTS, fine=False).features
-        found, _ = database.index.search(database.describe(features.descriptors), 1)
+        view = structure.view(frame, BASELINE_KEYPOINTS, fine=False)
+        found, _ = database.index.search(structure.global_descriptor(view), 1)
         return int(found[0])
 
     return NearestNeighbour(tuple(SE3.from_matrix(T) for T in database.T_map_cam), database.names, nearest)

@@ -295,7 +295,7 @@ class HierarchicalLocalizer:
     def _places(self, view: View) -> list[Index]:
         """Retrieved mapping images, split by covisibility; the place with the most of them first."""
         c, database, structure = self._config, self._scene.database, self._scene.structure
-        query = database.describe(view.features.descriptors[view.features.coarse])
+        query = self._scene.global_descriptor(view)
         if c.rerank == "always":
             found, _ = self._scene.similar_images(query, max(c.neighbours, c.rerank_images))
             alike = matched_images(self._scene, view, database.mapped[found].tolist(), self._matcher, c)

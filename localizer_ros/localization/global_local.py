@@ -61,7 +61,7 @@ class LocalMapLocalizer(StructureLocalizer):
             return None
         now = time.perf_counter()
         database = self._scene.database
-        query = database.describe(view.features.descriptors[view.features.coarse])
+        query = self._scene.global_descriptor(view)
         images, _ = self._scene.similar_images(query, self._config.local_images)
         now = self._lap("retrieve", now)
         local = self._maps.around(database.mapped[images].tolist())

@@ -49,7 +49,7 @@ class RelativeLocalizer(StructureLocalizer):
         if len(view.features) < _LEAST_INLIERS:
             self.reason = f"too few keypoints ({len(view.features)})"
             return None
-        query = database.describe(view.features.descriptors[view.features.coarse])
+        query = scene.global_descriptor(view)
         images, _ = scene.distinct_images(query, c.relative_neighbours, carrying=True)
         now = self._lap("retrieve", now)
         camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [scene.focal_px, 0.0, 0.0]}

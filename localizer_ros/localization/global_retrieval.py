@@ -58,7 +58,7 @@ class RetrievalLocalizer(StructureLocalizer):
         now = time.perf_counter()
         view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine=False)
         now = self._lap("extract", now)
-        query = database.describe(view.features.descriptors)
+        query = self._scene.global_descriptor(view)
         if not np.any(query) or len(database.index) == 0:
             self.reason = "no neighbours: no features, or no mapping images"
             return None

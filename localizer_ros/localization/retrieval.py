@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.types import Array, ConfigError, SceneError
-from localizer_ros.localization.features import Float32
+from localizer_ros.localization.features import Float32, UInt8
+from localizer_ros.localization.network_descriptor import NetworkDescriptor
 
 # One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a
 # search of 0.06 ms took 20 ms.
@@ -114,6 +115,11 @@ class GlobalDescriptor:
             projection=self.projection.astype(np.float16),
         )
         return (folder / WORDS_FILE).stat().st_size
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        return f"{self.kind}, {len(self.words)} words"
 
     @staticmethod
     def load(folder: Path) -> GlobalDescriptor:
@@ -250,17 +256,23 @@ class ImageDatabase:
 
     Attributes:
         index: of global descriptors.
-        describe: the global descriptor.
+        describe: the global descriptor, of local ones or of the image.
         T_map_cam: (N, 4, 4) given poses.
         names: N frame names.
         mapped: (N,) number of the image in the structure map, -1 for images that carry no points.
     """
 
     index: ImageIndex
-    describe: GlobalDescriptor
+    describe: GlobalDescriptor | NetworkDescriptor
     T_map_cam: Array
     names: tuple[str, ...]
     mapped: NDArray[np.int32]
+
+    def global_descriptor(self, image: UInt8, descriptors: Float32) -> Float32:
+        """(G,) float32 of an image and its local (N, D) descriptors; zeros when it has nothing to describe."""
+        if isinstance(self.describe, GlobalDescriptor):
+            return self.describe(descriptors)
+        return self.describe(image)
 
     def save(self, folder: Path) -> int:
         """Write descriptor and index to ``folder``; returns the bytes written."""
@@ -268,9 +280,14 @@ class ImageDatabase:
 
     @staticmethod
     def load(folder: Path) -> ImageDatabase:
-        """Read an index. Raises SceneError when a file is missing or damaged."""
+        """Read an index.
+
+        Raises:
+            SceneError: a file is missing or damaged.
+            BackendError: its network cannot be used.
+        """
         path = folder / IMAGES_FILE
-        describe = GlobalDescriptor.load(folder)
+        describe = NetworkDescriptor.load(folder) or GlobalDescriptor.load(folder)
         try:
             with np.load(path, allow_pickle=False) as data:
                 kind = str(data["kind"])

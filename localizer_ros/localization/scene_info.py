@@ -122,7 +122,7 @@ def index_facts(path: Path) -> dict[str, Any]:
     return {
         "kind": database.index.search_kind,
         "images": len(database.index),
-        "descriptor": f"{database.describe.kind}, {len(database.describe.words)} words",
+        "descriptor": database.describe.summary,
         "dimensions": int(database.index.descriptors.shape[1]),
     }
 

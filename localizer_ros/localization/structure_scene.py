@@ -104,6 +104,11 @@ class StructureScene:
             half_view_of(frame.camera),
         )
 
+    def global_descriptor(self, view: View) -> Float32:
+        """(G,) float32 for retrieval."""
+        coarse = view.features.descriptors[view.features.coarse]
+        return self.database.global_descriptor(view.frame.image, coarse)
+
     def query_side(self, view: View) -> Side:
         """A frame's keypoints for a matcher."""
         camera = view.frame.camera

@@ -11,12 +11,14 @@ from localizer_ros.core.config import StructureConfig
 from localizer_ros.localization.masks import STATIC_MASK
 from localizer_ros.localization.matchers import MATCHER_FOLDER, check_matcher
 from localizer_ros.localization.model_card import CARD, copy_card
+from localizer_ros.localization.network_descriptor import NETWORK_FOLDER, open_network_descriptor
+from localizer_ros.localization.structure_scene import INDEX_FOLDER
 
 FEATURES_FOLDER = "networks/features"
 
 
 def check_networks(config: StructureConfig, dimensions: int) -> None:
-    """Check the matcher's card before hours of work.
+    """Check the cards of matcher and retrieval before hours of work.
 
     Args:
         config: names the cards.
@@ -28,21 +30,28 @@ def check_networks(config: StructureConfig, dimensions: int) -> None:
     """
     if config.matcher.card:
         check_matcher(Path(config.matcher.card), dimensions)
+    if config.retrieval.kind == "onnx":
+        open_network_descriptor(config.retrieval.card)
 
 
 def take_along(config: StructureConfig, folder: Path) -> StructureConfig:
     """Copy what a config names to a scene folder; returns the config with the places there."""
-    features, matcher, masks = config.features, config.matcher, config.masks
+    features, matcher, masks, retrieval = config.features, config.matcher, config.masks, config.retrieval
     if features.kind == "onnx":
         copy_card(Path(features.card), folder / FEATURES_FOLDER)
         features = msgspec.structs.replace(features, card=f"{FEATURES_FOLDER}/{CARD}")
     if matcher.card:
         copy_card(Path(matcher.card), folder / MATCHER_FOLDER)
         matcher = msgspec.structs.replace(matcher, card=f"{MATCHER_FOLDER}/{CARD}")
+    if retrieval.kind == "onnx":
+        # The index has copied it.
+        retrieval = msgspec.structs.replace(retrieval, card=f"{INDEX_FOLDER}/{NETWORK_FOLDER}/{CARD}")
     if masks.static:
         (folder / STATIC_MASK).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(masks.static, folder / STATIC_MASK)
         masks = msgspec.structs.replace(masks, static=STATIC_MASK)
     # The frames' masks stay with the recording.
     masks = msgspec.structs.replace(masks, folder=Path(masks.folder).name)
-    return msgspec.structs.replace(config, features=features, matcher=matcher, masks=masks)
+    return msgspec.structs.replace(
+        config, features=features, matcher=matcher, masks=masks, retrieval=retrieval
+    )

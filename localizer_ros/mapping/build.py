@@ -65,6 +65,7 @@ def _placeless(config: MapConfig) -> MapConfig:
         config.structure,
         features=replace(features, card=Path(features.card).name),
         matcher=replace(matcher, card=Path(matcher.card).name),
+        retrieval=replace(config.structure.retrieval, card=Path(config.structure.retrieval.card).name),
         masks=replace(masks, folder=Path(masks.folder).name, static=Path(masks.static).name),
     )
     return replace(config, structure=structure)

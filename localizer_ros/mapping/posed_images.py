@@ -120,7 +120,13 @@ def build_posed_images(
         coarse = [store.features(i, fine and i in carrying) for i in posed]
         names = tuple(source.records[i].name for i in posed)
         database = index_images(
-            [f.descriptors[f.coarse] for f in coarse], T_given, names, chosen, config.retrieval, config.seed
+            [f.descriptors[f.coarse] for f in coarse],
+            lambda k: source.read(posed[k]).image,
+            T_given,
+            names,
+            chosen,
+            config.retrieval,
+            config.seed,
         )
     with stages("write"):
         config = take_along(config, out_dir)

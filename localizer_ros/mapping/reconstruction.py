@@ -24,7 +24,7 @@ from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.localization.calibration import undistorted
 from localizer_ros.localization.features import Float32, mutual_matches
-from localizer_ros.mapping.retrieval import train_global_descriptor
+from localizer_ros.mapping.retrieval import describe_images
 from localizer_ros.mapping.sfm import FeatureStore
 from localizer_ros.mapping.work_folder import work_folder
 
@@ -329,8 +329,9 @@ def _pairs(source: FrameSource, descriptors: list[Float32], config: StructureCon
         for step in _NEXT
         if i + step < count and source.records[i].sequence == source.records[i + step].sequence
     }
-    describe = train_global_descriptor(descriptors, config.retrieval, config.seed)
-    vectors = describe.many(descriptors)
+    _, vectors = describe_images(
+        descriptors, lambda k: source.read(k).image, np.arange(count), config.retrieval, config.seed
+    )
     similarity = vectors @ vectors.T
     for i in range(count):
         near = np.abs(np.arange(count) - i) <= max(_NEXT)

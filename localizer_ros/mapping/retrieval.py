@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import faiss
 import numpy as np
 
 from localizer_ros.core.config import RetrievalConfig
 from localizer_ros.core.types import Array, SourceError
-from localizer_ros.localization.features import Float32, Index
+from localizer_ros.localization.features import Float32, Index, UInt8
+from localizer_ros.localization.network_descriptor import NetworkDescriptor, open_network_descriptor
 from localizer_ros.localization.retrieval import GlobalDescriptor, ImageDatabase, ImageIndex
 
 # Enough for a few hundred words; more only takes time.
@@ -23,12 +25,13 @@ def train_global_descriptor(
 
     Args:
         descriptors: for each image (N, D) float32 unit vectors.
-        config: which kind, how many words and dimensions.
+        config: which kind (``vlad`` or ``bow``), how many words and dimensions.
         seed: of sampling and clustering.
 
     Raises:
         SourceError: fewer descriptors than words.
     """
+    kind: Literal["vlad", "bow"] = "bow" if config.kind == "bow" else "vlad"
     rng = np.random.default_rng(seed)
     everything = np.concatenate(list(descriptors)) if descriptors else np.zeros((0, 1), np.float32)
     if len(everything) < config.words:
@@ -43,9 +46,9 @@ def train_global_descriptor(
     kmeans.train(np.ascontiguousarray(everything))
     words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
     none = np.zeros(0, dtype=np.float32)
-    describe = GlobalDescriptor(config.kind, words, np.ones(config.words, np.float32), none, none)
+    describe = GlobalDescriptor(kind, words, np.ones(config.words, np.float32), none, none)
     full = np.stack([describe.unprojected(d) for d in descriptors])
-    if config.kind == "bow":
+    if kind == "bow":
         frequency = np.count_nonzero(full, axis=0)
         weight = np.log((1.0 + len(full)) / (1.0 + frequency)).astype(np.float32) + 0.1
         describe = GlobalDescriptor("bow", words, weight, none, none)
@@ -56,12 +59,41 @@ def train_global_descriptor(
     mean = full.mean(axis=0)
     _, _, axes = np.linalg.svd(full - mean, full_matrices=False)
     return GlobalDescriptor(
-        config.kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
+        kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
     )
+
+
+def describe_images(
+    descriptors: Sequence[Float32],
+    read: Callable[[int], UInt8],
+    training: Index,
+    config: RetrievalConfig,
+    seed: int,
+) -> tuple[GlobalDescriptor | NetworkDescriptor, Float32]:
+    """A global descriptor, trained where it is to be trained, and those of all images.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        read: the k-th image itself, for a network.
+        training: the images that visual words are trained on.
+        config: which kind.
+        seed: of sampling and clustering.
+
+    Raises:
+        ConfigError: kind onnx without a card.
+        BackendError: its network cannot be used.
+        SourceError: fewer descriptors than words.
+    """
+    if config.kind == "onnx":
+        network = open_network_descriptor(config.card)
+        return network, np.stack([network(read(k)) for k in range(len(descriptors))])
+    describe = train_global_descriptor([descriptors[k] for k in training], config, seed)
+    return describe, describe.many(descriptors)
 
 
 def index_images(
     descriptors: Sequence[Float32],
+    read: Callable[[int], UInt8],
     T_map_cam: Array,
     names: tuple[str, ...],
     carrying: Index,
@@ -72,6 +104,7 @@ def index_images(
 
     Args:
         descriptors: for each image (N, D) float32 unit vectors.
+        read: the k-th image itself, for a network.
         T_map_cam: (I, 4, 4) given poses.
         names: I frame names.
         carrying: the images that carry keypoints, ascending; they are numbered in this order.
@@ -79,10 +112,9 @@ def index_images(
         seed: of sampling and clustering.
 
     Raises:
-        SourceError: fewer descriptors than words.
+        ConfigError, BackendError, SourceError: see :func:`describe_images`.
     """
-    describe = train_global_descriptor([descriptors[k] for k in carrying], config, seed)
-    vectors = describe.many(descriptors)
+    describe, vectors = describe_images(descriptors, read, carrying, config, seed)
     index = ImageIndex(vectors.shape[1], config.index)
     index.add(vectors)
     mapped = np.full(len(descriptors), -1, dtype=np.int32)

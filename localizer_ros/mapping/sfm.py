@@ -231,7 +231,13 @@ def build_structure_map(
         coarse = [_coarse(store.features(i, i in carrying)) for i in posed]
         names = tuple(source.records[i].name for i in posed)
         database = index_images(
-            [f.descriptors for f in coarse], T_given, names, chosen, config.retrieval, config.seed
+            [f.descriptors for f in coarse],
+            lambda k: source.read(posed[k]).image,
+            T_given,
+            names,
+            chosen,
+            config.retrieval,
+            config.seed,
         )
     with stages("bundle"):
         disagreement = built.disagreement()
