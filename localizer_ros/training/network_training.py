@@ -53,21 +53,25 @@ class NetworkTraining(nn.Module):
         if "images" in batch:
             images = self.normalize(batch["images"][:, -frames:].flatten(0, 1))
             features = self.network.encoder(images)
-            last = Features(*(x.unflatten(0, (-1, frames))[:, -1].float() for x in features))
+            last = Features(*(x.unflatten(0, (-1, frames))[:, -1] for x in features))
         else:
             features = Features(batch["fine"], batch["coarse"][:, -frames:].flatten(0, 1))
             last = Features(batch["fine"], batch["coarse"][:, -1])
-        # Poses need more digits than half precision has; the heads are small.
+        # Of depth a percent is enough, but poses need more digits than half precision has; their heads are small.
+        inverse_depth = None
+        if isinstance(self.network.motion, MotionHead):
+            inverse_depth = self.network.motion.inverse_depth(*last).float()
         with torch.autocast(true.t.device.type, enabled=False):
             features = Features(*(x.float() for x in features))
             losses = self.objective.losses(self.network, Observed(features, batch["inverse_depth"], true))
-            if isinstance(self.network.motion, MotionHead):
-                losses.update(self._motion_losses(self.network.motion, last, batch))
+            if inverse_depth is not None:
+                losses.update(self._motion_losses(self.network.motion, inverse_depth, batch))
                 losses["total"] = losses["total"] + losses["motion"]
         return losses
 
-    def _motion_losses(self, head: MotionHead, last: Features, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        inverse_depth = head.inverse_depth(*last)
+    def _motion_losses(
+        self, head: MotionHead, inverse_depth: Tensor, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         known = batch["inverse_depth"] > 0
         ratio = inverse_depth / torch.where(known, batch["inverse_depth"], head.inverse_depth_scale)
         depth = (ratio.log().abs() * known).sum() / known.sum().clamp_min(1)
