@@ -27,7 +27,8 @@ def wall() -> np.ndarray:
         cv2.resize(rng.normal(0, 1, (H // s, W // s)), (W, H), interpolation=cv2.INTER_CUBIC)
         for s in (2, 4, 8, 16)
     ]
-    return np.asarray(sum(layers), np.float32)
+    # Within the range of a normalised image, in which nothing is darker than black.
+    return np.asarray(np.clip(0.3 * sum(layers), -1.8, 2.4), np.float32)
 
 
 @pytest.fixture
@@ -85,6 +86,20 @@ def test_brightness_contrast_and_something_moving_do_not_matter(
     found = motion(head(head.features(prev), head.features(cur), q).rel_B6[0])
     assert np.degrees(found.angle_to(T_prev_cur)) < 0.2
     assert found.distance_to(T_prev_cur) < 8e-3
+
+
+def test_a_black_border_that_does_not_move_does_not_matter(
+    head: MotionHead, wall: np.ndarray, rng: np.random.Generator
+) -> None:
+    border = torch.zeros(H, W, dtype=torch.bool)
+    border[:6], border[-3:], border[:, :4], border[:, -8:] = True, True, True, True
+    for degrees, metres in ((2.0, 0.0), (1.0, 0.04)):
+        T_prev_cur = random_motion(rng, degrees, metres)
+        prev, cur, q = (x.clone() for x in views(wall, T_prev_cur))
+        prev[:, :, border] = cur[:, :, border] = -1.986
+        found = motion(head(head.features(prev), head.features(cur), q).rel_B6[0])
+        assert np.degrees(found.angle_to(T_prev_cur)) < 0.1
+        assert found.distance_to(T_prev_cur) < 5e-3
 
 
 def test_motion_is_that_of_the_body_the_camera_is_mounted_on(

@@ -37,6 +37,7 @@ class AlignmentLevel(NamedTuple):
         prev_B3hw: the frame before, image and its derivatives along x and y.
         cur_B1N: the newest frame.
         cur_slope_B2N: its derivatives along x and y.
+        cur_known_B1N: 1 where it shows something, 0 where it is black.
         inverse_depth_B1N: of the newest frame, 1 / metres.
         rays_3N: directions of its pixels, z = 1.
         focal_21: focal lengths, pixels of the level.
@@ -46,6 +47,7 @@ class AlignmentLevel(NamedTuple):
     prev_B3hw: Tensor
     cur_B1N: Tensor
     cur_slope_B2N: Tensor
+    cur_known_B1N: Tensor
     inverse_depth_B1N: Tensor
     rays_3N: Tensor
     focal_21: Tensor
@@ -82,6 +84,9 @@ class MotionHead(nn.Module):
     window = 8
     # Standard deviation of an image without texture, in units of the network's input (0.03 of the full range).
     flat = 0.13
+    # Up to this, in units of the network's input, an image is black (3 levels of 255) and shows nothing, as outside the
+    # view of an undistorted camera. Such a border does not move, and would say so.
+    black = -1.93
     # Where an image says little of a direction, no motion is the answer: share of what it says on average.
     damping = 1e-4
 
@@ -122,10 +127,14 @@ class MotionHead(nn.Module):
         self.q_cam_opt.copy_(T_cam_opt.q)
 
     def features(self, image_B3HW: Tensor) -> Tensor:
-        """What is kept of a frame to be aligned with the next: (B, 1, H/2, W/2), grey, of equal local contrast."""
-        grey = F.avg_pool2d(image_B3HW.mean(1, keepdim=True), 2)
-        centred = grey - self._local_mean(grey)
-        return centred / (self._local_mean(centred.square()).sqrt() + self.flat)
+        """What is kept of a frame to be aligned with the next: (B, 1, H/2, W/2), grey, of equal local contrast; exactly
+        zero where it is black, or within two pixels of that."""
+        grey = image_B3HW.mean(1, keepdim=True)
+        known = 1.0 - F.max_pool2d((grey <= self.black).to(grey.dtype), 6, 2, 2)
+        grey = F.avg_pool2d(grey, 2) * known
+        share = self._local_mean(known).clamp_min(1e-3)
+        centred = (grey - self._local_mean(grey) / share) * known
+        return centred / ((self._local_mean(centred.square()) / share).sqrt() + self.flat)
 
     def rays(self, h: int, w: int) -> Tensor:
         """(h w, 3) directions, z = 1, of the centres of the cells of stride 8."""
@@ -174,6 +183,7 @@ class MotionHead(nn.Module):
         self, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor, stride: int
     ) -> AlignmentLevel:
         prev, cur = (_with_gradient(_blurred(F.avg_pool2d(x, stride // 2))) for x in (prev_B1hw, cur_B1hw))
+        known = F.avg_pool2d((cur_B1hw != 0.0).to(cur.dtype), stride // 2) > 0.9
         h, w = cur.shape[2:]
         focal_2 = self.intrinsics_4[:2] / stride
         centre_2 = (self.intrinsics_4[2:] - 0.5 * (stride - 1.0)) / stride
@@ -183,6 +193,7 @@ class MotionHead(nn.Module):
             prev,
             cur_B1N,
             cur_slope_B2N,
+            known.to(cur.dtype).flatten(2),
             F.interpolate(inverse_depth_Bhw[:, None], (h, w), mode="bilinear").flatten(2),
             _rays(h, w, focal_2, centre_2),
             focal_2[:, None],
@@ -208,7 +219,7 @@ class MotionHead(nn.Module):
         seen_B1N, slope_B2N = (
             F.grid_sample(level.prev_B3hw, grid, align_corners=False).flatten(2).split([1, 2], 1)
         )
-        inside_B1N = (grid_B2N.abs().amax(1, keepdim=True) < 0.98).to(q_B1N.dtype)
+        inside_B1N = (grid_B2N.abs().amax(1, keepdim=True) < 0.98).to(q_B1N.dtype) * level.cur_known_B1N
         error_B1N = (level.cur_B1N - seen_B1N) * inside_B1N
         trust_B1N = inside_B1N / (1.0 + (error_B1N * (1.0 / self.outlier)).square())
         # The mean of both images' gradients converges as fast as second order (Benhimane and Malis, 2004).
