@@ -524,6 +524,23 @@ class AugmentationConfig(Config, frozen=True):
     ] = 0.5
     blur_px: Annotated[float, Meta(ge=0.0, le=20.0, description="largest motion blur")] = 4.0
     noise: Annotated[float, Meta(ge=0.0, le=0.5, description="largest noise sigma, 1 = full range")] = 0.03
+    crop: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=0.9,
+            description="up to this share of the width and height is black, as for a camera that sees less; intrinsics "
+            "and pose stay",
+        ),
+    ] = 0.0
+    night: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="share of the sequences shown at night: dark, noisy, tinted, lit by lamps here and there",
+        ),
+    ] = 0.0
     virtual_rotation_deg: Annotated[
         float, Meta(ge=0.0, le=60.0, description="views turned by up to this about each axis (K R K^-1)")
     ] = 20.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.training.night import at_night, random_night
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -146,22 +149,28 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
         }
 
     def render(self, rows: list[int], rng: np.random.Generator) -> RenderedViews:
-        """New views of frames in one light, turned and moved alike, as in a video, and a little each on its own."""
-        depth = self.data.depth
+        """New views of frames by one camera in one light, turned and moved alike, as in a video, and a little each on
+        its own."""
+        depth, camera = self.data.depth, self.data.camera
         limit = np.radians(self.augmentation.virtual_rotation_deg)
         turn = rng.uniform(-limit, limit, 3)
         reach_m = 0.0 if depth is None else self.augmentation.virtual_move * depth.median_m
         move_m = rng.uniform(-reach_m, reach_m, 3)
         colour = random_colour(rng, self.augmentation.colour)
+        night = random_night(rng) if rng.random() < self.augmentation.night else None
+        window = random_window(rng, self.augmentation.crop, camera.width_px, camera.height_px)
         images, poses, inverse_depths = [], [], []
         for row in rows:
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
             R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
             t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
             image, T_map_cam, inverse_depth = self._views.view(row, R_opt_new, t_opt_new)
-            images.append(degrade(image, rng, self.augmentation, colour))
+            image = degrade(image, rng, self.augmentation, colour)
+            if night is not None:
+                image = at_night(image, camera, T_map_cam.R, night, normal_numbers(image.shape, rng))
+            images.append(outside_black(image, window))
             poses.append(T_map_cam)
-            inverse_depths.append(np.asarray(inverse_depth, np.float32))
+            inverse_depths.append(outside_black(np.asarray(inverse_depth, np.float32), window, 8))
         return RenderedViews(np.stack(images), tuple(poses), np.stack(inverse_depths))
 
 
@@ -239,6 +248,47 @@ def degrade(
         image = np.asarray(cv2.addWeighted(image, 1.0 - faded, gray, faded, 0.0), np.uint8)
     if augmentation.noise > 0.0 and rng.random() < 0.3:
         sigma = 255.0 * rng.uniform(0.0, augmentation.noise)
-        noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        noise = normal_numbers(image.shape, rng) * np.float32(sigma)
+        image = np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
     return image
+
+
+def normal_numbers(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Normal numbers to read: somewhere in a table, as to draw so many takes longer than all else done to an image."""
+    size = int(np.prod(shape))
+    start = int(rng.integers(size))
+    return _normal_table(2 * size)[start : start + size].reshape(shape)
+
+
+@lru_cache(maxsize=2)
+def _normal_table(size: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+
+
+def random_window(
+    rng: np.random.Generator, crop: float, width_px: int, height_px: int
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the part of the network's image that a camera with a smaller view fills, pixels.
+
+    A network has one camera: frames of others are resampled onto it, and what they do not see is black. So a crop that
+    keeps the intrinsics right is a window that stays where it is. To enlarge it would be another focal length, which
+    no frame of the network's camera has.
+    """
+    cut = rng.uniform(0.0, crop, 2) * (width_px, height_px)
+    left, top = rng.random(2) * cut
+    return (
+        round(left),
+        round(top),
+        width_px - round(cut[0] - left),
+        height_px - round(cut[1] - top),
+    )
+
+
+def outside_black(image: NDArray[Any], window: tuple[int, int, int, int], stride: int = 1) -> NDArray[Any]:
+    """``image``, one of whose pixels is ``stride`` pixels wide, with zeros outside the window."""
+    left, top, right, bottom = (round(edge / stride) for edge in window)
+    if (left, top) == (0, 0) and (bottom, right) == image.shape[:2]:
+        return image
+    black = np.zeros_like(image)
+    black[top:bottom, left:right] = image[top:bottom, left:right]
+    return black

@@ -107,8 +107,13 @@ class VirtualViews:
         )
         if np.any(t_opt_new):
             # The grid holds every fourth pixel from the first; resampling it must keep their places.
-            ys, xs = np.mgrid[0:h, 0:w].astype(np.float32) / _STEP_PX
-            full = cv2.remap(source_xy, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            full = cv2.warpAffine(
+                source_xy,
+                np.diag([1.0 / _STEP_PX, 1.0 / _STEP_PX, 0.0])[:2],
+                (w, h),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
             image = np.asarray(cv2.remap(image, full, None, cv2.INTER_LINEAR), np.uint8)  # type: ignore[call-overload]
         else:
             image = rotate_camera(image, self._camera, R_opt_new)
