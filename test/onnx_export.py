@@ -16,9 +16,7 @@ def exported(module: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Cal
     path = folder / "exported.onnx"
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, inputs, str(path), opset_version=18, dynamo=True, external_data=False, verbose=False
-        )
+        torch.onnx.export(module, inputs, str(path), opset_version=18, dynamo=False)
     model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(*values: Tensor) -> list[Tensor]:

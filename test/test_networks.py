@@ -23,7 +23,8 @@ from localizer_ros.networks.backbones import (
 )
 from localizer_ros.networks.build import FAMILIES, build_network
 from localizer_ros.networks.heads import NECKS, PoseHead, build_neck
-from localizer_ros.networks.poses import Pose
+from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.motion_step import MotionStep
 
 # Parameters without classifier, as published for torchvision's models less their last layers.
 PARAMETERS = {
@@ -159,24 +160,19 @@ def test_a_strided_depthwise_convolution_has_the_gradient_of_what_it_computes(
 
 def test_a_stream_of_steps_equals_the_batch() -> None:
     torch.manual_seed(1)
-    network = build_network({**SPEC, "family": "posenet"}).eval()
-    # A scene that is moved by two pixels, seen at a wide angle: what moves from noise to noise is decided by the last digit.
-    scene = sum(F.interpolate(torch.rand(1, 3, 64 // s, 104 // s), (64, 104), mode="bilinear") for s in (2, 4, 8))
-    images = torch.cat([scene[..., 2 * i : 2 * i + 96] for i in range(4)])
-    K = torch.tensor([[45.0, 0.0, 47.5], [0.0, 45.0, 31.5], [0.0, 0.0, 1.0]])
-    network.motion.set_camera(K, Pose(torch.zeros(3), torch.tensor([0.0, 0.0, 0.0, 1.0])))
+    step = MotionStep(MotionHead(8, 16), (64, 96)).eval()
+    # One texture that drifts by a pixel a frame.
+    wall = F.interpolate(torch.randn(1, 3, 16, 26), (64, 104), mode="bicubic")
+    images = torch.cat([wall[..., k : k + 96] for k in range(4)])
+    inverse_depth = torch.full((4, 8, 12), 0.5)
     with torch.no_grad():
-        features = network.encoder(images)
-        texture = network.motion.features(images)
-        inverse_depth = network.motion.inverse_depth(*features)
-        rel, _ = network.motion(
-            torch.cat([torch.zeros_like(texture[:1]), texture[:-1]]), texture, inverse_depth
-        )
-        state = torch.zeros(1, *network.state_shapes[0])
+        texture = step.motion.features(images)
+        rel, _ = step.motion(torch.cat([torch.zeros_like(texture[:1]), texture[:-1]]), texture, inverse_depth)
+        state = torch.zeros(1, *step.state_shapes[0])
         for index in range(4):
-            output = network(images[index : index + 1], state)
+            output = step(images[index : index + 1], inverse_depth[index : index + 1], state)
             state = output.texture_B1hw
-            if index > 0:  # there is no motion to the first frame
+            if index > 0:
                 torch.testing.assert_close(output.rel_B6[0], rel[index], atol=1e-4, rtol=1e-3)
 
 
@@ -258,8 +254,8 @@ def test_a_spec_rebuilds_its_network_exactly(family: str) -> None:
     inputs = [torch.randn(2, 3, 64, 96)]
     if family == "lsg":
         inputs += [torch.randn_like(state) for state in network.start(2)]
-    elif family != "descriptor":
-        inputs.append(torch.randn(2, *network.state_shapes[0]))
+    elif family == "motion":
+        inputs += [torch.rand(2, 8, 12) + 0.1, torch.randn(2, *network.state_shapes[0])]
     with torch.no_grad():
         for a, b in zip(network(*inputs), again(*inputs), strict=True):
             assert torch.equal(a, b) and torch.isfinite(a).all()

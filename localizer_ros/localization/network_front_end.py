@@ -1,4 +1,4 @@
-"""Absolute pose regression with a motion head: one engine call a frame gives both."""
+"""Poses and motions from a trained network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from localizer_ros.core.config import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
-from localizer_ros.inference.backend import Backend, Tensors, open_backend
+from localizer_ros.inference.backend import Tensors
+from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
 
@@ -25,14 +26,14 @@ class NetworkFrontEnd:
     """Runs the network of a scene as a stream; see :class:`localizer_ros.localization.front_end.FrontEnd`.
 
     Args:
-        backend: a loaded pose network.
+        step: the open networks.
         method: name given to its absolute poses.
     """
 
-    def __init__(self, backend: Backend, method: str) -> None:
-        self._backend = backend
+    def __init__(self, step: NetworkStep, method: str) -> None:
+        self._step = step
         self._method = method
-        card = backend.card
+        card = step.card
         self._preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
         absolute_rotation, absolute_translation, motion_rotation, motion_translation = card.sigma_scale
         self._sigma_scale = np.repeat([absolute_rotation, absolute_translation], 3)
@@ -45,7 +46,7 @@ class NetworkFrontEnd:
         start = time.perf_counter()
         image = self._preprocess(frame.image, frame.camera)
         prepared = time.perf_counter()
-        outputs = self._backend.run({"image": image})
+        outputs = self._step.run(image)
         done = time.perf_counter()
         timings_ms = {"preprocess": (prepared - start) * 1e3, "network": (done - prepared) * 1e3}
         if not all(np.all(np.isfinite(value)) for value in outputs.values()):
@@ -81,12 +82,12 @@ class NetworkFrontEnd:
 
     def reset(self) -> None:
         """Forget the frame before."""
-        self._backend.reset()
+        self._step.reset()
         self._last_ns = None
 
     def close(self) -> None:
         """Release the engine."""
-        self._backend.close()
+        self._step.close()
 
 
 def _diagonal(log_sigma: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,4 +96,4 @@ def _diagonal(log_sigma: NDArray[np.float32], scale: NDArray[np.float64]) -> NDA
 
 def open_network_front_end(scene: Path, method: str, config: BackendConfig) -> NetworkFrontEnd:
     """The front end of a scene with a pose network. Raises SceneError or BackendError."""
-    return NetworkFrontEnd(open_backend(scene / "networks", method, config), method)
+    return NetworkFrontEnd(NetworkStep(scene / "networks", method, config), method)

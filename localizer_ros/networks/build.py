@@ -12,6 +12,8 @@ from localizer_ros.networks.backbones import Encoder, build_encoder
 from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.heads import Neck, PoseHead, build_neck
 from localizer_ros.networks.lsg import Lsg, LsgSize
+from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.scene_coords import SceneCoordinates
 
@@ -33,7 +35,7 @@ def _neck(spec: Spec, encoder: Encoder) -> Neck:
 
 def _posenet(spec: Spec) -> nn.Module:
     encoder = _encoder(spec)
-    return PoseNet(encoder, PoseHead(_neck(spec, encoder), spec["dropout"]), _size_hw(spec))
+    return PoseNet(encoder, PoseHead(_neck(spec, encoder), spec["dropout"]))
 
 
 def _anchors(spec: Spec) -> nn.Module:
@@ -41,7 +43,7 @@ def _anchors(spec: Spec) -> nn.Module:
     head = AnchorHead(
         _neck(spec, encoder), spec["dropout"], spec["anchors"], spec["orientation"], spec["answer"]
     )
-    return PoseNet(encoder, head, _size_hw(spec))
+    return PoseNet(encoder, head)
 
 
 def _lsg(spec: Spec) -> nn.Module:
@@ -50,7 +52,12 @@ def _lsg(spec: Spec) -> nn.Module:
 
 
 def _scene_coords(spec: Spec) -> nn.Module:
-    return SceneCoordinates(_encoder(spec), _size_hw(spec), spec["coordinate_width"])
+    return SceneCoordinates(_encoder(spec), spec["coordinate_width"])
+
+
+def _motion(spec: Spec) -> nn.Module:
+    encoder = _encoder(spec)
+    return MotionStep(MotionHead(encoder.fine_channels, encoder.coarse_channels), _size_hw(spec))
 
 
 def _descriptor(spec: Spec) -> nn.Module:
@@ -65,6 +72,7 @@ FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "anchors": _anchors,
     "lsg": _lsg,
     "scene_coords": _scene_coords,
+    "motion": _motion,
     "descriptor": _descriptor,
 }
 

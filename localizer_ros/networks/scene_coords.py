@@ -2,7 +2,7 @@
 
 Shotton et al. (CVPR 2013) with trees, Brachmann et al. (DSAC, CVPR 2017) with networks. The pose follows from the cells
 by perspective-n-point in RANSAC: geometry extrapolates where regression of poses can only interpolate, and cells that
-show nothing known fall out as outliers. The VO head stands on the same encoder.
+show nothing known fall out as outliers. The depth for visual odometry comes from the same encoder.
 """
 
 from __future__ import annotations
@@ -18,21 +18,17 @@ from localizer_ros.networks.motion import MotionHead
 
 
 class SceneCoordinatesOutput(NamedTuple):
-    """One step.
+    """Answers for one image each.
 
     Attributes:
         points_B3hw: map coordinates, metres, of what the centre of each cell of 8 px shows.
         log_sigma_Bhw: log of their errors, metres.
-        rel_B6: motion since the frame before, [rotation vector (rad), translation (m)] of ``T_prev_cur``.
-        rel_log_sigma_B6: its log standard deviations.
-        texture_B1hw: state for the next step.
+        inverse_depth_Bhw: 1 / metres of what each cell shows.
     """
 
     points_B3hw: Tensor
     log_sigma_Bhw: Tensor
-    rel_B6: Tensor
-    rel_log_sigma_B6: Tensor
-    texture_B1hw: Tensor
+    inverse_depth_Bhw: Tensor
 
 
 class CoordinateHead(nn.Module):
@@ -75,21 +71,17 @@ class SceneCoordinates(nn.Module):
 
     Args:
         encoder: any of ``backbones``.
-        size_hw: height and width of the input, pixels, multiples of 32.
         width: channels of the coordinate head.
     """
 
-    def __init__(self, encoder: Encoder, size_hw: tuple[int, int], width: int) -> None:
+    state_shapes: tuple[tuple[int, ...], ...] = ()
+
+    def __init__(self, encoder: Encoder, width: int) -> None:
         super().__init__()
-        height, width_px = size_hw
         self.encoder = encoder
         self.coordinates = CoordinateHead(encoder.fine_channels, encoder.coarse_channels, width)
         self.motion = MotionHead(encoder.fine_channels, encoder.coarse_channels)
-        self.state_shapes = ((1, height // 2, width_px // 2),)
 
-    def forward(self, image_B3HW: Tensor, texture_prev_B1hw: Tensor) -> SceneCoordinatesOutput:
+    def forward(self, image_B3HW: Tensor) -> SceneCoordinatesOutput:
         features = self.encoder(image_B3HW)
-        texture = self.motion.features(image_B3HW)
-        motion = self.motion(texture_prev_B1hw, texture, self.motion.inverse_depth(*features))
-        points, log_sigma = self.coordinates(*features)
-        return SceneCoordinatesOutput(points, log_sigma, motion.rel_B6, motion.log_sigma_B6, texture)
+        return SceneCoordinatesOutput(*self.coordinates(*features), self.motion.inverse_depth(*features))

@@ -24,6 +24,8 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card
+from localizer_ros.inference.backend import TensorSpec
+from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.baseline import save_baseline
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.mapping.sfm import build_structure_map
@@ -39,6 +41,7 @@ from localizer_ros.networks.build import build_network
 from localizer_ros.networks.heads import PoseHead
 from localizer_ros.networks.lsg import SIZES, Lsg
 from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.scene_coords import SceneCoordinates
 from localizer_ros.training.data import (
@@ -208,6 +211,22 @@ def build_network_scene(
         optics_of(data).to_dict(),
     )
     save_network(network, networks, card)
+    if isinstance(network.motion, MotionHead):
+        size_hw = camera.height_px, camera.width_px
+        step = MotionStep(network.motion, size_hw).eval()
+        depth = TensorSpec("inverse_depth", (1, *(n // 8 for n in size_hw)))
+        motion_card = stream_card(
+            MOTION,
+            {**spec, "family": MOTION},
+            step,
+            camera,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            sigma_scale,
+            optics_of(data).to_dict(),
+            (depth,),
+        )
+        save_network(step, networks, motion_card)
     normalize = Preprocessor(camera, IMAGENET_MEAN, IMAGENET_STD).normalize
     some = np.concatenate([normalize(image) for image in measured_on.images[:8]])
     parity_m, parity_deg = check_parity(networks, config.method, BackendConfig(kind="openvino"), some)

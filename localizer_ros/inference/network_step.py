@@ -1,0 +1,66 @@
+"""One step of a network on a stream of images, with the motion network beside it where it has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from localizer_ros.core.config import BackendConfig
+from localizer_ros.inference.backend import Backend, ModelCard, Tensors, open_backend
+
+MOTION = "motion"
+"""Name of the motion network: it takes the image and the ``inverse_depth`` that the other one gives."""
+
+
+class NetworkStep:
+    """An open network and, where the scene has one, its motion network. Created, used and closed in one thread.
+
+    Args:
+        folder: of the networks of a scene.
+        name: of the network.
+        config: back end; the motion network runs in single precision whatever it says.
+
+    Attributes:
+        name: of the back end.
+        card: of the network.
+
+    Raises:
+        SceneError: a file is missing or has changed.
+        BackendError: the back end is not installed or cannot load a network.
+    """
+
+    def __init__(self, folder: Path, name: str, config: BackendConfig) -> None:
+        self._network = open_backend(folder, name, config)
+        self.name, self.card = self._network.name, self._network.card
+        self._motion: Backend | None = None
+        if (folder / f"{MOTION}.json").is_file():
+            precise: BackendConfig = msgspec.structs.replace(config, precision="fp32")
+            self._motion = open_backend(folder, MOTION, precise)
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        """Of all networks of a step."""
+        return [self.card, *([self._motion.card] if self._motion else [])]
+
+    def run(self, image_13HW: NDArray[np.float32]) -> Tensors:
+        """Outputs of the networks for the next image. Raises BackendError."""
+        outputs = self._network.run({"image": image_13HW})
+        if self._motion is None:
+            return outputs
+        given = {"image": image_13HW, "inverse_depth": outputs["inverse_depth"]}
+        return {**outputs, **self._motion.run(given)}
+
+    def reset(self) -> None:
+        """Forget the images before."""
+        self._network.reset()
+        if self._motion is not None:
+            self._motion.reset()
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._network.close()
+        if self._motion is not None:
+            self._motion.close()
