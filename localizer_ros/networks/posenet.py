@@ -1,8 +1,8 @@
 """PoseNet: absolute pose regression (ICCV 2015) with the depth that visual odometry needs, on the same encoder.
 
 The absolute head is any of ``heads`` (PoseNet, LSTM-PoseNet, AtLoc), or that of ``anchors``. The motion between frames
-is solved for by a second, small network (``motion_step``) from the images and the depth: it needs single precision, which
-this one does not.
+is solved for by a second, small network (``motion_step``) from the images and the depth: it needs single precision,
+which this one does not.
 """
 
 from __future__ import annotations
