@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -284,7 +285,10 @@ def map_command(
     map_frame: Annotated[str, typer.Option("--map-frame", help="Name of the frame of all poses.")] = "map",
     time_budget: Annotated[
         str | None,
-        typer.Option("--time-budget", help="Training time, e.g. 10min; the best model so far is kept."),
+        typer.Option(
+            "--time-budget",
+            help="Time to train a network, e.g. 10min, 90s or 0.5h; the best model on the validation part is kept.",
+        ),
     ] = None,
     resume: ResumeOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
@@ -294,12 +298,16 @@ def map_command(
 ) -> None:
     """Make a scene from a recording with poses.
 
-    Example: `localizer map ../shared/data/redkitchen --method posenet --out scenes/kitchen`
+    Example: `localizer map ../shared/data/redkitchen --out scenes/kitchen`
+
+    A network, in ten minutes: `localizer map ../shared/data/redkitchen --method posenet --time-budget 10min --weights
+    ../shared/weights/mobilenet_v2_imagenet.safetensors --out scenes/kitchen_posenet`
     """
     _set_up_logging(verbose)
     from localizer_ros.core.config import MapConfig, load_config
     from localizer_ros.datasets.info import info as source_info
-    from localizer_ros.mapping.build import build_scene
+    from localizer_ros.core.types import ConfigError
+    from localizer_ros.mapping.build import build_scene, trains_network
 
     overrides = list(settings or [])
     if method is not None:
@@ -307,6 +315,8 @@ def map_command(
     if time_budget is not None:
         overrides.append(f"training.time_budget_min={_minutes(time_budget)}")
     map_config = load_config(MapConfig, config, overrides)
+    if time_budget is not None and not trains_network(map_config.method):
+        raise ConfigError(f"a {map_config.method} scene trains no network; leave --time-budget out")
     recording = _open_source(source, format, topics)
     if poses is not None:
         from localizer_ros.core.trajectory import Trajectory
@@ -395,16 +405,14 @@ def _counts(option: str, text: str) -> list[int]:
 
 
 def _minutes(text: str) -> float:
+    """Minutes of ``10min``, ``90s`` or ``0.5h``; a bare number is minutes."""
     from localizer_ros.core.types import ConfigError
 
-    for suffix, factor in (("min", 1.0), ("h", 60.0), ("s", 1.0 / 60.0), ("", 1.0)):
-        number = text.strip().removesuffix(suffix)
-        if text.strip().endswith(suffix):
-            try:
-                return float(number) * factor
-            except ValueError:
-                break
-    raise ConfigError(f"--time-budget: expected e.g. 10min, 1h or 90s, got {text!r}")
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|h|)\s*", text)
+    minutes = float(found[1]) * {"s": 1.0 / 60.0, "min": 1.0, "": 1.0, "h": 60.0}[found[2]] if found else 0.0
+    if minutes <= 0.0:
+        raise ConfigError(f"--time-budget: expected e.g. 10min, 90s or 0.5h, got {text!r}")
+    return minutes
 
 
 @app.command("eval")

@@ -11,7 +11,9 @@ import pytest
 import torch
 from msgspec.structs import replace as replace_settings
 from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
 
+from localizer_ros.cli import _minutes, app
 from localizer_ros.core.config import AugmentationConfig, MapConfig, TrainingConfig, config_from_dict
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.se3 import SE3
@@ -369,6 +371,28 @@ def test_a_time_budget_and_patience_end_it_with_the_best_weights(
             diverged,
             lambda average: {"score": float("nan")},
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("10min", 10.0), ("90s", 1.5), ("0.5h", 30.0), (" 2 h ", 120.0), ("7", 7.0)]
+)
+def test_a_time_budget_is_read(text: str, minutes: float) -> None:
+    assert _minutes(text) == pytest.approx(minutes)
+
+
+@pytest.mark.parametrize("text", ["", "ten", "10 m", "-5min", "0s", "nan", "infh", "1e3", "5min5s"])
+def test_nonsense_is_no_time_budget(text: str) -> None:
+    with pytest.raises(ConfigError, match="--time-budget: expected"):
+        _minutes(text)
+
+
+def test_a_time_budget_without_training_is_an_error(tmp_path: Path) -> None:
+    world = tmp_path / "world.yaml"
+    world.write_text("duration_s: 1.0")
+    result = CliRunner().invoke(
+        app, ["map", str(world), "--out", str(tmp_path / "scene"), "--time-budget", "5min"]
+    )
+    assert result.exit_code == 1 and "trains no network; leave --time-budget out" in result.stderr
 
 
 def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path) -> None:

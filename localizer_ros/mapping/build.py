@@ -92,6 +92,11 @@ BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {
 }
 
 
+def trains_network(method: str) -> bool:
+    """True where a scene of this method is a network that is trained."""
+    return BUILDERS[method] is _network
+
+
 def build_scene(
     source: FrameSource,
     split: str,
@@ -123,12 +128,12 @@ def build_scene(
         SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
     """
     check_free(out, overwrite)
-    if weights is not None and BUILDERS[config.method] is not _network:
+    if weights is not None and not trains_network(config.method):
         raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"weights: {weights}: no such file")
     if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun
-        if BUILDERS[config.method] is not _network:
+        if not trains_network(config.method):
             raise ConfigError(
                 f"a {config.method} scene trains no network; start one process, without torchrun"
             )
