@@ -75,20 +75,31 @@ def test_repeated_absolute_errors_are_not_counted_as_independent(rng: np.random.
     assert sigma(1.0) > 3.0 * sigma(0.0)
 
 
-def test_a_motion_with_an_error_of_its_own_weighs_by_itself() -> None:
-    def sigma(correlation_s: float | None) -> float:
-        smoother = GtsamSmoother(SmootherConfig(correlation_s=1.0))
+def test_what_measures_says_how_long_its_errors_last() -> None:
+    def fused(poses_s: float | None, motions_s: float | None) -> PoseEstimate:
+        noise = np.random.default_rng(0)
+        smoother = GtsamSmoother(SmootherConfig(correlation_s=1.0, robust_kernel="none"))
         for index, T in enumerate(drive(40)):
             if index:
-                smoother.add_relative(replace(relative(index, STEP, 0.02), correlation_s=correlation_s))
-            smoother.add_absolute(absolute(index, T))
+                motion = STEP @ SE3.exp(noise.normal(0.0, 0.02, 6))
+                smoother.add_relative(replace(relative(index, motion, 0.02), correlation_s=motions_s))
+            pose = absolute(index, T @ SE3.exp(noise.normal(0.0, 0.1, 6)))
+            smoother.add_absolute(replace(pose, correlation_s=poses_s))
             answer = smoother.estimate()
-        assert answer is not None
+        assert answer is not None and answer.covariance is not None
+        return answer
+
+    def sigma(answer: PoseEstimate) -> float:
+        assert answer.covariance is not None
         return float(np.sqrt(np.trace(answer.covariance)))
 
-    assert sigma(None) == pytest.approx(sigma(1.0))
-    # Thirty times less of each motion's variance: the poses before count for more.
-    assert sigma(0.0) < 0.7 * sigma(None)
+    unknown, both = fused(None, None), fused(0.25, 0.25)
+    assert sigma(unknown) == pytest.approx(sigma(fused(1.0, 1.0)))
+    # A quarter of the time for both: the same answer, twice as certain.
+    assert both.T_map_cam.distance_to(unknown.T_map_cam) < 0.01
+    assert sigma(both) == pytest.approx(0.5 * sigma(unknown), rel=0.1)
+    assert sigma(fused(0.25, None)) < 0.8 * sigma(unknown)
+    assert sigma(fused(None, 0.25)) < 0.8 * sigma(unknown)
 
 
 def test_an_outlier_hardly_moves_the_estimate() -> None:

@@ -211,6 +211,7 @@ class PoseEstimate:
         source: what computed it, e.g. ``posenet``, ``hierarchical``, ``smoother``.
         inliers: number of supporting matches, None for methods without matches.
         confidence: 0..1, None when the method has none.
+        correlation_s: poses closer in time than this weigh as one, as they have the same error; None = not known.
     """
 
     stamp_ns: int
@@ -219,6 +220,7 @@ class PoseEstimate:
     source: str
     inliers: int | None = None
     confidence: float | None = None
+    correlation_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +233,7 @@ class RelativePose:
         T_prev_cur: pose of the later camera in the earlier one.
         covariance: (6, 6) in the tangent of ``T_prev_cur``.
         source: what computed it, e.g. ``vo``, ``odom``, ``tracking``.
-        correlation_s: how long its error lasts, 0 = the next motion has one of its own; None = not known.
+        correlation_s: motions closer in time than this weigh as one, as they have the same error; None = not known.
     """
 
     stamp_prev_ns: int

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config import SearchConfig
-from localizer_ros.core.se3 import SE3
+from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
 from localizer_ros.localization.features import Float32, point_matches
 from localizer_ros.localization.guided_matching import guided_matches
@@ -35,6 +35,8 @@ Index = NDArray[np.intp]
 # Images whose points a found pose must show again.
 _VERIFYING_IMAGES = 8
 _VERIFYING_RADIUS_PX = 6.0
+# Squared Mahalanobis distance (six degrees of freedom) that one pose in ten thousand exceeds.
+_AGREEMENT = 27.9
 # Points in common that make two mapping images see the same place.
 _COVISIBLE_POINTS = 12
 # Descriptors of one point that a query is compared with.
@@ -53,6 +55,7 @@ class Found:
         visible: points that should have been seen.
         spread: share of the image's cells with an inlier.
         confidence: 0..1.
+        agrees: with the prior; None where there was none.
         carried: frames since the points were matched by their descriptors, 0 = in this one.
         kept: share of the points matched then that is still there.
     """
@@ -64,6 +67,7 @@ class Found:
     visible: int
     spread: float
     confidence: float
+    agrees: bool | None
     carried: int = 0
     kept: float = 1.0
 
@@ -234,7 +238,8 @@ class HierarchicalLocalizer:
         assert refined is not None
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
         spread = spread_of(inlier_rays, view.half_view)
-        confidence = self.confidence(refined, matches.visible, spread, prior)
+        agrees = self.agrees(refined, prior)
+        confidence = self.confidence(refined, matches.visible, spread, agrees)
         return Found(
             refined,
             matches.point,
@@ -243,28 +248,34 @@ class HierarchicalLocalizer:
             matches.visible,
             spread,
             confidence,
+            agrees,
         )
 
-    def confidence(
-        self, solved: SolvedPose, visible: int, spread: float, prior: PoseEstimate | None
-    ) -> float:
+    def agrees(self, solved: SolvedPose, prior: PoseEstimate | None) -> bool | None:
+        """Whether a pose is where the prior says, as far as both are certain; None when the prior does not say."""
+        if prior is None or prior.covariance is None:
+            return None
+        T_map_cam, systematic = self._scene.posed(solved.T_map_opt)
+        noise = compose_covariance(solved.covariance, self._scene.structure.T_cam_opt.inverse())
+        difference = (prior.T_map_cam.inverse() @ T_map_cam).log()
+        distance = difference @ np.linalg.solve(prior.covariance + systematic + noise, difference)
+        return bool(distance < _AGREEMENT)
+
+    def confidence(self, solved: SolvedPose, visible: int, spread: float, agrees: bool | None) -> float:
         """How far to believe a pose, 0..1.
 
         Args:
             solved: the pose and its inliers.
             visible: points that should have been seen.
             spread: share of the image's cells with an inlier.
-            prior: what the pose should be near to.
+            agrees: with the prior.
         """
         count = solved.count
         share = count / max(visible, 1)
         # Weights by logistic regression, see docs/structure.md.
         logit = 2.5 * np.log(count / 25.0) + 2.0 * np.log(max(share, 1e-3) / 0.08) + 3.0 * (spread - 0.15)
-        if prior is not None and prior.covariance is not None:
-            T_map_cam, systematic = self._scene.posed(solved.T_map_opt)
-            difference = (prior.T_map_cam.inverse() @ T_map_cam).log()
-            distance = difference @ np.linalg.solve(prior.covariance + systematic, difference)
-            logit += 1.0 if distance < 30.0 else -1.0
+        if agrees is not None:
+            logit += 1.0 if agrees else -1.0
         return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))
 
     def _matches(self, view: View, place: Index | None) -> tuple[Index, Index]:

@@ -26,6 +26,8 @@ _LEVELS = 3
 _MAX_POINTS = 250
 _FEWEST = 15
 _MAX_ERROR_PX = 2.0
+# Where a smaller share of the points found again agree on a motion, it is not what the camera did.
+_LEAST_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +134,8 @@ class MetricVo:
         if solved is None:
             return None
         keep = solved.inliers
+        if solved.count < _LEAST_AGREEMENT * len(keep):
+            return None
         xy, rays, map_point = xy[keep], rays[keep], map_point[keep]
         depth_m = (points[keep] - solved.T_map_opt.t) @ solved.T_map_opt.R[:, 2]
         self._followed = _Anchored(frame.stamp_ns, image, frame.camera, xy, _points(rays, depth_m), map_point)

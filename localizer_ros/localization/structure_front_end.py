@@ -19,7 +19,7 @@ from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.global_hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.metric_vo import Followed, MetricVo
 from localizer_ros.localization.pose_solver import SolvedPose
-from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.localization.structure_scene import CORRELATION_S, StructureScene
 from localizer_ros.localization.tracking import Tracker
 
 METHODS = ("hierarchical", "direct", "relative", "local", "retrieval")
@@ -27,8 +27,6 @@ METHODS = ("hierarchical", "direct", "relative", "local", "retrieval")
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
 _STRAY_OF_DEPTH = 0.008
-# Where fewer of the points followed agree on a motion, it is not what the camera did.
-_LEAST_FOLLOWED = 0.5
 # Of the points matched last, and of confidence: with less, new points are matched before it is time.
 _LEAST_KEPT, _SURE = 0.6, 0.9
 # Motion between two frames is never known better than this: rolling shutter and blur are not in any residual.
@@ -126,17 +124,17 @@ class StructureFrontEnd:
         self, frame: Frame, followed: Followed | None, prior: PoseEstimate | None, timings: dict[str, float]
     ) -> Found | None:
         last = self._last
-        if (
-            followed is not None
-            and followed.share >= _LEAST_FOLLOWED
-            and last is not None
-            and last.stamp_ns == self._last_observed_ns
-        ):
+        if followed is not None and last is not None and last.stamp_ns == self._last_observed_ns:
             T = last.T_map_opt @ followed.solved.T_map_opt
             if last.found.carried + 1 < self._config.match_every:
                 found = self._tracker.carry(frame, last.found, followed, T, prior)
                 self._add_timings(timings)
-                if found is not None and found.kept >= _LEAST_KEPT and found.confidence >= _SURE:
+                if (
+                    found is not None
+                    and found.kept >= _LEAST_KEPT
+                    and found.confidence >= _SURE
+                    and found.agrees is not False
+                ):
                     return found
             covariance = compose_covariance(
                 last.found.solved.covariance,
@@ -154,7 +152,10 @@ class StructureFrontEnd:
     ) -> Found | None:
         found = self._tracker.track(frame, T, covariance, prior)
         self._add_timings(timings)
-        return found if found is not None and found.confidence >= self._search.min_confidence else None
+        # Tracking confirms its own errors: what contradicts the prior is searched for as if nothing were known.
+        if found is None or found.confidence < self._search.min_confidence or found.agrees is False:
+            return None
+        return found
 
     def _add_timings(self, timings: dict[str, float]) -> None:
         for name, spent in self._tracker.timings_ms.items():
@@ -223,9 +224,7 @@ class StructureFrontEnd:
         T_prev_cur = T_cam_opt @ followed.solved.T_map_opt @ T_cam_opt.inverse()
         covariance = compose_covariance(self._motion_covariance(followed.solved), T_cam_opt.inverse())
         covariance = covariance + self._timing_covariance(T_prev_cur, elapsed_s)
-        # As long as the same points are followed, the errors of their depths are the same.
-        lasts_s = self._config.match_every * elapsed_s
-        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", lasts_s)
+        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", CORRELATION_S)
 
     def _motion_covariance(self, solved: SolvedPose) -> Array:
         """(6, 6) of a motion found by optical flow, in its tangent."""

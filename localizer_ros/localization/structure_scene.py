@@ -21,6 +21,10 @@ from localizer_ros.localization.pose_field import PoseField
 from localizer_ros.localization.pose_solver import SolvedPose
 from localizer_ros.localization.retrieval import ImageDatabase
 
+CORRELATION_S = 0.25
+"""Poses in a map, and motions by its points, weigh as one within this time. It leaves their balance alone and makes the
+uncertainty of what is fused from them honest (docs/structure.md)."""
+
 MAP_FOLDER, INDEX_FOLDER = "map", "index"
 
 # Images closer to each other than this (turn, or move of like effect) are one opinion, not several.
@@ -147,7 +151,7 @@ class StructureScene:
         T_map_cam, systematic = self.posed(solved.T_map_opt)
         noise = compose_covariance(solved.covariance, self.structure.T_cam_opt.inverse())
         return PoseEstimate(
-            frame.stamp_ns, T_map_cam, noise + systematic, source, inliers=solved.count, confidence=confidence
+            frame.stamp_ns, T_map_cam, noise + systematic, source, solved.count, confidence, CORRELATION_S
         )
 
     def nearest_images(self, T_map_opt: SE3, count: int) -> NDArray[np.intp]:

@@ -93,6 +93,7 @@ class Tracker:
         found: Found | None = None
         if solved is not None:
             spread = spread_of(followed.rays[solved.inliers], half_view_of(frame.camera))
+            agrees = self._judge.agrees(solved, prior)
             found = Found(
                 solved,
                 followed.map_point,
@@ -100,7 +101,8 @@ class Tracker:
                 followed.rays,
                 last.visible,
                 spread,
-                self._judge.confidence(solved, last.visible, spread, prior),
+                self._judge.confidence(solved, last.visible, spread, agrees),
+                agrees,
                 last.carried + 1,
                 last.kept * followed.share * solved.count / len(followed.rays),
             )
@@ -111,8 +113,9 @@ class Tracker:
         """Descriptors near a prediction, from a coarse window to the fine one of verification."""
         c, scene = self._config, self._scene
         images = scene.nearest_images(T, c.images)
-        windows = (window_px,) if window_px > _LEAST_WINDOW_PX else ()
-        for radius in (*windows, _ROUGH_WINDOW_PX) if window_px > 2.0 * _ROUGH_WINDOW_PX else windows:
+        # Even after a good prediction the first window is wider than verification's: points looked for only where they
+        # were last time keep the error of last time.
+        for radius in (window_px, _ROUGH_WINDOW_PX) if window_px > 2.0 * _ROUGH_WINDOW_PX else (window_px,):
             matches = guided_matches(
                 scene.structure,
                 T,

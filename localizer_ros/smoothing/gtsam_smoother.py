@@ -95,7 +95,9 @@ class GtsamSmoother:
         key = self._keys.get(absolute.stamp_ns)
         if key is None:
             return False
-        noise: gtsam.noiseModel.Base = _gaussian(absolute.covariance * self._repeats(self._period_s))
+        noise: gtsam.noiseModel.Base = _gaussian(
+            absolute.covariance * self._repeats(self._period_s, absolute.correlation_s)
+        )
         # The first pose anchors the graph: a robust kernel there would leave it loose.
         if self._kernel is not None and not first:
             noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
