@@ -305,8 +305,8 @@ def map_command(
     """
     _set_up_logging(verbose)
     from localizer_ros.core.config import MapConfig, load_config
-    from localizer_ros.datasets.info import info as source_info
     from localizer_ros.core.types import ConfigError
+    from localizer_ros.datasets.info import info as source_info
     from localizer_ros.mapping.build import build_scene, trains_network
 
     overrides = list(settings or [])
