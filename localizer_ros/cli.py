@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from localizer_ros.core.config import RunConfig
     from localizer_ros.core.progress import Progress
     from localizer_ros.datasets.source import FrameSource
+    from localizer_ros.evaluation.compare import Table
 
 P = ParamSpec("P")
 
@@ -485,6 +487,95 @@ def eval_command(
     _write_json(json_file, text)
     if json_file is None or str(json_file) != "-":
         _print_facts({k: v for k, v in json.loads(text).items() if k not in ("config", "versions")})
+
+
+@app.command()
+@command
+def compare(
+    scenes: Annotated[
+        list[Path], typer.Argument(metavar="SCENE", help="Scene folders made by `localizer map`.")
+    ],
+    source: SourceArgument,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Part to localise; test where there is one, else everything."),
+    ] = None,
+    json_file: JsonOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write the table, as Markdown, to this file.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")] = None,
+    geometric_vo: Annotated[
+        bool,
+        typer.Option("--geometric-vo", help="Also run visual odometry from feature tracks, as a yardstick."),
+    ] = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+    topics: TopicOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Localise a recording in several scenes and put the results in one table; exit code 0 only if all could be run.
+
+    Example: `localizer compare scenes/kitchen scenes/kitchen_map ../shared/data/redkitchen --out kitchen.md`
+    """
+    _set_up_logging(verbose)
+    from localizer_ros.evaluation.compare import compare as run_compare
+
+    run_config = _run_config(config, settings)
+    recording = _open_source(source, format, topics)
+    _make_room(json_file)
+    _make_room(out)
+    part = split or ("test" if "test" in recording.splits else "all")
+    with progress_bar() as progress:
+        result = run_compare(
+            scenes,
+            recording,
+            part,
+            run_config.localizer,
+            limit=limit,
+            geometric_vo=geometric_vo,
+            progress=progress,
+        )
+    options = [
+        *(("--split", part) if split else ()),
+        *(("--limit", str(limit)) if limit else ()),
+        *(("--geometric-vo",) if geometric_vo else ()),
+        *(("--config", str(config)) if config else ()),
+        *(word for setting in settings or () for word in ("--set", setting)),
+        *(("--format", format) if format else ()),
+        *(word for topic in topics or () for word in ("--topic", topic)),
+    ]
+    made_by = shlex.join(["localizer", "compare", *map(str, scenes), str(source), *options])
+    if out is not None:
+        out.write_text(result.markdown(made_by))
+    _write_json(json_file, result.to_json(made_by))
+    if json_file is None or str(json_file) != "-":
+        _print_tables(result.tables(), result.markdown(made_by))
+    if result.failed:
+        print(f"localizer: {len(result.failed)} of {len(scenes)} scenes could not be run", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print_tables(tables: list[Table], otherwise: str) -> None:
+    """Tables with lines on a terminal, elsewhere this text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        print(otherwise, end="")
+        return
+    for table in tables:
+        drawn = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in table.columns:
+            drawn.add_column(Text(name.replace(", ", "\n")), overflow="fold")
+        for row in table.rows:
+            # Raw above smoothed: a terminal has little width.
+            drawn.add_row(*(Text(cell.replace(" -> ", "\n")) for cell in row))
+        console.print(drawn)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from localizer_ros.cli import app
 
 COMMANDS = [
     *("info", "simulate", "convert", "sfm", "map", "eval"),
-    *("replay", "play", "run", "export", "bench", "view"),
+    *("replay", "play", "run", "export", "bench", "view", "compare"),
 ]
 
 
