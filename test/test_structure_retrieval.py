@@ -148,3 +148,22 @@ def test_a_wrong_card_of_a_descriptor_is_named(tmp_path: Path) -> None:
         index_images(
             [], lambda _: image, np.zeros((0, 4, 4)), (), np.arange(0), RetrievalConfig(kind="onnx"), 0
         )
+
+
+def test_a_graph_is_stored_and_goes_on_growing(rng: np.random.Generator, tmp_path: Path) -> None:
+    vectors = unit(rng.normal(size=(400, 24)))
+    index = ImageIndex(24, "hnsw")
+    index.add(vectors[:300])
+    describe = train_global_descriptor(images(rng), RetrievalConfig(words=16, dimensions=24), 0)
+    T, names = np.tile(np.eye(4), (300, 1, 1)), tuple(map(str, range(300)))
+    ImageDatabase(index, describe, T, names, np.arange(300, dtype=np.int32)).save(tmp_path)
+    assert (tmp_path / "graph.faiss").is_file()
+    again = ImageDatabase.load(tmp_path).index
+    assert again.search_kind == "hnsw" and len(again) == 300
+    again.add(vectors[300:])
+    for n in (5, 299, 350, 399):
+        assert again.search(vectors[n], 1)[0][0] == n
+    graph = tmp_path / "graph.faiss"
+    graph.write_bytes(graph.read_bytes()[:100])
+    with pytest.raises(SceneError, match=r"graph\.faiss"):
+        ImageDatabase.load(tmp_path)
