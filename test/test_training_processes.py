@@ -92,26 +92,22 @@ def test_two_processes_make_one_scene_and_end_with_the_same_weights(tmp_path: Pa
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_every_batch(processes: int) -> None:
-    class Items:
-        epoch = 4
+    def share(rank: int, processes: int, epoch: int) -> list[list[int]]:
+        batches = SharedBatches(29, 8, 5, rank, processes)
+        batches.epoch = epoch
+        return list(batches)
 
-        def __len__(self) -> int:
-            return 29
-
-        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            raise NotImplementedError
-
-    data = Items()
-    shares = [list(SharedBatches(data, 8, 5, rank, processes)) for rank in range(processes)]
+    shares = [share(rank, processes, 4) for rank in range(processes)]
     assert {len(share) for share in shares} == {3}
     batches = [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
-    whole = [sorted(batch) for batch in SharedBatches(data, 8, 5, 0, 1)]
+    whole = [sorted(batch) for batch in share(0, 1, 4)]
     assert batches == whole
+    # Numbers of epoch 4, each at most once, in another order than those of epoch 5.
     assert all(len(batch) == 8 for batch in whole) and len(set(chain(*whole))) == 24
-    data.epoch = 5
-    assert [sorted(batch) for batch in SharedBatches(data, 8, 5, 0, 1)] != whole
+    assert set(chain(*whole)) <= set(range(4 * 29, 5 * 29))
+    assert [sorted(n - 29 for n in batch) for batch in share(0, 1, 5)] != whole
     with pytest.raises(ConfigError, match="batches of 8 for 9 processes"):
-        SharedBatches(data, 8, 5, 0, 9)
+        SharedBatches(29, 8, 5, 0, 9)
 
 
 def test_what_trains_no_network_wants_one_process(

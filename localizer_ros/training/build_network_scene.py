@@ -173,7 +173,9 @@ def build_network_scene(
         if n.freeze_fine:
             encoder.fine_layers().requires_grad_(False)
     module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD).to(fabric.device)
-    length = t.sequence if objective.frames == 0 else 2
+    # Of stored views there are no images to find motions between.
+    fewest = 2 if t.stored_views == 0 else 1
+    length = max(objective.frames or t.sequence, fewest)
     frames = ViewSequences(training_part, length, t.stride, t.augmentation, t.seed)
     batches: ViewSequences | StoredSequences = frames
     if t.stored_views > 0:
@@ -197,6 +199,7 @@ def build_network_scene(
     # Without a validation part the spreads can only be scaled on what was trained on: too optimistic, but finite.
     measured_on = validation_part if len(held) > 1 else training_part
     sigma_scale, accuracy = _calibrate(module, measured_on)
+    module.cpu()
     networks = folder / "networks"
     networks.mkdir()
     progress("exporting", 0, 3)

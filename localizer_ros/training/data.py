@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -106,12 +107,27 @@ def hold_out(count: int, fraction: float, blocks: int = 4) -> tuple[NDArray[np.i
 OWN_SHARE = 0.1
 
 
-class ViewSequences(Dataset[dict[str, Tensor]]):
-    """Short sequences of one drive, augmented; the same (seed, epoch, index) always gives the same one.
+class RenderedView(NamedTuple):
+    """An augmented frame.
 
-    An item ends with frame ``index``. It holds, for T frames, ``images`` (T, 3, h, w) uint8, ``t`` (T, 3) and ``q``
-    (T, 4) float32, xyzw, of ``T_map_cam``; of the last frame ``rel`` (6,) float32, [rotation vector, translation] of
-    ``T_prev_cur`` (zero for T = 1), and ``inverse_depth`` (h / 8, w / 8) float32, 1 / metres, zero where unknown.
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        T_map_cam: its pose.
+        inverse_depth: (h / 8, w / 8) float32, 1 / metres, zero where unknown.
+    """
+
+    image: NDArray[np.uint8]
+    T_map_cam: SE3
+    inverse_depth: NDArray[np.float32]
+
+
+class ViewSequences(Dataset[dict[str, Tensor]]):
+    """Short sequences of one drive, augmented; the same seed and number always give the same one.
+
+    Item ``epoch * len + index`` ends with frame ``index``. It holds, for T frames, ``images`` (T, 3, h, w) uint8,
+    ``t`` (T, 3) and ``q`` (T, 4) float32, xyzw, of ``T_map_cam``; of the last frame ``rel`` (6,) float32,
+    [rotation vector, translation] of ``T_prev_cur`` (zero for T = 1), and ``inverse_depth`` (h / 8, w / 8) float32,
+    1 / metres, zero where unknown.
 
     Args:
         data: the frames.
@@ -126,29 +142,32 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.data, self.length, self.stride = data, length, stride
         self.augmentation, self.seed = augmentation, seed
-        self.epoch = 0
         self._views = VirtualViews(data.images, data.poses, data.camera, data.depth)
         self._first, self._last = drive_bounds(data.sequences)
 
     def __len__(self) -> int:
+        """Items of one epoch."""
         return len(self.data)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        epoch, index = divmod(number, len(self))
+        rng = np.random.default_rng((self.seed, epoch, index))
         rows = rows_before(
             index, self.length, self.stride, int(self._first[index]), int(self._last[index]), rng
         )
-        views = self.render(rows, rng)
-        T_before, T_last = views.poses[max(0, self.length - 2)], views.poses[-1]
+        views = list(self.render(rows, rng))
+        poses = [view.T_map_cam for view in views]
         return {
-            "images": torch.from_numpy(np.ascontiguousarray(views.images.transpose(0, 3, 1, 2))),
-            "t": torch.from_numpy(np.stack([T.t for T in views.poses]).astype(np.float32)),
-            "q": torch.from_numpy(np.stack([T.quaternion_xyzw() for T in views.poses]).astype(np.float32)),
-            "rel": torch.from_numpy(motion_vector(T_before, T_last).astype(np.float32)),
-            "inverse_depth": torch.from_numpy(views.inverse_depth[-1]),
+            "images": torch.from_numpy(np.stack([view.image.transpose(2, 0, 1) for view in views])),
+            "t": torch.from_numpy(np.stack([T.t for T in poses]).astype(np.float32)),
+            "q": torch.from_numpy(np.stack([T.quaternion_xyzw() for T in poses]).astype(np.float32)),
+            "rel": torch.from_numpy(
+                motion_vector(poses[max(0, self.length - 2)], poses[-1]).astype(np.float32)
+            ),
+            "inverse_depth": torch.from_numpy(views[-1].inverse_depth),
         }
 
-    def render(self, rows: list[int], rng: np.random.Generator) -> RenderedViews:
+    def render(self, rows: Iterable[int], rng: np.random.Generator) -> Iterator[RenderedView]:
         """New views of frames by one camera in one light, turned and moved alike, as in a video, and a little each on
         its own."""
         depth, camera = self.data.depth, self.data.camera
@@ -159,7 +178,6 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
         colour = random_colour(rng, self.augmentation.colour)
         night = random_night(rng) if rng.random() < self.augmentation.night else None
         window = random_window(rng, self.augmentation.crop, camera.width_px, camera.height_px)
-        images, poses, inverse_depths = [], [], []
         for row in rows:
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
             R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
@@ -168,25 +186,11 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
             image = degrade(image, rng, self.augmentation, colour)
             if night is not None:
                 image = at_night(image, camera, T_map_cam.R, night, normal_numbers(image.shape, rng))
-            images.append(outside_black(image, window))
-            poses.append(T_map_cam)
-            inverse_depths.append(outside_black(np.asarray(inverse_depth, np.float32), window, 8))
-        return RenderedViews(np.stack(images), tuple(poses), np.stack(inverse_depths))
-
-
-@dataclass(frozen=True, eq=False)
-class RenderedViews:
-    """Augmented frames.
-
-    Attributes:
-        images: (T, h, w, 3) uint8 RGB.
-        poses: T ``T_map_cam``.
-        inverse_depth: (T, h / 8, w / 8) float32, 1 / metres, zero where unknown.
-    """
-
-    images: NDArray[np.uint8]
-    poses: tuple[SE3, ...]
-    inverse_depth: NDArray[np.float32]
+            yield RenderedView(
+                outside_black(image, window),
+                T_map_cam,
+                outside_black(np.asarray(inverse_depth, np.float32), window, 8),
+            )
 
 
 def drive_bounds(sequences: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

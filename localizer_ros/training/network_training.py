@@ -55,25 +55,28 @@ class NetworkTraining(nn.Module):
             features = self.network.encoder(images)
             last = Features(*(x.unflatten(0, (-1, frames))[:, -1] for x in features))
         else:
-            features = Features(batch["fine"], batch["coarse"][:, -frames:].flatten(0, 1))
-            last = Features(batch["fine"], batch["coarse"][:, -1])
+            fine, coarse = batch["fine"].float(), batch["coarse"][:, -frames:].float()
+            features, last = Features(fine, coarse.flatten(0, 1)), Features(fine, coarse[:, -1])
+        true_inverse_depth = batch["inverse_depth"].float()
         # Of depth a percent is enough, but poses need more digits than half precision has; their heads are small.
         inverse_depth = None
         if isinstance(self.network.motion, MotionHead):
             inverse_depth = self.network.motion.inverse_depth(*last).float()
         with torch.autocast(true.t.device.type, enabled=False):
             features = Features(*(x.float() for x in features))
-            losses = self.objective.losses(self.network, Observed(features, batch["inverse_depth"], true))
+            losses = self.objective.losses(self.network, Observed(features, true_inverse_depth, true))
             if inverse_depth is not None:
-                losses.update(self._motion_losses(self.network.motion, inverse_depth, batch))
+                losses.update(
+                    self._motion_losses(self.network.motion, inverse_depth, true_inverse_depth, batch)
+                )
                 losses["total"] = losses["total"] + losses["motion"]
         return losses
 
     def _motion_losses(
-        self, head: MotionHead, inverse_depth: Tensor, batch: dict[str, Tensor]
+        self, head: MotionHead, inverse_depth: Tensor, true_inverse_depth: Tensor, batch: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        known = batch["inverse_depth"] > 0
-        ratio = inverse_depth / torch.where(known, batch["inverse_depth"], head.inverse_depth_scale)
+        known = true_inverse_depth > 0
+        ratio = inverse_depth / torch.where(known, true_inverse_depth, head.inverse_depth_scale)
         depth = (ratio.log().abs() * known).sum() / known.sum().clamp_min(1)
         if "images" not in batch or batch["images"].shape[1] < 2:
             return {"motion": depth, "depth": depth}

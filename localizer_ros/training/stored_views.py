@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.training.data import ViewSequences, drive_bounds, rows_before
+from localizer_ros.training.data import PosedImages, ViewSequences, drive_bounds, rows_before
 
 _BATCH = 32
 
@@ -58,38 +59,49 @@ def store_views(
     device = next(encoder.parameters()).device
     first, last = drive_bounds(data.sequences)
     drives = sorted(set(zip(first.tolist(), last.tolist(), strict=True)))
-    coarse, fine, depth, t, q = ([] for _ in range(5))
     encoder.eval()
+    stored: StoredViews | None = None
     for variant in range(variants):
         for start, end in drives:
             rng = np.random.default_rng((frames.seed, variant, start))
-            views = frames.render(list(range(start, end + 1)), rng)
-            for at in range(0, len(views.images), _BATCH):
-                batch = torch.from_numpy(views.images[at : at + _BATCH]).permute(0, 3, 1, 2).to(device)
+            views = frames.render(range(start, end + 1), rng)
+            for row in range(start, end + 1, _BATCH):
+                some = list(itertools.islice(views, min(_BATCH, end + 1 - row)))
+                images = torch.from_numpy(np.stack([view.image for view in some])).permute(0, 3, 1, 2)
                 with torch.autocast(device.type, torch.bfloat16):
-                    features = encoder(normalize(batch))
-                coarse.append(features.coarse.half().cpu().contiguous())
-                fine.append(features.fine.half().cpu().contiguous())
-            depth.append(torch.from_numpy(views.inverse_depth).half())
-            t.extend(T.t for T in views.poses)
-            q.extend(T.quaternion_xyzw() for T in views.poses)
-            progress("storing views", len(t), variants * len(data))
+                    fine, coarse = encoder(normalize(images.to(device)))
+                if stored is None:
+                    stored = _room(variants, data, coarse.shape[1:], fine.shape[1:])
+                where = variant, slice(row, row + len(some))
+                stored.coarse[where].copy_(coarse)
+                stored.fine[where].copy_(fine)
+                depths = np.stack([view.inverse_depth for view in some])
+                stored.inverse_depth[where].copy_(torch.from_numpy(depths))
+                poses = [view.T_map_cam for view in some]
+                stored.t[where] = torch.tensor(np.array([T.t for T in poses]))
+                stored.q[where] = torch.tensor(np.array([T.quaternion_xyzw() for T in poses]))
+                progress("storing views", variant * len(data) + row + len(some), variants * len(data))
+    assert stored is not None
+    return stored
+
+
+def _room(variants: int, data: PosedImages, coarse: torch.Size, fine: torch.Size) -> StoredViews:
     shape = (variants, len(data))
     return StoredViews(
-        torch.cat(coarse).unflatten(0, shape),
-        torch.cat(fine).unflatten(0, shape),
-        torch.cat(depth).unflatten(0, shape),
-        torch.from_numpy(np.array(t, np.float32)).unflatten(0, shape),
-        torch.from_numpy(np.array(q, np.float32)).unflatten(0, shape),
-        data.sequences,
+        coarse=torch.empty(*shape, *coarse, dtype=torch.float16),
+        fine=torch.empty(*shape, *fine, dtype=torch.float16),
+        inverse_depth=torch.empty(*shape, *fine[1:], dtype=torch.float16),
+        t=torch.empty(*shape, 3),
+        q=torch.empty(*shape, 4),
+        sequences=data.sequences,
     )
 
 
 class StoredSequences(Dataset[dict[str, Tensor]]):
-    """Sequences of stored views; the same (seed, epoch, index) always gives the same one.
+    """Sequences of stored views; the same seed and number always give the same one.
 
-    An item ends with a view of frame ``index``. It holds ``coarse`` (T, C, h, w), ``t`` (T, 3), ``q`` (T, 4), and
-    of the last frame ``fine`` (F, h, w) and ``inverse_depth`` (h, w).
+    Item ``epoch * len + index`` ends with a view of frame ``index``. It holds ``coarse`` (T, C, h, w) float16,
+    ``t`` (T, 3), ``q`` (T, 4), and of the last frame ``fine`` (F, h, w) and ``inverse_depth`` (h, w), float16.
 
     Args:
         stored: the views.
@@ -100,23 +112,24 @@ class StoredSequences(Dataset[dict[str, Tensor]]):
 
     def __init__(self, stored: StoredViews, length: int, stride: int, seed: int) -> None:
         self.stored, self.length, self.stride, self.seed = stored, length, stride, seed
-        self.epoch = 0
         self._first, self._last = drive_bounds(stored.sequences)
 
     def __len__(self) -> int:
+        """Items of one epoch."""
         return len(self.stored.sequences)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        epoch, index = divmod(number, len(self))
+        rng = np.random.default_rng((self.seed, epoch, index))
         stored = self.stored
         variant = int(rng.integers(len(stored.t)))
         rows = rows_before(
             index, self.length, self.stride, int(self._first[index]), int(self._last[index]), rng
         )
         return {
-            "coarse": stored.coarse[variant, rows].float(),
+            "coarse": stored.coarse[variant, rows],
             "t": stored.t[variant, rows],
             "q": stored.q[variant, rows],
-            "fine": stored.fine[variant, rows[-1]].float(),
-            "inverse_depth": stored.inverse_depth[variant, rows[-1]].float(),
+            "fine": stored.fine[variant, rows[-1]],
+            "inverse_depth": stored.inverse_depth[variant, rows[-1]],
         }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -33,45 +34,44 @@ CHECKPOINT_PERIOD_S = 60.0
 
 
 class TrainingData(Protocol):
-    """Items that depend on the epoch and their index alone.
+    """Items of as many epochs as are wanted; item ``epoch * len(data) + index`` depends on that number alone."""
 
-    Attributes:
-        epoch: set by the loop.
-    """
+    def __len__(self) -> int:
+        """Items of one epoch."""
+        ...
 
-    epoch: int
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+    def __getitem__(self, number: int) -> dict[str, Tensor]: ...
 
 
 class SharedBatches(Sampler[list[int]]):
-    """Indices of the batches of one epoch, in an order that depends on seed and epoch alone, and of each batch the
-    part that this process works on.
+    """Numbers of the items of each batch of an epoch, in an order that depends on seed and epoch alone, and of these
+    the part that this process works on.
 
     Args:
-        data: says how many items there are, and which epoch it is.
+        count: items of an epoch.
         batch_size: of all processes together; a last, smaller batch is left out unless it is the only one.
         seed: of the order.
         rank, processes: this process, and how many there are.
+
+    Attributes:
+        epoch: the one to iterate over next.
     """
 
-    def __init__(self, data: TrainingData, batch_size: int, seed: int, rank: int, processes: int) -> None:
-        self._data, self._size, self._seed = data, min(batch_size, len(data)), seed
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int, processes: int) -> None:
+        self.epoch = 0
+        self._count, self._size, self._seed = count, min(batch_size, count), seed
         self._rank, self._processes = rank, processes
         if self._size < processes:
             raise ConfigError(f"training.batch_size: batches of {self._size} for {processes} processes")
 
     def __len__(self) -> int:
-        return len(self._data) // self._size
+        return self._count // self._size
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._data.epoch))
-        order = torch.randperm(len(self._data), generator=generator).tolist()
-        for number in range(len(self)):
-            batch = order[number * self._size : (number + 1) * self._size]
-            yield batch[self._rank :: self._processes]
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self.epoch))
+        order = self.epoch * self._count + torch.randperm(self._count, generator=generator)
+        for batch in order[: len(self) * self._size].split(self._size):
+            yield batch[self._rank :: self._processes].tolist()
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -134,7 +134,7 @@ def train(
     Args:
         module: ``module(batch)`` gives losses by name, ``total`` is minimised.
         encoder: the part of it that learns at ``encoder_learning_rate``.
-        data: an item gives a batch row.
+        data: an item gives a row of a batch.
         config: the loop's settings.
         work: folder for ``checkpoint.ckpt`` and ``training.csv``; exists.
         validate: called with the averaged module; must give ``score``. None without a validation part.
@@ -174,9 +174,12 @@ def train(
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, optimizer = fabric.setup(module, optimizer)
     average.to(fabric.device)
-    batches = SharedBatches(data, config.batch_size, config.seed, fabric.global_rank, fabric.world_size)
+    batches = SharedBatches(len(data), config.batch_size, config.seed, fabric.global_rank, fabric.world_size)
     loader = fabric.setup_dataloaders(
-        DataLoader(data, batch_sampler=batches, num_workers=1), use_distributed_sampler=False
+        DataLoader(
+            data, batch_sampler=batches, num_workers=1, worker_init_fn=_one_core, persistent_workers=True
+        ),
+        use_distributed_sampler=False,
     )
     state: dict[str, Any] = {
         "epoch": 0,
@@ -200,7 +203,7 @@ def train(
     steps = len(loader)
     saved_at = time.monotonic()
     while state["epoch"] < config.epochs and stopped == "finished":
-        data.epoch = state["epoch"]
+        batches.epoch = state["epoch"]
         # Of dropout; each process drops its own.
         torch.manual_seed(epoch_seed(config.seed, state["epoch"]) + 7919 * fabric.global_rank)
         wrapped.train()
@@ -278,6 +281,11 @@ def train(
         stopped=stopped,
         history=state["history"],
     )
+
+
+def _one_core(worker: int) -> None:
+    """The training itself needs the others."""
+    cv2.setNumThreads(1)
 
 
 @torch.no_grad()
