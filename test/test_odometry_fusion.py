@@ -70,7 +70,7 @@ def test_fused_motions_are_better_than_either_alone() -> None:
         SimulatedSource(
             config_from_dict(WorldConfig, {"drive": n, "duration_s": LIGHT_S + DARK_S, "fps": FPS})
         )
-        for n in range(6)
+        for n in range(10)
     ]
     errors = {
         name: np.sqrt(
