@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_NETWORK
 from msgspec.structs import replace as replace_settings
+from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
@@ -23,7 +27,10 @@ from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.scene import Scene
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.training.build_network_scene import load_weights
+from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.build import build_network
+from localizer_ros.networks.poses import Pose
+from localizer_ros.training.build_network_scene import load_weights, make_network, start_from
 from localizer_ros.training.data import (
     PosedImages,
     ViewSequences,
@@ -33,6 +40,7 @@ from localizer_ros.training.data import (
 )
 from localizer_ros.training.network_training import added_motions
 from localizer_ros.training.night import Night, at_night
+from localizer_ros.training.objectives import GeometricObjective, Observed
 from localizer_ros.training.train import train
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
@@ -396,6 +404,120 @@ def test_a_time_budget_without_training_is_an_error(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "trains no network; leave --time-budget out" in result.stderr
 
 
+def test_what_is_fine_tuned_is_kept_where_nothing_is_better(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = some_data(12, rng)
+    for scores, kept in (([1.0, 2.0, 3.0], 0), ([3.0, 2.0, 1.0], 2)):
+        module, left = Line(), iter(scores)
+        seen: list[torch.Tensor] = []
+
+        def validate(average: torch.nn.Module) -> dict[str, float]:
+            seen.append(average.head.weight.detach().clone())  # noqa: B023
+            return {"score": next(left)}  # noqa: B023
+
+        config = config_from_dict(
+            TrainingConfig,
+            {"epochs": 2, "batch_size": 4, "validate_every": 1, "precision": "fp32", "fine_tune": True},
+        )
+        result = train(
+            module, module.encoder, ViewSequences(data, 2, 2, NOTHING, 0), config, tmp_path, validate
+        )
+        assert [row["epoch"] for row in result.history] == [0, 1, 2]
+        assert torch.equal(seen[0], Line().head.weight)
+        assert torch.equal(module.head.weight, seen[kept]) and result.best_score == 1.0
+
+
+def test_fine_tuning_goes_on_from_the_whole_network_or_says_why_not(
+    tiny_scene: Path, rng: np.random.Generator
+) -> None:
+    path = tiny_scene / "networks" / "posenet.safetensors"
+    loaded = load_weights(path, "auto")
+    data = replace(
+        some_data(12, rng),
+        depth=SceneDepth(np.full((12, 12, 16), 0.5, np.float16), SMALL.K, SE3.identity(), 2.0),
+    )
+    settings = {"method": "posenet", "network": TINY_NETWORK, "training": {"fine_tune": True}}
+    config = config_from_dict(MapConfig, {**settings, "posenet": {"loss": "geometric"}})
+    spec, network, objective = make_network(config, loaded, data)
+    assert isinstance(objective, GeometricObjective)
+    written = load_file(path)
+    start_from(network, loaded, everything=False)
+    assert not torch.equal(network.absolute.position.weight, written["absolute.position.weight"])
+    assert torch.equal(network.motion.depth[0].weight, written["motion.depth.0.weight"])
+    start_from(network, loaded, everything=True)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, written[name]), name
+    other = build_network({**spec, "hidden": 64})
+    with pytest.raises(ConfigError, match=r"another network .first difference: absolute\.neck"):
+        start_from(other, loaded, everything=True)
+    with pytest.raises(ConfigError, match="geometric needs a map of points"):
+        make_network(config, loaded, some_data(12, rng))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"fine_tune": True}}, "needs the network to go on from: --weights"),
+        ({"posenet": {"loss": "geometric"}}, "geometric leads nowhere from far off"),
+    ],
+)
+def test_fine_tuning_needs_something_to_go_on_from(
+    settings: dict[str, object], message: str, tiny_source: FrameSource, tmp_path: Path
+) -> None:
+    config = config_from_dict(MapConfig, {"method": "posenet", **settings})
+    with pytest.raises(ConfigError, match=message):
+        build_scene(tiny_source, "all", config, tmp_path / "scene")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_geometric_loss_is_the_distance_in_the_image_and_leads_to_the_truth(
+    rng: np.random.Generator,
+) -> None:
+    mounting = SE3.exp([0.1, -0.2, 0.1, 0.05, 0.02, 0.0])
+    data = replace(
+        some_data(12, rng), depth=SceneDepth(np.full((12, 12, 16), 0.5, np.float16), SMALL.K, mounting, 2.0)
+    )
+    config = config_from_dict(
+        MapConfig,
+        {
+            "method": "posenet",
+            "network": {"encoder": "mobilenet_v3_small", "width_px": 64, "height_px": 64, "hidden": 16},
+            "posenet": {"loss": "geometric"},
+        },
+    )
+    _, network, objective = make_network(config, None, data)
+    T = data.poses[0]
+    true = torch.from_numpy(T.t).float(), torch.from_numpy(T.quaternion_xyzw()).float()
+    inverse_depth = torch.from_numpy(rng.uniform(0.2, 1.0, (1, 6, 8)).astype(np.float32))
+    inverse_depth[0, 0] = 0.0
+
+    def losses(t: torch.Tensor, q: torch.Tensor) -> dict[str, torch.Tensor]:
+        network.absolute.forward = lambda coarse: (t[None], q[None], torch.zeros(1, 6))
+        observed = Observed(
+            Features(torch.zeros(1), torch.zeros(1)), inverse_depth, Pose(*(x[None, None] for x in true))
+        )
+        return objective.losses(network, observed)
+
+    assert losses(*true)["reprojection_px"] < 1e-3
+    off = SE3.exp([0.03, -0.05, 0.02, 0.1, -0.06, 0.08])
+    T_off = T @ off
+    t, q = torch.from_numpy(T_off.t).float(), torch.from_numpy(T_off.quaternion_xyzw()).float()
+    # The same by hand: points of the true camera seen from the other one.
+    ys, xs = np.mgrid[0:6, 0:8] * 8 + 3.5
+    pixels = np.stack([xs.ravel(), ys.ravel(), np.ones(48)])
+    points = (np.linalg.inv(SMALL.K) @ pixels / np.maximum(inverse_depth.numpy().ravel(), 0.1)).T
+    seen = ((T_off @ mounting).inverse() @ (T @ mounting) @ points) @ SMALL.K.T
+    distance = np.abs(seen[:, :2] / seen[:, 2:] - pixels[:2].T).sum(1)
+    assert losses(t, q)["reprojection_px"].item() == pytest.approx(distance[8:].mean(), rel=1e-4)
+    pose = [t.requires_grad_(), q.requires_grad_()]
+    optimizer = torch.optim.Adam(pose, 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        losses(*pose)["total"].backward()
+        optimizer.step()
+    left = SE3.from_quaternion(t.detach().numpy(), q.detach().numpy()).inverse() @ T
+    assert np.linalg.norm(left.t) < 0.02 and np.degrees(left.angle_to(SE3.identity())) < 0.5
+
+
 def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path) -> None:
     out = tmp_path / "scene"
 
@@ -444,3 +566,18 @@ def test_weights_of_another_encoder_are_refused(shared_dir: Path) -> None:
     assert load_weights(path, "auto").stride_padding == "same"
     with pytest.raises(ConfigError, match="holds weights of mobilenet_v2"):
         load_weights(path, "resnet18")
+
+
+def test_training_after_images_were_handled_on_several_cores(tmp_path: Path) -> None:
+    """The process that renders is forked; threads that OpenCV had before must not keep it waiting for ever."""
+    code = f"""
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+import cv2, numpy as np
+from pathlib import Path
+from test_training import run_line, some_data
+cv2.setNumThreads(4)
+cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (3000, 3000), interpolation=cv2.INTER_CUBIC)
+run_line(Path({str(tmp_path)!r}), 1, some_data(12, np.random.default_rng(0)))
+assert cv2.getNumThreads() == 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

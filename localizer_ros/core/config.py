@@ -366,6 +366,15 @@ class GateConfig(Config, frozen=True):
             description="an absolute pose outside this confidence region of the prediction is rejected",
         ),
     ] = 0.9999
+    start_confidence: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="an absolute pose of lower confidence starts the graph only with another that agrees with it; "
+            "for methods that tell a confidence",
+        ),
+    ] = 0.98
     agreeing_rejections: Annotated[
         int,
         Meta(
@@ -589,6 +598,13 @@ class TrainingConfig(Config, frozen=True):
             "minutes on so many stored views of each frame",
         ),
     ] = 0
+    fine_tune: Annotated[
+        bool,
+        Meta(
+            description="go on from all of --weights, a network of the same place and settings, instead of from its "
+            "encoder and its depth; it is kept where no validation is better"
+        ),
+    ] = False
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
     precision: Annotated[
         Literal["fp32", "bf16"], Meta(description="arithmetic of the encoder while training")
@@ -600,10 +616,10 @@ class PosenetConfig(Config, frozen=True):
     """PoseNet: absolute pose regression with a VO head on the same encoder."""
 
     loss: Annotated[
-        Literal["sigma", "beta", "mapnet"],
+        Literal["sigma", "beta", "mapnet", "geometric"],
         Meta(
-            description="learned balance (2017), the fixed beta of 2015, or MapNet's: poses and relative poses of a "
-            "sequence"
+            description="learned balance (2017), the fixed beta of 2015, MapNet's (poses and relative poses of a "
+            "sequence), or the reprojection of map points, which needs training.fine_tune"
         ),
     ] = "sigma"
     beta: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of rotation in the beta loss")] = 250.0

@@ -89,7 +89,7 @@ def reprojection_loss(
     true: Pose,
     points_BN3: Tensor,
     visible_BN: Tensor,
-    focal_px: tuple[float, float],
+    focal_px: tuple[float, float] | Tensor,
     clamp_px: float,
 ) -> Tensor:
     """Mean distance (L1, px) between where the true and the predicted camera see points (Kendall and Cipolla 2017).
@@ -105,7 +105,7 @@ def reprojection_loss(
         focal_px: focal lengths of the pinhole camera in x and y. Its centre cancels.
         clamp_px: a point counts at most this, also one that is not in front of the predicted camera.
     """
-    focal = points_BN3.new_tensor(focal_px)
+    focal = torch.as_tensor(focal_px, dtype=points_BN3.dtype, device=points_BN3.device)
 
     def project(camera: Pose) -> tuple[Tensor, Tensor]:
         inverse = conjugate(F.normalize(camera.q, dim=-1))[:, None].expand(*points_BN3.shape[:2], 4)

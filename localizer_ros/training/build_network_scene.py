@@ -66,6 +66,7 @@ from localizer_ros.training.network_training import (
 from localizer_ros.training.objectives import (
     AnchorObjective,
     CoordinateObjective,
+    GeometricObjective,
     LsgObjective,
     Objective,
     PoseObjective,
@@ -150,13 +151,26 @@ def build_network_scene(
     Returns:
         What the manifest records: accuracy on the validation part, parity of the back ends, training facts. Nothing
         in all processes of `torchrun` but the first, which train along and write nothing.
+
+    Raises:
+        ConfigError: settings or weights do not go together.
     """
+    if config.training.fine_tune and weights is None:
+        raise ConfigError(
+            "training.fine_tune: needs the network to go on from: --weights SCENE/networks/NAME.safetensors"
+        )
+    geometric = config.method == "posenet" and config.posenet.loss == "geometric"
+    if geometric and not config.training.fine_tune:
+        raise ConfigError(
+            "posenet.loss: geometric leads nowhere from far off; train with another loss, then go on with "
+            "training.fine_tune=true and --weights SCENE/networks/posenet.safetensors"
+        )
     fabric = open_fabric(some_unused=config.training.stored_views > 0)
     keep_freed_memory()
     n, t = config.network, config.training
     camera = network_camera(source.camera, n.width_px, n.height_px)
     data = load_posed_images(source, camera, progress)
-    if t.augmentation.virtual_move > 0.0 or config.method == "scene_coords":
+    if t.augmentation.virtual_move > 0.0 or geometric or config.method == "scene_coords":
         data = replace(data, depth=_depth(source, config, data, work, fabric, progress))
     kept, held = hold_out(len(data), t.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)
@@ -166,8 +180,7 @@ def build_network_scene(
     spec, network, objective = make_network(config, loaded, training_part)
     encoder: Encoder = network.encoder
     if loaded is not None:
-        load_encoder(encoder, loaded.tensors)
-        _load_matching(network, loaded.others)
+        start_from(network, loaded, t.fine_tune)
         # Statistics of batches of few, similar images would destroy what the weights know.
         freeze_batch_norms(encoder)
         if n.freeze_fine:
@@ -285,7 +298,13 @@ def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tupl
     network = build_network(spec)
     assert isinstance(network, PoseNet) and isinstance(network.absolute, PoseHead)
     _set_scale(network.absolute, data)
-    return network, PoseObjective(config.posenet)
+    if config.posenet.loss != "geometric":
+        return network, PoseObjective(config.posenet)
+    if data.depth is None:
+        raise ConfigError(
+            "posenet.loss: geometric needs a map of points of the recording, and none could be made"
+        )
+    return network, GeometricObjective()
 
 
 def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
@@ -340,14 +359,38 @@ def _set_scale(head: PoseHead, data: PosedImages) -> None:
     head.scale.fill_(scale)
 
 
-def _load_matching(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Start the motion head as another network of the same scene left it; the rest is trained anew."""
+def start_from(network: nn.Module, loaded: LoadedWeights, everything: bool) -> None:
+    """Load weights into an untrained network.
+
+    Args:
+        network: of :func:`make_network`.
+        loaded: weights of its encoder, or of a network of ours.
+        everything: go on from that network, heads included; otherwise the head of its family is trained anew, and only
+            the motion head starts as another network of the same place left it.
+
+    Raises:
+        ConfigError: everything is wanted, and the weights are not those of such a network.
+    """
     own = network.state_dict()
+    if everything:
+        whole = {**{f"{ENCODER}{k}": v for k, v in loaded.tensors.items()}, **loaded.others}
+        wrong = [k for k, v in own.items() if k not in whole or whole[k].shape != v.shape] + sorted(
+            whole.keys() - own
+        )
+        if wrong:
+            raise ConfigError(
+                f"training.fine_tune: the weights are of another network (first difference: {wrong[0]}); method and "
+                "network settings must be those it was trained with"
+            )
+        network.load_state_dict(whole)
+        return
+    load_encoder(network.encoder, loaded.tensors)
     matching = {
-        k: v for k, v in tensors.items() if k.startswith("motion.") and k in own and v.shape == own[k].shape
+        k: v
+        for k, v in loaded.others.items()
+        if k.startswith("motion.") and k in own and v.shape == own[k].shape
     }
-    if matching:
-        network.load_state_dict(matching, strict=False)
+    network.load_state_dict(matching, strict=False)
 
 
 def _depth(

@@ -21,9 +21,11 @@ from localizer_ros.networks.losses import (
     MapNetLoss,
     position_distance,
     quaternion_distance,
+    reprojection_loss,
     spread_loss,
 )
 from localizer_ros.networks.lsg import Lsg
+from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.poses import (
     Pose,
@@ -120,6 +122,46 @@ class PoseObjective(nn.Module):
         return _answers(*network.absolute(features.coarse))
 
 
+# Reprojection errors count in units of this, as errors of motions do, and at most as the other.
+REPROJECTION_SIZE_RAD, REPROJECTION_LIMIT_RAD = 0.02, 0.5
+
+
+class GeometricObjective(nn.Module):
+    """PoseNet's fine-tuning by geometry (2017): how far from where they are the predicted pose sees the scene's points.
+
+    Rotation and position weigh by what they do to the image, nothing has to be balanced. From far off it has no
+    gradient, so the network must know its poses roughly.
+    """
+
+    frames = 1
+
+    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet)
+        motion = network.motion
+        t, q, log_sigma = network.absolute(observed.features.coarse)
+        predicted, true = Pose(t, F.normalize(q, dim=-1)), Pose(*(x[:, -1] for x in observed.true))
+        points_BN3, known_BN = _points(motion, true, observed.inverse_depth_Bhw)
+        T_cam_opt = _mounting(motion, len(t))
+        focal_px = motion.intrinsics_4[:2]
+        limit_px = REPROJECTION_LIMIT_RAD * float(focal_px[0])
+        reprojection_px = reprojection_loss(
+            compose(predicted, T_cam_opt), compose(true, T_cam_opt), points_BN3, known_BN, focal_px, limit_px
+        )
+        return {
+            "total": reprojection_px / (REPROJECTION_SIZE_RAD * focal_px[0])
+            + _spread(predicted, true, log_sigma),
+            "reprojection_px": reprojection_px,
+            "position": position_distance(t, true.t, 1),
+            "orientation": quaternion_distance(predicted.q, true.q, 1),
+        }
+
+    def answers(self, network: nn.Module, features: Features) -> Answers:
+        """See :class:`Objective`."""
+        assert isinstance(network, PoseNet)
+        return _answers(*network.absolute(features.coarse))
+
+
 class AnchorObjective(nn.Module):
     """Anchor points: discovered relevance, or told by cross-entropy."""
 
@@ -208,15 +250,12 @@ class CoordinateObjective(nn.Module):
         points_B3hw, log_sigma = network.coordinates(*observed.features)
         b, _, h, w = points_B3hw.shape
         motion = network.motion
-        T_cam_opt = Pose(motion.t_cam_opt.expand(b, 3), motion.q_cam_opt.expand(b, 4))
-        T_map_opt = compose(Pose(observed.true.t[:, -1], observed.true.q[:, -1]), T_cam_opt)
+        T_map_cam = Pose(*(x[:, -1] for x in observed.true))
+        true, known = _points(motion, T_map_cam, observed.inverse_depth_Bhw)
+        T_map_opt = compose(T_map_cam, _mounting(motion, b))
         q_opt, t_opt = (x[:, None].expand(b, h * w, -1) for x in (T_map_opt.q, T_map_opt.t))
         points = points_B3hw.flatten(2).transpose(1, 2)
-        inverse_depth = observed.inverse_depth_Bhw.flatten(1)
-        known = inverse_depth > 0
         rays = motion.rays(h, w)
-        depth = 1.0 / torch.where(known, inverse_depth, motion.inverse_depth_scale)
-        true = t_opt + rotate(q_opt, rays * depth[..., None])
         error_m = torch.linalg.vector_norm(points - true, dim=2)
         seen = rotate(conjugate(q_opt), points - t_opt)
         ahead = seen[..., 2] > 0.1
@@ -247,6 +286,22 @@ class CoordinateObjective(nn.Module):
                 t[row], q[row] = found.T_map_cam.t, found.T_map_cam.quaternion_xyzw()
                 spread[row] = 0.5 * np.log(np.diagonal(found.covariance))
         return Answers(t, q, spread)
+
+
+def _mounting(motion: MotionHead, count: int) -> Pose:
+    """``T_cam_opt``, so many times."""
+    return Pose(motion.t_cam_opt.expand(count, 3), motion.q_cam_opt.expand(count, 4))
+
+
+def _points(motion: MotionHead, T_map_cam: Pose, inverse_depth_Bhw: Tensor) -> tuple[Tensor, Tensor]:
+    """Map coordinates (B, N, 3) of what each of N cells shows, and (B, N) which of them are known."""
+    b, h, w = inverse_depth_Bhw.shape
+    T_map_opt = compose(T_map_cam, _mounting(motion, b))
+    q_opt, t_opt = (x[:, None].expand(b, h * w, -1) for x in (T_map_opt.q, T_map_opt.t))
+    inverse_depth = inverse_depth_Bhw.flatten(1)
+    known = inverse_depth > 0
+    depth = 1.0 / torch.where(known, inverse_depth, motion.inverse_depth_scale)
+    return t_opt + rotate(q_opt, motion.rays(h, w) * depth[..., None]), known
 
 
 def _spread(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:

@@ -114,7 +114,23 @@ def _child_signals_restored() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, handler)
 
 
+@contextmanager
+def _images_on_one_core() -> Iterator[None]:
+    """The training itself needs the others.
+
+    Set here and not in the process that renders: OpenCV's threads do not survive the fork, and taking them down there
+    waits for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 @_child_signals_restored()
+@_images_on_one_core()
 def train(
     module: nn.Module,
     encoder: nn.Module,
@@ -176,9 +192,7 @@ def train(
     average.to(fabric.device)
     batches = SharedBatches(len(data), config.batch_size, config.seed, fabric.global_rank, fabric.world_size)
     loader = fabric.setup_dataloaders(
-        DataLoader(
-            data, batch_sampler=batches, num_workers=1, worker_init_fn=_one_core, persistent_workers=True
-        ),
+        DataLoader(data, batch_sampler=batches, num_workers=1, persistent_workers=True),
         use_distributed_sampler=False,
     )
     state: dict[str, Any] = {
@@ -199,6 +213,27 @@ def train(
         state = saved["state"]
         logger.info("resumed at epoch %d", state["epoch"])
     before = state["minutes"]
+
+    def judge(losses: dict[str, float]) -> None:
+        """Validate the average, keep it where it is the best so far, and note down what it is like."""
+        # Norms have seen other images in each process; those of the first count.
+        for buffer in average.buffers() if fabric.world_size > 1 else ():
+            buffer.copy_(fabric.broadcast(buffer))
+        figures = fabric.broadcast(validate(average) if validate is not None and first else {})
+        # Without a validation part the last weights are the best there are.
+        if validate is None or figures["score"] < state["best_score"]:
+            state.update(best_score=figures.get("score", math.inf), since_best=0)
+            state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
+        else:
+            state["since_best"] += 1
+        row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **losses}
+        row.update({f"val_{name}": value for name, value in figures.items()})
+        state["history"].append(row)
+        if first:
+            logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+    if config.fine_tune and not state["history"]:
+        judge({})
     stopped = "finished"
     steps = len(loader)
     saved_at = time.monotonic()
@@ -237,23 +272,9 @@ def train(
         last = state["epoch"] == config.epochs or stopped != "finished"
         due = last or state["epoch"] % config.validate_every == 0
         if due:
-            # Norms have seen other images in each process; those of the first count.
-            for buffer in average.buffers() if fabric.world_size > 1 else ():
-                buffer.copy_(fabric.broadcast(buffer))
-            row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **sums}
-            figures = fabric.broadcast(validate(average) if validate is not None and first else {})
-            row.update({f"val_{name}": value for name, value in figures.items()})
-            # Without a validation part the last weights are the best there are.
-            if validate is None or figures["score"] < state["best_score"]:
-                state.update(best_score=figures.get("score", math.inf), since_best=0)
-                state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
-            else:
-                state["since_best"] += 1
+            judge(sums)
             if state["since_best"] >= config.patience and stopped == "finished":
                 stopped = "patience"
-            state["history"].append(row)
-            if first:
-                logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
         if first and (due or time.monotonic() - saved_at > CHECKPOINT_PERIOD_S):
             saved_at = time.monotonic()
             _write_csv(work / "training.csv", state["history"])
@@ -281,11 +302,6 @@ def train(
         stopped=stopped,
         history=state["history"],
     )
-
-
-def _one_core(worker: int) -> None:
-    """The training itself needs the others."""
-    cv2.setNumThreads(1)
 
 
 @torch.no_grad()
