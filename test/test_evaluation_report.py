@@ -20,6 +20,7 @@ from localizer_ros.core.types import (
     FrameRejected,
     LocalizerOutput,
     PoseEstimate,
+    RelativePose,
     SourceError,
     Status,
 )
@@ -86,7 +87,11 @@ class Noisy:
         pose = PoseEstimate(frame.stamp_ns, T, S if i != 9 else None, "posenet") if self._answers else None
         timings = {"network": 5.0, "smoother": 0.3, "total": 5.4}
         status = Status.TRACKING if self._answers else Status.LOST
-        return LocalizerOutput(frame.stamp_ns, status, pose, pose, None, "", timings)
+        motions: tuple[RelativePose, ...] = ()
+        if self._answers and 0 < i < 7:
+            T_prev_cur = truth(i - 1).inverse() @ truth(i)
+            motions = (RelativePose(frame.stamp_ns - 100_000_000, frame.stamp_ns, T_prev_cur, S, "vo"),)
+        return LocalizerOutput(frame.stamp_ns, status, pose, pose, None, "", timings, motions=motions)
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
         pass
@@ -162,6 +167,8 @@ def test_report_is_one_file_that_needs_nothing_else(report: Path) -> None:
         "nearest neighbour",
         "raw answers",
         "Worst frames",
+        "Odometry by itself",
+        "motion head",
         "mapped path",
         "image_type 1",
         "frame <7>: expected an image",
@@ -182,7 +189,8 @@ def test_report_of_a_run_without_answers(tmp_path: Path, truth_and_map: bool) ->
     source = Drive("made up" if truth_and_map else "none", broken=3)
     result = evaluation(tmp_path / "scene", source, answers=False, baseline=truth_and_map)
     page = write_report(result, tmp_path / "report")
-    assert Page(page.read_text(encoding="utf-8")).open == []
+    text = page.read_text(encoding="utf-8")
+    assert Page(text).open == [] and "Odometry by itself" not in text
 
 
 def test_which_way_is_up_comes_from_the_cameras() -> None:
@@ -193,6 +201,28 @@ def test_which_way_is_up_comes_from_the_cameras() -> None:
     above, side = map_views([SE3.identity()])
     assert (above[1], above[2].axis, above[2].flipped) == (0, 2, False)
     assert (side[2].axis, side[2].flipped) == (1, True)
+
+
+def test_learning_curves_of_like_kind_share_a_panel(tmp_path: Path) -> None:
+    file = tmp_path / "training.csv"
+    file.write_text(
+        "epoch,minutes,total,position,depth,val_median_t_m,val_vo_t_m,val_median_r_deg,val_score\n"
+        "1,0.5,2.0,0.9,0.1,0.3,0.01,5,1\n2,1.0,-1.0,0.5,0.05,,,,\n3,1.5,-2.0,0.4,0.04,0.2,0.01,4,0\n"
+    )
+    figure = training_figure(file)
+    assert figure is not None
+    panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
+    assert {title: len(ax.lines) for title, ax in panels.items()} == {
+        "loss": 1,
+        "its parts": 2,
+        "validation [m]": 2,
+        "validation [deg]": 1,
+    }
+    # Orders of magnitude apart, and a total that may be negative.
+    assert panels["validation [m]"].get_yscale() == "log" and panels["loss"].get_yscale() == "linear"
+    # Not every epoch is validated.
+    assert panels["validation [m]"].lines[0].get_xdata().tolist() == [1.0, 3.0]
+    assert [t.get_text() for t in panels["validation [m]"].texts] == ["pose", "motion"]
 
 
 def test_a_malformed_training_file_is_left_out(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from localizer_ros.core.config import dump_yaml
@@ -334,25 +335,43 @@ def training_figure(path: Path) -> Figure | None:
         name for name in dict.fromkeys(k for row in rows for k in row) if name not in ("epoch", "minutes")
     ]
     panels = {
-        "loss": [n for n in names if not n.startswith("val_")],
+        "loss": ["total"] if "total" in names else [],
+        "its parts": [n for n in names if n != "total" and not n.startswith("val_")],
         "validation [m]": [n for n in names if n.startswith("val_") and n.endswith("_m")],
         "validation [deg]": [n for n in names if n.startswith("val_") and n.endswith("_deg")],
     }
     panels = {title: found for title, found in panels.items() if found}
     if not panels:
         return None
-    figure = Figure(figsize=(11.0, 3.2), **_STYLE)  # type: ignore[arg-type]
+    figure = Figure(figsize=(11.0, 3.4), **_STYLE)  # type: ignore[arg-type]
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, found) in zip(axes, panels.items(), strict=True):
-        for name in found:
-            points = [(row["epoch"], row[name]) for row in rows if name in row]
-            ax.plot(*zip(*points, strict=True), ".-", lw=1.3, ms=4, label=name.removeprefix("val_"))
+        curves = {name: [(row["epoch"], row[name]) for row in rows if name in row] for name in found}
+        for name, points in curves.items():
+            (line,) = ax.plot(*zip(*points, strict=True), ".-", lw=1.3, ms=4)
+            if len(found) > 1:
+                label = _CURVES.get(name, name.removeprefix("val_").replace("_", " "))
+                ax.annotate(
+                    label,
+                    points[-1],
+                    (5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    color=line.get_color(),
+                )
         ax.set_xlabel("epoch")
         ax.set_title(title, loc="left", fontsize=11)
-        ax.legend(frameon=False, fontsize=8)
         quiet_axes(ax)
-        if title != "loss":
-            ax.set_ylim(bottom=0.0)
+        if len(found) > 1:
+            # Room for the names.
+            ax.set_xlim(right=rows[-1]["epoch"] + 0.55 * (rows[-1]["epoch"] - rows[0]["epoch"]))
+            # Curves of one panel differ by orders of magnitude.
+            if min(value for points in curves.values() for _, value in points) > 0.0:
+                ax.set_yscale("log")
+                ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+                ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                ax.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -642,6 +661,12 @@ _COLUMNS = (
     "NEES",
 )
 
+_CURVES = {
+    "val_median_t_m": "pose",
+    "val_median_r_deg": "pose",
+    "val_vo_t_m": "motion",
+    "val_vo_r_deg": "motion",
+}
 _ODOMETRY = {
     "vo": "motion head",
     "tracking": "tracking",
