@@ -20,7 +20,7 @@ from localizer_ros.core.types import (
     Status,
 )
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.localizer import RELOCALIZED, Localizer
+from localizer_ros.localization.localizer import RELOCALIZED, UNCONFIRMED, Localizer
 from localizer_ros.smoothing import open_smoother
 
 CAMERA = Camera.pinhole(8, 6, 5.0, 5.0, 3.5, 2.5)
@@ -179,6 +179,36 @@ def test_poses_with_a_covariance_that_is_not_finite_never_move_it() -> None:
     assert not any(o.reset or o.estimate is None for o in outputs)
     assert outputs[-1].status is Status.DEGRADED
     assert outputs[-1].estimate.T_map_cam.distance_to(truth(59)) < 0.05
+
+
+def unsure(index: int, T: SE3 | None = None) -> PoseEstimate:
+    return replace(at(index, T), confidence=0.7)
+
+
+def test_a_start_that_is_not_sure_of_itself_waits_for_two_that_agree(rng: np.random.Generator) -> None:
+    wild = {i: SE3.exp([0, 0, 0, *rng.uniform(-5, 5, 3)]) for i in range(1, 10)}
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        T = wild[index] @ truth(index) if index in wild else truth(index)
+        return Observation(absolute=unsure(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 40))
+    # The ninth wild one agrees with none; 10, 11 and 12 agree with each other.
+    assert all(o.estimate is None and o.status is Status.INITIALIZING for o in outputs[:11])
+    assert all(UNCONFIRMED in o.reason for o in outputs[:11])
+    for index, output in enumerate(outputs[11:], start=12):
+        assert output.status is Status.TRACKING and not output.reset
+        assert output.estimate.T_map_cam.distance_to(truth(index)) < 0.05
+
+
+@pytest.mark.parametrize("confidence", [None, 0.99])
+def test_a_start_that_is_sure_or_knows_no_confidence_does_not_wait(confidence: float | None) -> None:
+    localizer, _ = make(
+        lambda ns: Observation(absolute=replace(at(round(ns / PERIOD_NS)), confidence=confidence))
+    )
+    assert run(localizer, range(1, 2))[0].status is Status.TRACKING
 
 
 def test_scattered_wrong_poses_never_move_it(rng: np.random.Generator) -> None:

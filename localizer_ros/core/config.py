@@ -319,6 +319,29 @@ class BackendConfig(Config, frozen=True):
     threads: Annotated[int, Meta(ge=0, le=256, description="CPU threads of the network, 0 = all cores")] = 0
 
 
+class NetworkLocalizationConfig(Config, frozen=True):
+    """More than one answer of a pose network to a frame; slower, for the test bench rather than for a robot."""
+
+    views: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=16,
+            description="views of a frame, the others turned about the first, whose poses are averaged; each is a run of "
+            "the network (posenet, anchors)",
+        ),
+    ] = 1
+    samples: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="passes through the pose head with dropout on (Monte-Carlo dropout): their mean is the answer, "
+            "their scatter adds to its covariance; at least 2, 0 = off (posenet, anchors; backend.kind torch)",
+        ),
+    ] = 0
+
+
 class SmootherConfig(Config, frozen=True):
     """Fixed-lag pose graph that fuses absolute and relative poses."""
 
@@ -371,7 +394,7 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=0.0,
             le=1.0,
-            description="an absolute pose of lower confidence starts the graph only with another that agrees with it; "
+            description="an absolute pose of lower confidence starts the graph only with two more that agree with it; "
             "for methods that tell a confidence",
         ),
     ] = 0.98
@@ -435,6 +458,7 @@ class LocalizerConfig(Config, frozen=True):
     """Everything ``Localizer.process`` needs beside the scene."""
 
     backend: BackendConfig = BackendConfig()
+    network: NetworkLocalizationConfig = NetworkLocalizationConfig()
     smoother: SmootherConfig = SmootherConfig()
     gate: GateConfig = GateConfig()
     status: StatusConfig = StatusConfig()

@@ -33,6 +33,10 @@ from localizer_ros.smoothing.smoother import Smoother
 ASSUMED = "assumed"
 VELOCITY_FADES_S = 0.3
 TOO_LATE = "absolute pose came too late: its frame is no longer known"
+REJECTED = "absolute pose rejected: far from the prediction"
+UNCONFIRMED = "absolute pose not sure enough of itself to start from: waits for others that agree"
+# Poses in a row that are not sure of themselves, to start from the last of them: two that err alike are not rare.
+_AGREEING_STARTS = 3
 RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
 
@@ -96,11 +100,12 @@ class Localizer:
                 if not self._accept(absolute) and absolute.stamp_ns < frame.stamp_ns:
                     reasons.append(TOO_LATE)
             elif current is not None and self._agree(current):
+                if self._memory.started:
+                    relocalized = True
+                    reasons.append(RELOCALIZED)
                 self._start_over_at(current)
-                relocalized = True
-                reasons.append(RELOCALIZED)
             else:
-                reasons.append("absolute pose rejected: far from the prediction")
+                reasons.append(REJECTED if self._memory.started else UNCONFIRMED)
         clock.lap("gate")
         estimate = self._smoother.estimate() if self._memory.started else None
         clock.lap("smoother")
@@ -239,9 +244,9 @@ class Localizer:
         return first + sorted(late, key=lambda p: p.stamp_ns) + ([] if absolute is None else [absolute])
 
     def _believable(self, absolute: PoseEstimate, predicted: PoseEstimate | None) -> bool:
-        """Inside the gate around the prediction; always while there is nothing to compare with."""
+        """Inside the gate around the prediction; while there is nothing to compare with, sure of itself."""
         if not self._memory.started:
-            return True
+            return absolute.confidence is None or absolute.confidence >= self.config.gate.start_confidence
         if predicted is None:
             # A late pose: compare at its own time.
             predicted = self._memory.past.get(absolute.stamp_ns)
@@ -266,14 +271,16 @@ class Localizer:
         return True
 
     def _agree(self, absolute: PoseEstimate) -> bool:
-        """True when enough rejected poses in a row tell the same story among themselves."""
+        """True when enough poses in a row that were not believed tell the same story among themselves."""
         if self._memory.rejected:
             moved = self._brought_forward(self._memory.rejected[-1], absolute.stamp_ns)
             unknown = moved is None or moved.covariance is None or absolute.covariance is None
             if moved is None or unknown or not self._distance(moved, absolute) < self._gate:
                 self._memory.rejected = []
         self._memory.rejected.append(absolute)
-        return len(self._memory.rejected) >= self.config.gate.agreeing_rejections
+        return len(self._memory.rejected) >= (
+            self.config.gate.agreeing_rejections if self._memory.started else _AGREEING_STARTS
+        )
 
     def _brought_forward(self, absolute: PoseEstimate, stamp_ns: int) -> PoseEstimate | None:
         """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since; None when those are not known."""
@@ -346,7 +353,7 @@ class _Memory:
         velocity: last motion, for predicting the next.
         given: pose somebody gave, not used yet.
         accepted_ns: stamp of the newest absolute pose believed.
-        rejected: absolute poses rejected in a row that agree with each other.
+        rejected: absolute poses not believed, in a row, that agree with each other.
         past: answers within the lag, by stamp.
         travelled: last motions, for answers that come late while there is no graph.
     """
