@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -97,12 +97,12 @@ def is_wrong(answer: Answer) -> bool:
     return answer.T_map_cam is not None and not (answer.error_m <= WRONG_M and answer.error_deg <= WRONG_DEG)
 
 
-def wrong_frames(run: Evaluation, how: str) -> list[str]:
+def wrong_frames(run: Evaluation, how: str, kinds: Sequence[str] = ("smoothed", "raw")) -> list[str]:
     """One line for each wrong answer: which frame, how far off, and what the localizer said of it."""
     lines = []
     for frame, smoothed, raw in zip(run.frames, run.answers(), run.answers("raw"), strict=True):
         for kind, answer in (("smoothed", smoothed), ("raw", raw)):
-            if not is_wrong(answer) or frame.output is None:
+            if kind not in kinds or not is_wrong(answer) or frame.output is None:
                 continue
             said = frame.output.absolute
             evidence = ""
@@ -130,9 +130,9 @@ def measured(scene: Scene, place: str, condition: Condition) -> dict[str, Any]:
         "away_deg": float(np.median(away[:, 1])),
         "smoothed": tracked.metrics.to_dict(),
         "raw": tracked.raw.to_dict(),
-        "alone": alone.metrics.to_dict(),
+        "alone": alone.raw.to_dict(),
         "status": tracked.to_dict()["status"],
-        "wrong": [*wrong_frames(tracked, "tracked"), *wrong_frames(alone, "by itself")],
+        "wrong": [*wrong_frames(tracked, "tracked"), *wrong_frames(alone, "by itself", ("raw",))],
         # Metres and degrees off the map, and of the error; None without an answer.
         "frames": [
             [m, deg, *((None, None) if a.T_map_cam is None else (a.error_m, a.error_deg))]
