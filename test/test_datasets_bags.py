@@ -4,8 +4,10 @@ words.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -463,3 +465,13 @@ def test_ros1_bags(tmp_path, rng):
     assert source.camera.K[0, 2] == 31.5
     for index, pixels in enumerate(images):
         np.testing.assert_array_equal(source.read(index).image, pixels)
+
+
+def test_a_bag_nobody_uses_is_closed(bag):
+    source = open_source(bag)
+    assert source.read(3).image.size
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del source
+        gc.collect()
+    assert [w for w in caught if "drive" in str(w.message)] == []

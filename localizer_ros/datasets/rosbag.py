@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -380,6 +381,8 @@ class _Bag:
             try:
                 self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
                 self._reader.open()
+                # Closed with the last that uses it; at the end of the process the system does that.
+                weakref.finalize(self, self._reader.close).atexit = False
             except (AnyReaderError, FileNotFoundError, ValueError, AssertionError) as error:
                 raise self._damaged(error) from error
             except Exception as error:
