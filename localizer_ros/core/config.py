@@ -327,8 +327,8 @@ class NetworkLocalizationConfig(Config, frozen=True):
         Meta(
             ge=1,
             le=16,
-            description="views of a frame, the others turned about the first, whose poses are averaged; each is a run of "
-            "the network (posenet, anchors)",
+            description="views of a frame, the others turned about the first, whose poses are averaged; each is a run "
+            "of the network (posenet, anchors)",
         ),
     ] = 1
     samples: Annotated[

@@ -141,10 +141,10 @@ def sha256_of(path: Path) -> str:
         raise SceneError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _open_torch(folder: Path, card: ModelCard, config: BackendConfig) -> Backend:
+def _open_torch(folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> Backend:
     from localizer_ros.inference.torch_backend import TorchBackend
 
-    return TorchBackend(folder, card, config)
+    return TorchBackend(folder, card, config, samples)
 
 
 def _open_openvino(folder: Path, card: ModelCard, config: BackendConfig) -> Backend:
@@ -176,8 +176,14 @@ def automatic_backend() -> str:
     raise BackendError("backend: none of tensorrt, openvino and torch is installed")
 
 
-def open_backend(folder: Path, name: str, config: BackendConfig) -> Backend:
+def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 0) -> Backend:
     """Load the network ``folder/NAME.json`` describes.
+
+    Args:
+        folder: with NAME.json and the network.
+        name: of the network.
+        config: which back end, and how it runs.
+        samples: passes of Monte-Carlo dropout, see :class:`localizer_ros.inference.torch_backend.TorchBackend`.
 
     Raises:
         SceneError: a file is missing or has changed.
@@ -189,4 +195,8 @@ def open_backend(folder: Path, name: str, config: BackendConfig) -> Backend:
     path = folder / f"{name}.{suffix}"
     if sha256_of(path) != expected:
         raise SceneError(f"{path}: has changed since the scene was made")
+    if samples:
+        if kind != "torch":
+            raise BackendError(f"network.samples: {kind} has no dropout; set backend.kind=torch")
+        return _open_torch(folder, card, config, samples)
     return BACKENDS[kind](folder, card, config)

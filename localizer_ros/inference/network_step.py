@@ -22,6 +22,7 @@ class NetworkStep:
         folder: of the networks of a scene.
         name: of the network.
         config: back end; the motion network runs in single precision whatever it says.
+        samples: passes of Monte-Carlo dropout, see :class:`localizer_ros.inference.torch_backend.TorchBackend`.
 
     Attributes:
         name: of the back end.
@@ -32,8 +33,8 @@ class NetworkStep:
         BackendError: the back end is not installed or cannot load a network.
     """
 
-    def __init__(self, folder: Path, name: str, config: BackendConfig) -> None:
-        self._network = open_backend(folder, name, config)
+    def __init__(self, folder: Path, name: str, config: BackendConfig, samples: int = 0) -> None:
+        self._network = open_backend(folder, name, config, samples)
         self.name, self.card = self._network.name, self._network.card
         self._motion: Backend | None = None
         if (folder / f"{MOTION}.json").is_file():
@@ -52,6 +53,10 @@ class NetworkStep:
             return outputs
         given = {"image": image_13HW, "inverse_depth": outputs["inverse_depth"]}
         return {**outputs, **self._motion.run(given)}
+
+    def see(self, image_13HW: NDArray[np.float32]) -> Tensors:
+        """Outputs for one more view of the last image, from a network without states. Raises BackendError."""
+        return self._network.run({"image": image_13HW})
 
     def reset(self) -> None:
         """Forget the images before."""

@@ -14,16 +14,30 @@ from localizer_ros.core.config import BackendConfig
 from localizer_ros.core.types import BackendError, SceneError
 from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
 from localizer_ros.networks.build import build_network
+from localizer_ros.networks.monte_carlo import MonteCarloHead
+from localizer_ros.networks.posenet import PoseNet
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchBackend:
-    """See :class:`localizer_ros.inference.backend.Backend`."""
+    """See :class:`localizer_ros.inference.backend.Backend`.
+
+    Args:
+        folder: of the network.
+        card: of the network.
+        config: precision and threads.
+        samples: passes of Monte-Carlo dropout through the pose head; 0 = one without dropout. There is one more output
+            then, ``covariance`` (1, 6, 6) of [rotation (rad), translation (m)].
+
+    Raises:
+        BackendError: precision or samples cannot be had.
+        SceneError: the weights do not fit their card.
+    """
 
     name = "torch"
 
-    def __init__(self, folder: Path, card: ModelCard, config: BackendConfig) -> None:
+    def __init__(self, folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> None:
         if config.precision not in _DTYPES:
             raise BackendError(
                 f"torch: precision {config.precision} is not supported; take fp32, fp16 or bf16"
@@ -39,6 +53,15 @@ class TorchBackend:
             network.load_state_dict(load_file(path))
         except (RuntimeError, OSError) as error:
             raise SceneError(f"{path}: does not fit its card ({str(error).splitlines()[0]})") from error
+        self._sampled: MonteCarloHead | None = None
+        if samples:
+            if samples < 2:
+                raise BackendError(f"network.samples: expected 0 or at least 2, got {samples}")
+            if not isinstance(network, PoseNet) or not card.network["dropout"]:
+                raise BackendError(
+                    f"network.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
+                )
+            network.absolute = self._sampled = MonteCarloHead(network.absolute, samples)
         self._network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
         self._states = StateKeeper(card)
 
@@ -51,12 +74,14 @@ class TorchBackend:
             for spec in self.card.inputs
         ]
         answers = self._network(*tensors)
-        return self._states.keep(
-            {
-                spec.name: answer.float().cpu().numpy()
-                for spec, answer in zip(self.card.outputs, answers, strict=True)
-            }
-        )
+        outputs = {
+            spec.name: answer.float().cpu().numpy()
+            for spec, answer in zip(self.card.outputs, answers, strict=True)
+        }
+        if self._sampled is not None:
+            assert self._sampled.covariance_B66 is not None
+            outputs["covariance"] = self._sampled.covariance_B66.float().cpu().numpy()
+        return self._states.keep(outputs)
 
     def reset(self) -> None:
         """See the protocol."""

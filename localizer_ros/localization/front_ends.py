@@ -13,7 +13,7 @@ from localizer_ros.localization.scene import Scene
 def _network(scene: Scene, config: LocalizerConfig, threaded: bool) -> FrontEnd:
     from localizer_ros.localization.network_front_end import open_network_front_end
 
-    return open_network_front_end(scene.path, scene.method, config.backend)
+    return open_network_front_end(scene.path, scene.method, config)
 
 
 def _structure(scene: Scene, config: LocalizerConfig, threaded: bool) -> FrontEnd:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from localizer_ros.core.config import BackendConfig
-from localizer_ros.core.preprocess import Preprocessor
-from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
+from localizer_ros.core.config import LocalizerConfig
+from localizer_ros.core.preprocess import Preprocessor, rotate_camera
+from localizer_ros.core.se3 import SE3, compose_covariance, weighted_mean
+from localizer_ros.core.types import Array, Camera, ConfigError, Frame, PoseEstimate, RelativePose
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.localization.front_end import Observation
@@ -20,6 +20,8 @@ from localizer_ros.localization.scene_coordinates import Optics, pose_from_coord
 
 # A motion over a longer gap is none the head was trained for.
 MAX_MOTION_GAP_NS = 300_000_000
+# Further views of a frame are turned by this, as a dense grid of crops would be.
+VIEW_TURN_DEG = 5.0
 
 
 class NetworkFrontEnd:
@@ -28,11 +30,19 @@ class NetworkFrontEnd:
     Args:
         step: the open networks.
         method: name given to its absolute poses.
+        views: of each frame, whose poses are averaged: the mean over dense crops of the first PoseNet, with turned
+            cameras in place of crops, as the network knows one camera only.
+
+    Raises:
+        ConfigError: several views of a network that has states or gives no pose.
     """
 
-    def __init__(self, step: NetworkStep, method: str) -> None:
+    def __init__(self, step: NetworkStep, method: str, views: int = 1) -> None:
         self._step = step
         self._method = method
+        if views > 1 and (step.card.states or "t" not in {output.name for output in step.card.outputs}):
+            raise ConfigError(f"network.views: {method} answers to one view of a frame only")
+        self._turns = turned_views(views)
         card = step.card
         self._preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
         absolute_rotation, absolute_translation, motion_rotation, motion_translation = card.sigma_scale
@@ -44,15 +54,17 @@ class NetworkFrontEnd:
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """One network step. An output that is not finite gives no pose, and the stream starts over."""
         start = time.perf_counter()
-        image = self._preprocess(frame.image, frame.camera)
+        seen = self._preprocess.warp(frame.image, frame.camera)
+        image = self._preprocess.normalize(seen)
         prepared = time.perf_counter()
         outputs = self._step.run(image)
+        others = [self._see_turned(seen, R) for R in self._turns]
         done = time.perf_counter()
         timings_ms = {"preprocess": (prepared - start) * 1e3, "network": (done - prepared) * 1e3}
-        if not all(np.all(np.isfinite(value)) for value in outputs.values()):
+        if not all(np.all(np.isfinite(value)) for each in (outputs, *others) for value in each.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        absolute, reason = self._absolute(frame.stamp_ns, outputs)
+        absolute, reason = self._absolute(frame.stamp_ns, outputs, others)
         timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None
         if self._last_ns is not None and frame.stamp_ns - self._last_ns <= MAX_MOTION_GAP_NS:
@@ -67,11 +79,29 @@ class NetworkFrontEnd:
         self._last_ns = frame.stamp_ns
         return Observation(absolute=absolute, relative=relative, reason=reason, timings_ms=timings_ms)
 
-    def _absolute(self, stamp_ns: int, outputs: Tensors) -> tuple[PoseEstimate | None, str]:
+    def _see_turned(self, seen: NDArray[np.uint8], R_opt_view: Array) -> Tensors:
+        view = rotate_camera(seen, self._preprocess.target, R_opt_view)
+        return self._step.see(self._preprocess.normalize(view))
+
+    def _regressed(self, outputs: Tensors) -> tuple[SE3, Array]:
+        """The pose and its covariance: as calibrated, and what the samples differ by."""
+        covariance = _diagonal(outputs["log_sigma"][0], self._sigma_scale)
+        if "covariance" in outputs:
+            covariance = covariance + outputs["covariance"][0]
+        return SE3.from_quaternion(outputs["t"][0], outputs["q"][0]), covariance
+
+    def _absolute(
+        self, stamp_ns: int, outputs: Tensors, others: list[Tensors]
+    ) -> tuple[PoseEstimate | None, str]:
         """The absolute pose: regressed, or solved for from scene coordinates; None with the reason."""
         if "points" not in outputs:
-            T_map_cam = SE3.from_quaternion(outputs["t"][0], outputs["q"][0])
-            covariance = _diagonal(outputs["log_sigma"][0], self._sigma_scale)
+            answers = [self._regressed(outputs)]
+            T_cam_opt = SE3.identity() if self._optics is None else self._optics.T_cam_opt
+            for R_opt_view, other in zip(self._turns, others, strict=True):
+                T_map_view, covariance = self._regressed(other)
+                T_view_cam = T_cam_opt @ SE3(R_opt_view.T, np.zeros(3)) @ T_cam_opt.inverse()
+                answers.append((T_map_view @ T_view_cam, compose_covariance(covariance, T_view_cam)))
+            T_map_cam, covariance = mean_of_views(answers)
             return PoseEstimate(stamp_ns, T_map_cam, covariance, self._method), ""
         assert self._optics is not None
         found = pose_from_coordinates(outputs["points"][0], outputs["log_sigma"][0], self._optics)
@@ -94,6 +124,27 @@ def _diagonal(log_sigma: NDArray[np.float32], scale: NDArray[np.float64]) -> NDA
     return np.diag(np.square(np.exp(log_sigma.astype(np.float64)) * scale))
 
 
-def open_network_front_end(scene: Path, method: str, config: BackendConfig) -> NetworkFrontEnd:
-    """The front end of a scene with a pose network. Raises SceneError or BackendError."""
-    return NetworkFrontEnd(NetworkStep(scene / "networks", method, config), method)
+def turned_views(count: int) -> list[Array]:
+    """(3, 3) ``R_opt_view`` of all views of a frame but the first: turned by the same angle, in a ring about it."""
+    directions = np.linspace(0.0, 2.0 * np.pi, count - 1, endpoint=False)
+    axes = np.stack([np.cos(directions), np.sin(directions), np.zeros(count - 1)], 1)
+    return list(Rotation.from_rotvec(np.radians(VIEW_TURN_DEG) * axes).as_matrix())
+
+
+def mean_of_views(answers: list[tuple[SE3, Array]]) -> tuple[SE3, Array]:
+    """Mean of poses, and its covariance.
+
+    Views of one frame share most of their error, so averaging is not taken to reduce it: the covariance is the mean
+    one, and what the views differ by comes on top.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    T_map_cam = weighted_mean([T for T, _ in answers])
+    apart = np.array([(T_map_cam.inverse() @ T).log() for T, _ in answers])
+    return T_map_cam, np.mean([S for _, S in answers], axis=0) + apart.T @ apart / (len(answers) - 1)
+
+
+def open_network_front_end(scene: Path, method: str, config: LocalizerConfig) -> NetworkFrontEnd:
+    """The front end of a scene with a pose network. Raises SceneError, BackendError or ConfigError."""
+    step = NetworkStep(scene / "networks", method, config.backend, config.network.samples)
+    return NetworkFrontEnd(step, method, config.network.views)

@@ -64,3 +64,30 @@ def monte_carlo_pose(head: nn.Module, coarse_BChw: Tensor, passes: int) -> MeanP
     with dropout_on(head):
         t, q, _ = head(coarse_BChw.repeat(passes, 1, 1, 1))
     return mean_pose(t.unflatten(0, (passes, -1)), q.unflatten(0, (passes, -1)))
+
+
+class MonteCarloHead(nn.Module):
+    """A pose head that answers with the mean of several answers with dropout on.
+
+    The same nodes are dropped in every frame: successive answers differ by what is seen, not by chance.
+
+    Args:
+        head: the pose head, trained with dropout.
+        passes: answers, at least 2.
+
+    Attributes:
+        covariance_B66: of the last call's answers, of [rotation (rad), translation (m)].
+    """
+
+    def __init__(self, head: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.head, self.passes = head, passes
+        self.covariance_B66: Tensor | None = None
+
+    def forward(self, coarse_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the head; its log standard deviations are those without dropout."""
+        with torch.random.fork_rng([coarse_BChw.device] if coarse_BChw.is_cuda else []):
+            torch.manual_seed(0)
+            mean = monte_carlo_pose(self.head, coarse_BChw, self.passes)
+        self.covariance_B66 = mean.covariance_B66
+        return mean.t_B3, mean.q_B4, self.head(coarse_BChw)[2]

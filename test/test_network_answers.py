@@ -1,0 +1,216 @@
+"""Several answers of a pose network to one frame: Monte-Carlo dropout, and views turned about the frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from localizer_ros.core.config import BackendConfig, LocalizerConfig, config_from_dict
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.export import stream_card
+from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, open_backend, sha256_of
+from localizer_ros.inference.network_step import NetworkStep
+from localizer_ros.localization.localizer import open_localizer
+from localizer_ros.localization.network_front_end import NetworkFrontEnd, turned_views
+from localizer_ros.localization.scene_coordinates import Optics
+from localizer_ros.networks.build import build_network
+
+CAMERA = Camera.pinhole(96, 64, 80.0, 80.0, 47.5, 31.5)
+SPEC = {
+    "encoder": "mobilenet_v3_small",
+    "stride_padding": "symmetric",
+    "width_px": 96,
+    "height_px": 64,
+    "head": "pooled",
+    "hidden": 64,
+    "anchors": 5,
+    "orientation": "relative",
+    "answer": "mean",
+}
+TORCH = BackendConfig(kind="torch", threads=1)
+
+
+def network_folder(folder: Path, family: str, dropout: float) -> Path:
+    """A network with random weights, without an ONNX file."""
+    torch.manual_seed(0)
+    spec = {**SPEC, "family": family, "dropout": dropout}
+    network = build_network(spec)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # features of ordinary size
+            module.momentum = 1.0
+    network.train()(torch.randn(8, 3, 64, 96))
+    card = stream_card(family, spec, network.eval(), CAMERA, (0.5,) * 3, (0.25,) * 3, (1.0,) * 4, {})
+    path = folder / f"{family}.safetensors"
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+    card = ModelCard(
+        **{**{f: getattr(card, f) for f in card.__struct_fields__}, "weights_sha256": sha256_of(path)}
+    )
+    card.write(folder / f"{family}.json")
+    return folder
+
+
+@pytest.mark.parametrize("family", ["posenet", "anchors"])
+def test_samples_scatter_about_the_answer_and_are_the_same_every_time(
+    family: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    folder = network_folder(tmp_path, family, 0.3)
+    image = {"image": rng.normal(size=(1, 3, 64, 96)).astype(np.float32)}
+    plain = open_backend(folder, family, TORCH).run(image)
+    assert "covariance" not in plain
+    backends = [open_backend(folder, family, TORCH, samples=400) for _ in range(2)]
+    before = torch.random.get_rng_state()
+    sampled, again = (backend.run(image) for backend in backends)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, value in sampled.items():
+        np.testing.assert_array_equal(value, again[name])
+    covariance = sampled["covariance"][0]
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-7)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-6 and covariance[3:, 3:].trace() > 0
+    T_plain, T_mean = (SE3.from_quaternion(out["t"][0], out["q"][0]) for out in (plain, sampled))
+    # Dropout keeps the mean of what is linear behind it; the mean of 400 samples is within 4 / 20 of their spread.
+    error = (T_mean.inverse() @ T_plain).log()
+    assert np.all(np.abs(error[3:]) < 0.2 * np.sqrt(np.diagonal(covariance)[3:]) + 0.02)
+    np.testing.assert_array_equal(sampled["log_sigma"], plain["log_sigma"])
+
+
+def test_what_cannot_be_sampled_says_so(tmp_path: Path, tiny_scene: Path) -> None:
+    folder = network_folder(tmp_path, "posenet", 0.0)
+    with pytest.raises(BackendError, match="trained with dropout"):
+        open_backend(folder, "posenet", TORCH, samples=5)
+    with pytest.raises(BackendError, match="at least 2, got 1"):
+        open_backend(folder, "posenet", TORCH, samples=1)
+    for kind in ("openvino", "auto"):
+        with pytest.raises(BackendError, match=r"openvino has no dropout; set backend\.kind=torch"):
+            open_backend(tiny_scene / "networks", "posenet", BackendConfig(kind=kind), samples=5)
+
+
+class Oracle:
+    """In place of a network: knows the pose of the camera, and of each turned view, in order; off by a given error.
+
+    Args:
+        T_map_cam: the pose.
+        errors: (views, 6) twists of the answers.
+        optics: of the image.
+        log_sigma: (6,) of every answer.
+    """
+
+    name = "oracle"
+
+    def __init__(
+        self, T_map_cam: SE3, errors: NDArray[np.float64], optics: Optics, log_sigma: NDArray[np.float64]
+    ) -> None:
+        shapes = {"t": (1, 3), "q": (1, 4), "log_sigma": (1, 6), "rel": (1, 6), "rel_log_sigma": (1, 6)}
+        self.card = ModelCard(
+            name="oracle",
+            inputs=(TensorSpec("image", (1, 3, 64, 96)),),
+            outputs=tuple(TensorSpec(name, shape) for name, shape in shapes.items()),
+            states={},
+            network={},
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+            camera=CAMERA.to_dict(),
+            optics=optics.to_dict(),
+        )
+        C = optics.T_cam_opt
+        turns = [SE3.identity(), *(SE3(R, np.zeros(3)) for R in turned_views(len(errors)))]
+        self._poses = [
+            T_map_cam @ C @ turn @ C.inverse() @ SE3.exp(error)
+            for turn, error in zip(turns, errors, strict=True)
+        ]
+        self._log_sigma = log_sigma
+        self.seen: list[NDArray[np.float32]] = []
+
+    def run(self, image: NDArray[np.float32]) -> Tensors:
+        self.seen.clear()
+        return {**self.see(image), "rel": np.zeros((1, 6)), "rel_log_sigma": np.zeros((1, 6))}
+
+    def see(self, image: NDArray[np.float32]) -> Tensors:
+        T = self._poses[len(self.seen)]
+        self.seen.append(image)
+        return {"t": T.t[None], "q": T.quaternion_xyzw()[None], "log_sigma": self._log_sigma[None]}
+
+    def reset(self) -> None: ...
+
+
+@pytest.mark.parametrize("views", [1, 2, 9])
+def test_poses_of_turned_views_are_those_of_the_frame(views: int, rng: np.random.Generator) -> None:
+    T = SE3.exp(rng.normal(size=6))
+    optics = Optics(CAMERA.K, SE3.exp([0.2, -0.1, 0.3, 0.1, 0.05, -0.2]))
+    oracle = Oracle(T, np.zeros((views, 6)), optics, np.log([0.1, 0.1, 0.1, 0.2, 0.2, 0.2]))
+    frame = Frame(0, rng.integers(0, 256, (64, 96, 3), np.uint8), CAMERA)
+    found = NetworkFrontEnd(oracle, "posenet", views).observe(frame, None).absolute  # type: ignore[arg-type]
+    assert len(oracle.seen) == views
+    assert found.T_map_cam.distance_to(T) < 1e-9 and found.T_map_cam.angle_to(T) < 1e-7
+    # Turns leave it as it is, but for the few degrees' lever of the mounting.
+    np.testing.assert_allclose(np.diagonal(found.covariance), np.repeat([0.01, 0.04], 3), rtol=0.05)
+
+
+def test_views_average_errors_and_their_scatter_is_uncertainty(rng: np.random.Generator) -> None:
+    T = SE3.exp(rng.normal(size=6))
+    errors = rng.normal(0.0, 0.02, (16, 6))
+    oracle = Oracle(T, errors, Optics(CAMERA.K, SE3.identity()), np.full(6, np.log(1e-4)))
+    frame = Frame(0, np.zeros((64, 96, 3), np.uint8), CAMERA)
+    found = NetworkFrontEnd(oracle, "posenet", 16).observe(frame, None).absolute  # type: ignore[arg-type]
+    left = np.linalg.norm((found.T_map_cam.inverse() @ T).log())
+    assert left < 0.5 * np.median(np.linalg.norm(errors, axis=1))
+    np.testing.assert_allclose(np.diagonal(found.covariance), 0.02**2, rtol=0.9)
+
+
+def test_a_localizer_takes_views_and_samples_from_its_settings(
+    tiny_scene: Path, tiny_source: FrameSource
+) -> None:
+    one, several = (
+        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"network": {"views": views}}))
+        for views in (1, 5)
+    )
+    frame = tiny_source.read(0)
+    a, b = (localizer.process(frame).absolute for localizer in (one, several))
+    # A network trained for a moment answers nearly the same to everything.
+    assert a.T_map_cam.distance_to(b.T_map_cam) < 1.0 and not np.array_equal(a.covariance, b.covariance)
+    with pytest.raises(BackendError, match="has no dropout"):
+        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"network": {"samples": 8}}))
+
+
+def test_a_sampled_front_end_is_less_certain_than_the_network_alone(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "networks").mkdir()
+    folder = network_folder(tmp_path / "networks", "posenet", 0.5)
+    frame = Frame(0, rng.integers(0, 256, (64, 96, 3), np.uint8), CAMERA)
+    backend = {"kind": "torch", "threads": 1}
+    found = []
+    for samples in (0, 50):
+        config = config_from_dict(LocalizerConfig, {"backend": backend, "network": {"samples": samples}})
+        step = NetworkStep(folder, "posenet", config.backend, samples)
+        run = step.run
+        # Without a motion network there is no motion; the front end needs one.
+        step.run = lambda image, run=run: {
+            **run(image),
+            "rel": np.zeros((1, 6)),
+            "rel_log_sigma": np.zeros((1, 6)),
+        }  # type: ignore[method-assign]
+        found.append(NetworkFrontEnd(step, "posenet").observe(frame, None).absolute)
+    more = found[1].covariance - found[0].covariance
+    assert np.linalg.eigvalsh(more).min() > -1e-6 and np.trace(more) > 0.0
+
+
+def test_a_network_with_states_answers_to_one_view(tmp_path: Path) -> None:
+    lsg = {"channels": 16, "memory": 2, "motion_hidden": 16, "dropout": 0.1, "family": "lsg"}
+    spec = {**SPEC, **lsg}
+    network = build_network(spec).eval()
+    card = stream_card("lsg", spec, network, CAMERA, (0.5,) * 3, (0.25,) * 3, (1.0,) * 4, {})
+
+    class Step:
+        pass
+
+    step = Step()
+    step.card = card  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"network\.views: lsg answers to one view"):
+        NetworkFrontEnd(step, "lsg", 3)  # type: ignore[arg-type]
