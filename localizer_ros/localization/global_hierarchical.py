@@ -28,6 +28,7 @@ from localizer_ros.localization.guided_matching import guided_matches
 from localizer_ros.localization.matchers import open_matcher
 from localizer_ros.localization.pose_solver import SolvedPose, refine_pose, solve_pose, spread_of
 from localizer_ros.localization.reranking import matched_images
+from localizer_ros.localization.structure_localizer import StructureLocalizer
 from localizer_ros.localization.structure_scene import StructureScene, View
 
 Index = NDArray[np.intp]
@@ -72,7 +73,7 @@ class Found:
     kept: float = 1.0
 
 
-class HierarchicalLocalizer:
+class HierarchicalLocalizer(StructureLocalizer):
     """Implements ``GlobalLocalizer`` on a map of points.
 
     Args:
@@ -84,21 +85,18 @@ class HierarchicalLocalizer:
         ConfigError: a matcher of images with ``direct``, or one that the scene has not brought along.
 
     Attributes:
-        reason: why the last frame had no answer; empty when it had one.
-        timings_ms: of the last frame.
         found: the last verified pose, None when there was none.
     """
 
     def __init__(self, scene: StructureScene, config: SearchConfig, direct: bool = False) -> None:
-        self._scene, self._config, self._direct = scene, config, direct
+        super().__init__(scene, config)
+        self._direct = direct
         if direct and config.matcher != "mutual":
             raise ConfigError(
                 f"search.matcher: {config.matcher} matches images; method direct has none to match with"
             )
         self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
         self._source = "direct" if direct else "hierarchical"
-        self.reason = ""
-        self.timings_ms: dict[str, float] = {}
         self.found: Found | None = None
 
     @property
@@ -328,9 +326,6 @@ class HierarchicalLocalizer:
         ordered = point[order]
         run_start = np.searchsorted(ordered, ordered, side="left")
         return np.asarray(observations[np.sort(order[np.arange(len(order)) - run_start < _VIEWS_OF_A_POINT])])
-
-    def _lap(self, name: str, started: float) -> None:
-        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
 
 
 def _apart(a: Found, b: Found) -> bool:
