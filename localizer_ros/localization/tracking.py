@@ -21,14 +21,14 @@ from localizer_ros.localization.metric_vo import Followed
 from localizer_ros.localization.pose_solver import refine_pose, spread_of
 from localizer_ros.localization.structure_scene import StructureScene, View, half_view_of
 
-# Windows are never smaller than this: keypoints and map points have errors too.
-_LEAST_WINDOW_PX = 8.0
+# Points have errors of some pixels, and a narrow window around a prediction takes those that have the prediction's own:
+# answers then stay as wrong as they were. A wide one takes in what repeats (docs/structure.md).
+_LEAST_WINDOW_PX = 12.0
+_FIRST_ERROR_PX = 8.0
+# A wider window holds many keypoints: the points of so many images are enough to correct a prediction roughly.
+_ROUGH_IMAGES = 3
 # A map point's error and a keypoint's together, in a point that is carried on.
 _CARRIED_ERROR_PX = 4.0
-# A prediction further off than this is corrected roughly before the last search.
-_ROUGH_WINDOW_PX = 12.0
-# A wide window holds many keypoints: the points of so many images are enough to correct a prediction roughly.
-_ROUGH_IMAGES = 3
 
 
 class Tracker:
@@ -113,13 +113,12 @@ class Tracker:
         """Descriptors near a prediction, from a coarse window to the fine one of verification."""
         c, scene = self._config, self._scene
         images = scene.nearest_images(T, c.images)
-        # Even after a good prediction the first window is wider than verification's: points looked for only where they
-        # were last time keep the error of last time.
-        for radius in (window_px, _ROUGH_WINDOW_PX) if window_px > 2.0 * _ROUGH_WINDOW_PX else (window_px,):
+        rough = window_px > 2.0 * _LEAST_WINDOW_PX
+        for radius in (window_px, _LEAST_WINDOW_PX) if rough else (window_px,):
             matches = guided_matches(
                 scene.structure,
                 T,
-                images if radius <= _ROUGH_WINDOW_PX else images[:_ROUGH_IMAGES],
+                images if radius <= _LEAST_WINDOW_PX else images[:_ROUGH_IMAGES],
                 view.rays,
                 view.tree,
                 view.features.descriptors,
@@ -130,14 +129,14 @@ class Tracker:
             )
             if len(matches.point) < c.min_inliers:
                 return None
-            if radius > _ROUGH_WINDOW_PX:
+            if radius > _LEAST_WINDOW_PX:
                 T = self._turned(T, matches.offset_px)
             solved = refine_pose(
                 T,
                 view.rays[matches.keypoint],
                 scene.structure.points[matches.point],
                 scene.focal_px,
-                _LEAST_WINDOW_PX,
+                _FIRST_ERROR_PX,
                 c.min_inliers,
                 iterations=6,
             )
