@@ -223,6 +223,15 @@ def test_a_matcher_of_other_descriptors_is_refused_before_mapping(tmp_path: Path
     config = config_from_dict(MapConfig, {"structure": structure})
     with pytest.raises(ConfigError, match="length 64, but the extractor's have 128"):
         build_scene(SimulatedSource(world), "all", config, tmp_path / "scene")
+    for method, message in (
+        ("relative", r"matcher\.card: kind lightglue needs"),
+        ("local", "method local does not"),
+    ):
+        config = config_from_dict(
+            MapConfig, {"method": method, "structure": {"matcher": {"kind": "lightglue"}}}
+        )
+        with pytest.raises(ConfigError, match=message):
+            build_scene(SimulatedSource(world), "all", config, tmp_path / "scene")
     assert not (tmp_path / "scene").exists()
 
 

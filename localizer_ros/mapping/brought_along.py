@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from localizer_ros.core.config import StructureConfig
+from localizer_ros.core.types import ConfigError
 from localizer_ros.localization.masks import STATIC_MASK
 from localizer_ros.localization.matchers import MATCHER_FOLDER, check_matcher
 from localizer_ros.localization.model_card import CARD, copy_card
@@ -25,9 +26,11 @@ def check_networks(config: StructureConfig, dimensions: int) -> None:
         dimensions: of the extractor's descriptors.
 
     Raises:
-        ConfigError: the matcher was trained with other descriptors.
+        ConfigError: a card that is needed is not named, or the matcher was trained with other descriptors.
         BackendError: a card or its network is missing or malformed.
     """
+    if config.matcher.kind == "lightglue" and not config.matcher.card:
+        raise ConfigError("structure.matcher.card: kind lightglue needs a model card")
     if config.matcher.card:
         check_matcher(Path(config.matcher.card), dimensions)
     if config.retrieval.kind == "onnx":

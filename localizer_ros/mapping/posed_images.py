@@ -15,7 +15,7 @@ import numpy as np
 from localizer_ros.core.config import SearchConfig, StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Frame, PoseEstimate, SourceError
+from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.calibration import Calibration
 from localizer_ros.localization.features import LocalFeatures, to_bytes
@@ -96,7 +96,13 @@ def build_posed_images(
 
     Raises:
         SourceError: fewer than three frames with poses, or too few features.
+        ConfigError: a matcher of mapping images, which are not matched here.
     """
+    if config.matcher.kind != "mutual":
+        raise ConfigError(
+            f"structure.matcher.kind: {config.matcher.kind} matches mapping images, which method {method} does not; "
+            "search.matcher decides for frames"
+        )
     stages = Stages()
     started = time.perf_counter()
     work = work_dir if work_dir is not None else out_dir / ".work"
