@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import nn
 
 from localizer_ros.core.config import BackendConfig
 from localizer_ros.core.types import BackendError, SceneError
@@ -16,6 +18,10 @@ from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.monte_carlo import MonteCarloHead
 from localizer_ros.networks.posenet import PoseNet
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[..., Sequence[torch.Tensor]]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -62,7 +68,10 @@ class TorchBackend:
                     f"network.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
                 )
             network.absolute = self._sampled = MonteCarloHead(network.absolute, samples)
-        self._network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
+        network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
+        self._network: Step = network
+        if self._device.type == "cuda" and not samples:
+            self._network = _recorded(network, [torch.zeros(spec.shape) for spec in card.inputs], self._dtype)
         self._states = StateKeeper(card)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -90,3 +99,44 @@ class TorchBackend:
     def close(self) -> None:
         """See the protocol."""
         del self._network
+
+
+class CudaGraph:
+    """A network's step, recorded once and replayed: one launch in place of hundreds, each as long as its arithmetic.
+
+    Written without a GPU at hand and never run.
+
+    Args:
+        network: on the GPU, in eval mode.
+        inputs: of one step; where later ones are copied to.
+    """
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def __init__(self, network: nn.Module, inputs: list[torch.Tensor]) -> None:
+        self._inputs = inputs
+        # Libraries set themselves up in the first calls, which must not be recorded.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                network(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs: Sequence[torch.Tensor] = network(*inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The step's outputs, until the next call."""
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._outputs
+
+
+def _recorded(network: nn.Module, inputs: list[torch.Tensor], dtype: torch.dtype) -> Step:
+    step: Step = network
+    try:
+        step = CudaGraph(network, [x.to("cuda", dtype) for x in inputs])
+    except RuntimeError as error:  # what waits for the CPU within a step cannot be recorded
+        logger.warning("torch: runs without a CUDA graph (%s)", str(error).splitlines()[0])
+    return step
