@@ -1,0 +1,116 @@
+"""What a training step of a network costs on one core, part by part, in CPU time: the table in docs/learned.md.
+
+    .venv/bin/python tools/training_cost.py RECORDING --map SCENE [--method posenet] [--weights FILE] [--set KEY=VALUE]
+
+SCENE has a map of points of RECORDING (`localizer map RECORDING --out SCENE`): virtual views need its depth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from localizer_ros.core.config import MapConfig, load_config
+from localizer_ros.core.preprocess import network_camera
+from localizer_ros.datasets.derived import FirstFrames
+from localizer_ros.datasets.source import open_source
+from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.networks.backbones import freeze_batch_norms
+from localizer_ros.training.build_network_scene import load_weights, make_network, start_from
+from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, ViewSequences, load_posed_images
+from localizer_ros.training.memory import keep_freed_memory
+from localizer_ros.training.network_training import NetworkTraining
+from localizer_ros.training.train import _move_average
+from localizer_ros.training.virtual_views import scene_depth
+
+
+def milliseconds(work: Callable[[], object], runs: int) -> float:
+    """CPU time, the median of some runs; the first two are not counted."""
+    times = []
+    for _ in range(2 + runs):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return 1e3 * float(np.median(times[2:]))
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--map", type=Path, required=True)
+    parser.add_argument("--method", default="posenet")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--runs", type=int, default=15)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    config = load_config(MapConfig, None, [*args.set, f"method={args.method}"])
+    n, t = config.network, config.training
+    source = open_source(args.recording)
+    source = FirstFrames(source.split("train") if "train" in source.splits else source, 4 * t.batch_size)
+    data = load_posed_images(source, network_camera(source.camera, n.width_px, n.height_px))
+    data = replace(data, depth=scene_depth(StructureScene.open(args.map), data.camera, data.poses))
+    loaded = None if args.weights is None else load_weights(args.weights, n.encoder)
+    _, network, objective = make_network(config, loaded, data)
+    encoder = network.encoder
+    if loaded is not None:
+        start_from(network, loaded, everything=False)
+        freeze_batch_norms(encoder)
+        if n.freeze_fine:
+            encoder.fine_layers().requires_grad_(False)
+    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    views = ViewSequences(data, max(2, objective.frames or t.sequence), t.stride, t.augmentation, t.seed)
+    numbers = iter(range(10**9))
+    batch = default_collate([views[i] for i in range(t.batch_size)])
+    average = copy.deepcopy(module).requires_grad_(False)
+    module.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 1e-5, fused=True)
+    frames = objective.frames or t.sequence
+    images = module.normalize(batch["images"][:, -frames:].flatten(0, 1))
+
+    def encode(backward: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+            fine, coarse = encoder(images)
+        if backward:
+            (fine.float().mean() + coarse.float().mean()).backward()
+
+    def step(backward: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+            total = module(batch)["total"]
+        if backward:
+            total.backward()
+
+    rows = {
+        "render views (in the loader's process)": milliseconds(
+            lambda: [views[next(numbers)] for _ in range(t.batch_size)], args.runs
+        ),
+        "encoder, forwards": milliseconds(lambda: encode(False), args.runs),
+        "encoder, forwards and backwards": milliseconds(lambda: encode(True), args.runs),
+        "all, forwards": milliseconds(lambda: step(False), args.runs),
+        "all, forwards and backwards": milliseconds(lambda: step(True), args.runs),
+        "clip and AdamW": milliseconds(
+            lambda: (torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0), optimizer.step()), args.runs
+        ),
+        "moving average": milliseconds(lambda: _move_average(average, module, 0.99), args.runs),
+    }
+    print(f"| batch of {t.batch_size} sequences of {frames} frames | ms |\n|---|---|")
+    for name, value in rows.items():
+        print(f"| {name} | {value:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
