@@ -202,7 +202,14 @@ def test_a_sampled_front_end_is_less_certain_than_the_network_alone(
 
 
 def test_a_network_with_states_answers_to_one_view(tmp_path: Path) -> None:
-    lsg = {"channels": 16, "memory": 2, "motion_hidden": 16, "dropout": 0.1, "family": "lsg"}
+    lsg = {
+        "channels": 16,
+        "memory": 2,
+        "motion_hidden": 16,
+        "aligned": False,
+        "dropout": 0.1,
+        "family": "lsg",
+    }
     spec = {**SPEC, **lsg}
     network = build_network(spec).eval()
     card = stream_card("lsg", spec, network, CAMERA, (0.5,) * 3, (0.25,) * 3, (1.0,) * 4, {})

@@ -121,8 +121,10 @@ def test_coordinate_losses_vanish_at_the_truth(rng: np.random.Generator) -> None
     assert off["distance"] > 0.5 and off["reprojection"] > 0.5
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_losses_reach_every_part_and_answers_cover_every_frame(method: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("method, odometry", [*((method, "aligned") for method in METHODS), ("lsg", "fused")])
+def test_losses_reach_every_part_and_answers_cover_every_frame(
+    method: str, odometry: str, rng: np.random.Generator
+) -> None:
     data = some_data(rng)
     config = config_from_dict(
         MapConfig,
@@ -130,6 +132,7 @@ def test_losses_reach_every_part_and_answers_cover_every_frame(method: str, rng:
             "method": method,
             "network": TINY_NETWORK,
             "anchors": {"every": 4},
+            "lsg": {"odometry": odometry},
             "scene_coords": {"width": 16},
         },
     )
@@ -158,13 +161,18 @@ def test_losses_reach_every_part_and_answers_cover_every_frame(method: str, rng:
     assert errors.absolute_N6.shape == (12, 6) and errors.motion_M6.shape == (10, 6)
 
 
-@pytest.mark.parametrize("method", ["lsg", "scene_coords"])
-def test_a_scene_of_a_family_localises(method: str, tiny_source: FrameSource, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method, odometry", [("lsg", "aligned"), ("lsg", "fused"), ("scene_coords", "aligned")]
+)
+def test_a_scene_of_a_family_localises(
+    method: str, odometry: str, tiny_source: FrameSource, tmp_path: Path
+) -> None:
     config = config_from_dict(
         MapConfig,
         {
             "method": method,
             "network": TINY_NETWORK,
+            "lsg": {"odometry": odometry},
             "scene_coords": {"width": 32},
             "structure": {
                 "features": {"max_keypoints": 400},

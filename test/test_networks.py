@@ -51,6 +51,7 @@ SPEC = {
     "channels": 16,
     "memory": 3,
     "motion_hidden": 24,
+    "aligned": True,
     "coordinate_width": 16,
 }
 

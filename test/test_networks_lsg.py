@@ -11,7 +11,15 @@ from torch import nn
 
 from localizer_ros.networks.backbones import Encoder, build_encoder
 from localizer_ros.networks.losses import LsgLoss
-from localizer_ros.networks.lsg import SIZES, ContentAugmentation, ConvLstmCell, Lsg, LsgSize, LsgState
+from localizer_ros.networks.lsg import (
+    SIZES,
+    AlignedLsgStep,
+    ContentAugmentation,
+    ConvLstmCell,
+    Lsg,
+    LsgSize,
+    LsgState,
+)
 from localizer_ros.networks.poses import Pose
 
 
@@ -31,9 +39,10 @@ class SmallEncoder(Encoder):
         return nn.Sequential(self.coarse, nn.ReLU())
 
 
-def small(channels: int = 16, memory: int = 3, head: str = "placed") -> Lsg:
+def small(channels: int = 16, memory: int = 3, head: str = "placed", aligned: bool = False) -> Lsg:
     torch.manual_seed(0)
-    return Lsg(SmallEncoder(), LsgSize("small", channels, memory, head, 16, 12), (64, 96), 0.5).eval()
+    size = LsgSize("small", channels, memory, head, 16, 12)
+    return Lsg(SmallEncoder(), size, (64, 96), 0.5, aligned).eval()
 
 
 @pytest.mark.parametrize("channels", [16, 32])
@@ -52,6 +61,18 @@ def test_a_stream_of_steps_equals_the_batch(channels: int, memory: int) -> None:
         state = LsgState(*answer[5:])
     for a, b in zip(state, last, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_an_aligned_stream_answers_depth_instead_of_motion() -> None:
+    network, fused = small(aligned=True), small()
+    fused.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("motion.")})
+    image, state = torch.randn(2, 3, 64, 96), network.start(2)
+    answer, paper = network(image, *state), fused(image, *state)
+    assert isinstance(answer, AlignedLsgStep)
+    assert answer.inverse_depth_Bhw.shape == (2, 8, 12) and (answer.inverse_depth_Bhw > 0).all()
+    for name in ("t_B3", "q_B4", "log_sigma_B6", *LsgState._fields):
+        torch.testing.assert_close(getattr(answer, name), getattr(paper, name))
 
 
 @torch.no_grad()
@@ -165,7 +186,7 @@ def test_attention_does_not_mind_the_order_of_states_or_what_is_not_there_yet() 
 def test_the_light_network_stays_small_and_the_full_one_is_as_in_the_paper() -> None:
     with torch.device("meta"):
         light, full = (
-            Lsg(build_encoder(size.encoder), size, (224, 224), 0.5)
+            Lsg(build_encoder(size.encoder), size, (224, 224), 0.5, aligned=False)
             for size in (SIZES["light"], SIZES["full"])
         )
     assert 2 * sum(value.numel() for value in light.state_dict().values()) < 25e6  # bytes, half precision

@@ -53,7 +53,7 @@ def networks_of(name: str, size_hw: tuple[int, int]) -> dict[str, Network]:
     for label, size in SIZES.items():
         if size.encoder == name:
             for memory in (size.memory, 0):
-                network = Lsg(encoder, size._replace(memory=memory), size_hw, 0.5)
+                network = Lsg(encoder, size._replace(memory=memory), size_hw, 0.5, aligned=False)
                 states = tuple(0.1 + state for state in network.start(1))
                 row = f"LsG {label}" + ("" if memory else ", no augmentation")
                 rows[row] = network, (image, *states)

@@ -679,6 +679,13 @@ class LsgConfig(Config, frozen=True):
     memory: Annotated[
         int, Meta(ge=0, le=100, description="hidden states attended; 0 = without content augmentation")
     ] = 5
+    odometry: Annotated[
+        Literal["aligned", "fused"],
+        Meta(
+            description="motion between frames: images aligned by depth, as with the other networks, or read off the "
+            "hidden state as in the paper, which is less exact"
+        ),
+    ] = "aligned"
 
 
 class SceneCoordinatesConfig(Config, frozen=True):

@@ -48,7 +48,7 @@ def _anchors(spec: Spec) -> nn.Module:
 
 def _lsg(spec: Spec) -> nn.Module:
     size = LsgSize(**{name: spec[name] for name in LsgSize._fields})
-    return Lsg(_encoder(spec), size, _size_hw(spec), spec["dropout"])
+    return Lsg(_encoder(spec), size, _size_hw(spec), spec["dropout"], spec["aligned"])
 
 
 def _scene_coords(spec: Spec) -> nn.Module:
@@ -65,8 +65,8 @@ def _descriptor(spec: Spec) -> nn.Module:
 
 
 # Every family needs encoder and stride_padding, all but the descriptor height_px, width_px, head, hidden and dropout;
-# anchors also anchors, orientation and answer; lsg also channels, memory and motion_hidden; scene_coords also
-# coordinate_width.
+# anchors also anchors, orientation and answer; lsg also channels, memory, motion_hidden and aligned; scene_coords
+# also coordinate_width.
 FAMILIES: dict[str, Callable[[Spec], nn.Module]] = {
     "posenet": _posenet,
     "anchors": _anchors,

@@ -4,6 +4,10 @@ One encoder serves two branches. Visual odometry fuses the features of two succe
 ConvLSTM; its hidden states are a local map. The absolute branch looks its own features up in the last states of that
 map, and adds what it finds (content augmentation).
 
+The motion that the paper takes from the hidden states is several times less exact than aligning images by depth
+(``motion``). A network with an *aligned* motion head learns the former, for the local map's sake, and answers the depth
+for the latter.
+
 :meth:`Lsg.sequence` runs on feature maps of whole sequences, so that it can train on features that were stored;
 ``forward`` is one step of a stream, and is the same code on a sequence of one.
 """
@@ -18,6 +22,7 @@ from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
 from localizer_ros.networks.heads import PoseHead, build_neck, spread_layers
+from localizer_ros.networks.motion import MotionHead
 
 
 class LsgSize(NamedTuple):
@@ -29,7 +34,7 @@ class LsgSize(NamedTuple):
         memory: how many hidden states are attended; 0 = without content augmentation.
         head: neck of the absolute head, a name in ``heads.NECKS``.
         hidden: width of the absolute head.
-        motion_hidden: width of the motion head.
+        motion_hidden: width of the head that reads motion off the hidden state.
     """
 
     encoder: str
@@ -88,6 +93,19 @@ class LsgStep(NamedTuple):
     log_sigma_B6: Tensor
     rel_B6: Tensor
     rel_log_sigma_B6: Tensor
+    previous_BChw: Tensor
+    cell_BChw: Tensor
+    memory_BNChw: Tensor
+
+
+class AlignedLsgStep(NamedTuple):
+    """One step of a stream of a network with an aligned motion head: depth, from which motion is solved for, instead of
+    motion."""
+
+    t_B3: Tensor
+    q_B4: Tensor
+    log_sigma_B6: Tensor
+    inverse_depth_Bhw: Tensor
     previous_BChw: Tensor
     cell_BChw: Tensor
     memory_BNChw: Tensor
@@ -196,9 +214,15 @@ class Lsg(nn.Module):
         size: sizes of everything behind it; its encoder's name is not looked at.
         size_hw: height and width of the input, pixels, multiples of 32.
         dropout: before the absolute pose, while training.
+        aligned: with a motion head that aligns images.
+
+    Attributes:
+        motion: that head, or None.
     """
 
-    def __init__(self, encoder: Encoder, size: LsgSize, size_hw: tuple[int, int], dropout: float) -> None:
+    def __init__(
+        self, encoder: Encoder, size: LsgSize, size_hw: tuple[int, int], dropout: float, aligned: bool
+    ) -> None:
         super().__init__()
         channels, (h, w) = size.channels, (size_hw[0] // 32, size_hw[1] // 32)
         self.encoder = encoder
@@ -207,7 +231,8 @@ class Lsg(nn.Module):
             self.squeeze = nn.Sequential(nn.Conv2d(encoder.coarse_channels, channels, 1), nn.ReLU())
         self.fuse = nn.Sequential(Bottleneck(2 * channels, channels), Bottleneck(channels, channels))
         self.recurrent = ConvLstmCell(channels)
-        self.motion = MeanMotionHead(channels, size.motion_hidden)
+        self.fused_motion = MeanMotionHead(channels, size.motion_hidden)
+        self.motion = MotionHead(encoder.fine_channels, encoder.coarse_channels) if aligned else None
         self.augmentation = ContentAugmentation() if size.memory else None
         self.refine = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -246,7 +271,7 @@ class Lsg(nn.Module):
         for step in range(steps):
             hidden, cell = self.recurrent(fused[:, step], hidden, cell)
             states.append(hidden)
-        rel, rel_log_sigma = self.motion(torch.stack(states, 1).flatten(0, 1))
+        rel, rel_log_sigma = self.fused_motion(torch.stack(states, 1).flatten(0, 1))
         memory = torch.cat([state.memory_BNChw, torch.stack(states, 1)], 1)
         n = state.memory_BNChw.shape[1]
         y = x.flatten(0, 1)
@@ -260,8 +285,12 @@ class Lsg(nn.Module):
 
     def forward(
         self, image_B3HW: Tensor, previous_BChw: Tensor, cell_BChw: Tensor, memory_BNChw: Tensor
-    ) -> LsgStep:
+    ) -> LsgStep | AlignedLsgStep:
         """One step: the next image of B streams, and their states."""
-        coarse = self.encoder(image_B3HW).coarse
-        output, state = self.sequence(coarse[:, None], LsgState(previous_BChw, cell_BChw, memory_BNChw))
-        return LsgStep(*(answer[:, 0] for answer in output), *state)
+        features = self.encoder(image_B3HW)
+        state = LsgState(previous_BChw, cell_BChw, memory_BNChw)
+        output, state = self.sequence(features.coarse[:, None], state)
+        answers = [answer[:, 0] for answer in output]
+        if self.motion is None:
+            return LsgStep(*answers, *state)
+        return AlignedLsgStep(*answers[:3], self.motion.inverse_depth(*features), *state)

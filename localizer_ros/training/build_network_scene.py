@@ -324,11 +324,12 @@ def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn
         channels=size.channels,
         memory=config.lsg.memory,
         motion_hidden=size.motion_hidden,
+        aligned=config.lsg.odometry == "aligned",
     )
     network = build_network(spec)
     assert isinstance(network, Lsg)
     _set_scale(network.absolute, data)
-    network.motion.scale_6.copy_(torch.from_numpy(motion_scale(data, config.training.stride)))
+    network.fused_motion.scale_6.copy_(torch.from_numpy(motion_scale(data, config.training.stride)))
     return network, LsgObjective()
 
 

@@ -29,7 +29,7 @@ class NetworkTraining(nn.Module):
     """Network and losses in one module, so that data-parallel wrapping sees one forward.
 
     Args:
-        network: with an ``encoder``, and a ``motion`` head of :class:`MotionHead` in all families but LsG.
+        network: with an ``encoder``, and a ``motion`` head of :class:`MotionHead`, which LsG may have as None.
         objective: what its absolute branch is trained for.
         mean: RGB mean of the 0..1 input.
         std: RGB standard deviation of the 0..1 input.

@@ -216,15 +216,17 @@ class LsgObjective(nn.Module):
             "total": sum(parts) + spread + motion_spread,
             "position": position_distance(output.t, true.t, 1),
             "orientation": quaternion_distance(F.normalize(output.q, dim=-1), true.q, 1),
-            "rel_rotation": motion_error[..., :3].abs().sum(-1).mean(),
-            "rel_translation": motion_error[..., 3:].abs().sum(-1).mean(),
+            "fused_rotation": motion_error[..., :3].abs().sum(-1).mean(),
+            "fused_translation": motion_error[..., 3:].abs().sum(-1).mean(),
         }
 
     def answers(self, network: nn.Module, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, Lsg)
         output, _ = network.sequence(features.coarse[None])
-        return _answers(*(x[0] for x in output))
+        # An aligned head measures motion better than the hidden states do.
+        own = output if network.motion is None else output[:3]
+        return _answers(*(x[0] for x in own))
 
 
 # Errors of coordinates count by their logarithm beyond these, so that the cells that can be right become right.
