@@ -646,7 +646,12 @@ class PosenetConfig(Config, frozen=True):
             "sequence), or the reprojection of map points, which needs training.fine_tune"
         ),
     ] = "sigma"
-    beta: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of rotation in the beta loss")] = 250.0
+    beta: Annotated[
+        float,
+        Meta(
+            gt=0.0, le=1e5, description="weight of rotation in the beta loss, metres per unit of quaternion"
+        ),
+    ] = 5.0
 
 
 class AnchorsConfig(Config, frozen=True):

@@ -15,7 +15,6 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.stats import chi2
 from torch import nn
 
 from localizer_ros.core.config import BackendConfig, MapConfig
@@ -44,6 +43,7 @@ from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.scene_coords import SceneCoordinates
+from localizer_ros.training.calibration import spread_scales
 from localizer_ros.training.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -55,7 +55,6 @@ from localizer_ros.training.data import (
 from localizer_ros.training.memory import keep_freed_memory
 from localizer_ros.training.network_training import (
     NetworkTraining,
-    added_motions,
     initialize_motion,
     motion_scale,
     optics_of,
@@ -80,8 +79,6 @@ logger = logging.getLogger(__name__)
 
 # Prefix of the encoder's weights in a network of ours.
 ENCODER = "encoder."
-# Frames over which the spread of motions is calibrated.
-MOTION_WINDOW = 10
 # What an unanswered frame of the validation part counts as.
 FAR_M, FAR_DEG = 2.0, 60.0
 
@@ -211,7 +208,13 @@ def build_network_scene(
         return {}
     # Without a validation part the spreads can only be scaled on what was trained on: too optimistic, but finite.
     measured_on = validation_part if len(held) > 1 else training_part
-    sigma_scale, accuracy = _calibrate(module, measured_on)
+    accuracy = {name: value for name, value in _validate(module, measured_on).items() if name != "score"}
+    blocks = np.split(np.arange(len(held)), np.flatnonzero(np.diff(held) > 1) + 1)
+    sigma_scale = spread_scales(
+        predict(module, measured_on),
+        measured_on,
+        blocks if len(held) > 1 else [np.arange(len(training_part))],
+    )
     module.cpu()
     networks = folder / "networks"
     networks.mkdir()
@@ -452,31 +455,6 @@ def _motion_figures(motion_M6: NDArray[np.float64]) -> dict[str, float]:
         "vo_t_m": float(np.mean(np.linalg.norm(motion_M6[:, 3:], axis=1))),
         "vo_r_deg": float(np.degrees(np.mean(np.linalg.norm(motion_M6[:, :3], axis=1)))),
     }
-
-
-def _calibrate(
-    module: NetworkTraining, data: PosedImages
-) -> tuple[tuple[float, float, float, float], dict[str, float]]:
-    """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian, and the errors.
-
-    Motions are measured over several frames, added up as independent: their errors are mostly the same from one frame
-    to the next, and what the smoother needs is an honest sum.
-    """
-    outputs = predict(module, data)
-    errors = residuals(outputs, data)
-    target = float(chi2.median(3))
-    scales = []
-    for error, variance in (
-        (errors.absolute_N6, np.exp(2.0 * outputs["log_sigma"])),
-        added_motions(outputs, data, MOTION_WINDOW),
-    ):
-        for part in (slice(0, 3), slice(3, 6)):
-            normalized = (np.square(error[:, part]) / variance[:, part]).sum(1)
-            normalized = normalized[np.isfinite(normalized)]
-            scales.append(float(np.sqrt(np.median(normalized) / target)) if len(normalized) else 1.0)
-    figures = {k: v for k, v in _validate(module, data).items() if k != "score"}
-    a, b, c, d = (max(scale, 1e-3) for scale in scales)
-    return (a, b, c, d), figures
 
 
 def _write_baseline(
