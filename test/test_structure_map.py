@@ -1,7 +1,7 @@
 """A map of a slice of a real recording: building it, resuming, localising in it, and refusing what is not in it."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,28 @@ def test_in_doubt_every_frame_is_matched(mapped: Mapped, monkeypatch: pytest.Mon
     observations, extracted = tracked(mapped, range(4), match_every=10)
     assert extracted == [True] * 4
     assert all(o.absolute is not None and o.absolute.confidence == 0.7 for o in observations)
+
+
+def test_inliers_that_fit_worse_than_the_map_are_doubted(mapped: Mapped) -> None:
+    localizer = HierarchicalLocalizer(StructureScene.open(mapped.scene), SearchConfig())
+    frame = mapped.queries.read(0)
+    assert localizer.localize(frame, None) is not None and localizer.found is not None
+    found = localizer.found
+    map_error_px = localizer._scene.structure.statistics["reprojection_error_px"]
+
+    def confidence(error: float, frame: Frame = frame) -> float:
+        solved = replace(found.solved, error_px=np.full(len(found.solved.error_px), error * map_error_px))
+        return localizer.confidence(frame, solved, found.visible, found.spread, None)
+
+    # As well as the map's own observations, and as well as right poses do, is all the same.
+    assert confidence(1.0) == confidence(2.5) > 0.9
+    assert confidence(2.5) > confidence(4.0) > confidence(6.0)
+    odds = [value / (1.0 - value) for value in (confidence(2.5), confidence(6.0))]
+    assert odds[1] < 0.01 * odds[0]
+    # A camera of half the resolution cannot do better.
+    small = frame.camera.scaled(frame.camera.width_px // 2, frame.camera.height_px // 2)
+    coarse = Frame(frame.stamp_ns, frame.image[::2, ::2], small)
+    assert confidence(5.0, coarse) == confidence(2.5)
 
 
 def test_a_track_that_contradicts_the_prior_is_searched_for(mapped: Mapped) -> None:

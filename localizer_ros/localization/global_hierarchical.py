@@ -5,9 +5,9 @@ covisibility), and for each place in order match the query with that place's poi
 ends the search. ``direct``: match with the points of the whole map, for small maps.
 
 A success is more than many inliers. After solving, the points that should be visible from the pose are looked
-for again, near where they should be (guided matching): a wrong pose finds few of them. That share, the number
-and the spread of the inliers, the rival place and the prior make the confidence; below the threshold there is
-no answer, only a reason.
+for again, near where they should be (guided matching): a wrong pose finds few of them, and not where they should be.
+Their share, number, spread and errors, the rival place and the prior make the confidence; below the threshold
+there is no answer, only a reason.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ _VERIFYING_IMAGES = 8
 _VERIFYING_RADIUS_PX = 6.0
 # Squared Mahalanobis distance (six degrees of freedom) that one pose in ten thousand exceeds.
 _AGREEMENT = 27.9
+# Inliers of a right pose err by two to three times as much as the map's own observations (medians), even from where
+# nobody has been; inliers of a pose that is one floor tile off, which fit by chance, by four to six times as much.
+_USUAL_ERROR, _ERROR_WEIGHT = 3.0, 8.0
+# No keypoint is better than this, whatever a map of few observations says.
+_LEAST_ERROR_PX = 0.4
 # Points in common that make two mapping images see the same place.
 _COVISIBLE_POINTS = 12
 # Descriptors of one point that a query is compared with.
@@ -237,7 +242,7 @@ class HierarchicalLocalizer(StructureLocalizer):
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
         spread = spread_of(inlier_rays, view.half_view)
         agrees = self.agrees(refined, prior)
-        confidence = self.confidence(refined, matches.visible, spread, agrees)
+        confidence = self.confidence(view.frame, refined, matches.visible, spread, agrees)
         return Found(
             refined,
             matches.point,
@@ -259,10 +264,13 @@ class HierarchicalLocalizer(StructureLocalizer):
         distance = difference @ np.linalg.solve(prior.covariance + systematic + noise, difference)
         return bool(distance < _AGREEMENT)
 
-    def confidence(self, solved: SolvedPose, visible: int, spread: float, agrees: bool | None) -> float:
+    def confidence(
+        self, frame: Frame, solved: SolvedPose, visible: int, spread: float, agrees: bool | None
+    ) -> float:
         """How far to believe a pose, 0..1.
 
         Args:
+            frame: the image.
             solved: the pose and its inliers.
             visible: points that should have been seen.
             spread: share of the image's cells with an inlier.
@@ -272,9 +280,17 @@ class HierarchicalLocalizer(StructureLocalizer):
         share = count / max(visible, 1)
         # Weights by logistic regression, see docs/structure.md.
         logit = 2.5 * np.log(count / 25.0) + 2.0 * np.log(max(share, 1e-3) / 0.08) + 3.0 * (spread - 0.15)
+        error_px = float(np.median(solved.error_px[solved.inliers]))
+        logit -= _ERROR_WEIGHT * max(0.0, np.log(error_px / (_USUAL_ERROR * self._map_error_px(frame))))
         if agrees is not None:
             logit += 1.0 if agrees else -1.0
         return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))
+
+    def _map_error_px(self, frame: Frame) -> float:
+        """Error of the map's own observations, in its pixels, if they had been made by the frame's camera."""
+        structure = self._scene.structure
+        found = max(structure.statistics.get("reprojection_error_px", np.inf), _LEAST_ERROR_PX)
+        return float(found * max(1.0, structure.calibration.camera.K[0, 0] / frame.camera.K[0, 0]))
 
     def _matches(self, view: View, place: Index | None) -> tuple[Index, Index]:
         """Keypoints of a view and the points of a place (None = of the whole map) that they seem to show."""

@@ -101,7 +101,7 @@ class Tracker:
                 followed.rays,
                 last.visible,
                 spread,
-                self._judge.confidence(solved, last.visible, spread, agrees),
+                self._judge.confidence(frame, solved, last.visible, spread, agrees),
                 agrees,
                 last.carried + 1,
                 last.kept * followed.share * solved.count / len(followed.rays),

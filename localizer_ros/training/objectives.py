@@ -91,6 +91,10 @@ class Objective(Protocol):
         ...
 
 
+# The loss of a fixed beta counts in units of this, metres: else the motion head, on the same encoder, drowns it.
+BETA_LOSS_SIZE_M = 0.05
+
+
 class PoseObjective(nn.Module):
     """PoseNet: fixed beta (2015), learned sigma (2017), or MapNet's relative term beside the absolute one (2018)."""
 
@@ -113,6 +117,8 @@ class PoseObjective(nn.Module):
             total = self.mapnet(Pose(t, q), observed.true)
         else:
             total = self.balance(position, orientation)
+            if isinstance(self.balance, BetaLoss):
+                total = total / BETA_LOSS_SIZE_M
         spread = _spread(Pose(t, q), observed.true, log_sigma)
         return {"total": total + spread, "position": position, "orientation": orientation}
 
