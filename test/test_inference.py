@@ -169,6 +169,18 @@ def test_an_unfinite_output_gives_no_pose_and_the_stream_starts_over(
     assert after.absolute is not None and after.relative is None  # no motion over the hole
 
 
+def test_warming_up_leaves_no_trace(tiny_scene: Path, tiny_source: FrameSource) -> None:
+    networks, config = tiny_scene / "networks", BackendConfig(kind="openvino", threads=1)
+    cold, warm = (NetworkStep(networks, "posenet", config) for _ in range(2))
+    warm.warm_up()
+    image = np.random.default_rng(0).normal(size=warm.card.inputs[0].shape).astype(np.float32)
+    for _ in range(2):
+        expected, outputs = cold.run(image), warm.run(image)
+        assert outputs.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(outputs[name], value)
+
+
 def test_images_of_another_size_of_the_same_view_give_nearly_the_same_pose(
     tiny_scene: Path, tiny_source: FrameSource
 ) -> None:

@@ -54,6 +54,15 @@ class NetworkStep:
         given = {"image": image_13HW, "inverse_depth": outputs["inverse_depth"]}
         return {**outputs, **self._motion.run(given)}
 
+    def warm_up(self) -> None:
+        """Run on a black image and forget it: the first run allocates, and takes several times as long as the others.
+
+        Raises BackendError.
+        """
+        image = next(spec for spec in self.card.inputs if spec.name == "image")
+        self.run(np.zeros(image.shape, np.float32))
+        self.reset()
+
     def see(self, image_13HW: NDArray[np.float32]) -> Tensors:
         """Outputs for one more view of the last image, from a network without states. Raises BackendError."""
         return self._network.run({"image": image_13HW})

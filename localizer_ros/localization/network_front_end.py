@@ -147,4 +147,6 @@ def mean_of_views(answers: list[tuple[SE3, Array]]) -> tuple[SE3, Array]:
 def open_network_front_end(scene: Path, method: str, config: LocalizerConfig) -> NetworkFrontEnd:
     """The front end of a scene with a pose network. Raises SceneError, BackendError or ConfigError."""
     step = NetworkStep(scene / "networks", method, config.backend, config.network.samples)
-    return NetworkFrontEnd(step, method, config.network.views)
+    front_end = NetworkFrontEnd(step, method, config.network.views)
+    step.warm_up()
+    return front_end
