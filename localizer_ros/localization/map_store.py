@@ -119,6 +119,11 @@ class StructureMap:
         depth = np.einsum("ni,ni->n", T[:, :3, 2], self.points[self.observation_point] - T[:, :3, 3])
         return float(np.median(depth))
 
+    def prepare(self) -> None:
+        """Of a map with points: work out now what the first frame would otherwise wait for."""
+        for name in ("unit_descriptors", "image_start", "covisibility", "median_depth"):
+            getattr(self, name)
+
     def observations_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
         """Indices of all observations made by the images."""
         start = self.image_start

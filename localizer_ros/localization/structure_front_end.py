@@ -341,6 +341,7 @@ def open_structure_front_end(
         search = partial(search_in_full, localizer)
         late = LateSearch(search, config.search.latency_s, own_thread() if threaded else InPlace())
     if isinstance(localizer, HierarchicalLocalizer):
+        scene.structure.prepare()
         return StructureFrontEnd(scene, localizer, config.tracking, late)
     return SearchFrontEnd(localizer, late)
 
