@@ -111,11 +111,34 @@ def test_full_search_finds_frames_between_the_mapped_ones(mapped: Mapped, direct
     assert np.median([r for _, r in found]) < 1.5
 
 
+def believed(queries: FrameSource, index: int, sigma: float = 0.2) -> PoseEstimate | None:
+    """A vague prior for a frame but the first, as once the localizer has believed an answer."""
+    record = queries.records[index]
+    if index == 0 or record.T_map_cam is None:
+        return None
+    return PoseEstimate(record.stamp_ns, record.T_map_cam, sigma**2 * np.eye(6), "prediction")
+
+
+def test_a_pose_that_nobody_believes_is_searched_for_again(mapped: Mapped) -> None:
+    front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
+    for index, prior, source in (
+        (0, False, "hierarchical"),
+        (1, False, "hierarchical"),
+        (2, True, "tracking"),
+    ):
+        known = believed(mapped.queries, index) if prior else None
+        observation = front_end.observe(mapped.queries.read(index), known)
+        assert observation.absolute is not None and observation.absolute.source == source
+        # Motion is measured all the same: two answers are compared by it.
+        assert (observation.relative is not None) == (index > 0)
+    front_end.close()
+
+
 def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
     front_end = open_structure_front_end(mapped.scene, "hierarchical", StructureLocalizationConfig())
     sources, motion = [], []
     for index in range(12):
-        observation = front_end.observe(mapped.queries.read(index), None)
+        observation = front_end.observe(mapped.queries.read(index), believed(mapped.queries, index))
         assert observation.absolute is not None, observation.reason
         sources.append(observation.absolute.source)
         assert errors(mapped.queries, index, observation.absolute)[0] < 0.08
@@ -139,7 +162,9 @@ def tracked(mapped: Mapped, frames: range, **settings: object) -> tuple[list[Obs
     """Observations of frames, and whether keypoints were found in each."""
     config = StructureLocalizationConfig(tracking=TrackingConfig(**settings))  # type: ignore[arg-type]
     front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
-    observations = [front_end.observe(mapped.queries.read(index), None) for index in frames]
+    observations = [
+        front_end.observe(mapped.queries.read(index), believed(mapped.queries, index)) for index in frames
+    ]
     front_end.close()
     return observations, [any("extract" in name for name in o.timings_ms) for o in observations]
 
@@ -209,11 +234,11 @@ def test_points_that_get_lost_are_matched_anew_before_it_is_time(mapped: Mapped)
     config = StructureLocalizationConfig(tracking=TrackingConfig(match_every=10))
     front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
     for index in range(3):
-        front_end.observe(mapped.queries.read(index), None)
+        front_end.observe(mapped.queries.read(index), believed(mapped.queries, index))
     whole = mapped.queries.read(3)
     covered = whole.image.copy()
     covered[:, :380] = 90
-    observation = front_end.observe(Frame(whole.stamp_ns, covered, whole.camera), None)
+    observation = front_end.observe(Frame(whole.stamp_ns, covered, whole.camera), believed(mapped.queries, 3))
     assert "track_extract" in observation.timings_ms
     if observation.absolute is not None:
         assert errors(mapped.queries, 3, observation.absolute)[0] < 0.1

@@ -280,8 +280,8 @@ class HierarchicalLocalizer(StructureLocalizer):
         share = count / max(visible, 1)
         # Weights by logistic regression, see docs/structure.md.
         logit = 2.5 * np.log(count / 25.0) + 2.0 * np.log(max(share, 1e-3) / 0.08) + 3.0 * (spread - 0.15)
-        error_px = float(np.median(solved.error_px[solved.inliers]))
-        logit -= _ERROR_WEIGHT * max(0.0, np.log(error_px / (_USUAL_ERROR * self._map_error_px(frame))))
+        error = float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(frame)
+        logit -= _ERROR_WEIGHT * np.log(max(error / _USUAL_ERROR, 1.0))
         if agrees is not None:
             logit += 1.0 if agrees else -1.0
         return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))

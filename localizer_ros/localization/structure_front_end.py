@@ -72,7 +72,9 @@ class StructureFrontEnd:
         timings: dict[str, float] = {}
         searched = None if self._late is None else self._late.collect(frame.stamp_ns)
         followed = self._follow(frame, timings)
-        found = self._track(frame, followed, prior, timings) if self._config.enabled else None
+        # A pose that nobody believes yet is not tracked: tracking would say the same again, and confirm nothing.
+        tracked = self._config.enabled and prior is not None
+        found = self._track(frame, followed, prior, timings) if tracked else None
         if found is None and searched is not None and self._config.enabled:
             found = self._catch_up(frame, searched, prior, timings)
         answer: PoseEstimate | None = None
