@@ -7,7 +7,7 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.training.calibration import spread_scales
+from localizer_ros.training.calibration import UNSEEN_DRIVE, spread_scales
 from localizer_ros.training.data import PosedImages
 
 COUNT, SPREAD = 400, 0.02
@@ -48,7 +48,7 @@ def test_gaussian_errors_give_their_size(size: float, rng: np.random.Generator) 
     sizes = np.repeat([size, 2.0 * size], 3)
     outputs = answers(data, rng.normal(0.0, SPREAD, (COUNT, 6)) * sizes, rng)
     scales = spread_scales(outputs, data, [np.arange(COUNT)])
-    np.testing.assert_allclose(scales[:2], [size, 2.0 * size], rtol=0.15)
+    np.testing.assert_allclose(np.array(scales[:2]) / UNSEEN_DRIVE, [size, 2.0 * size], rtol=0.15)
     # Ten independent motions add up as their variances do.
     np.testing.assert_allclose(scales[2:], 1.0, rtol=0.25)
 
@@ -61,11 +61,11 @@ def test_the_worst_stretch_of_frames_counts_and_too_short_ones_do_not(rng: np.ra
     outputs = answers(data, error, rng)
     outputs["t"][150:160] = np.nan
     blocks = [np.arange(100), np.arange(100, 200), np.arange(200, 398), np.arange(398, COUNT)]
-    np.testing.assert_allclose(spread_scales(outputs, data, blocks)[:2], 3.0, rtol=0.2)
+    np.testing.assert_allclose(spread_scales(outputs, data, blocks)[:2], 3.0 * UNSEEN_DRIVE, rtol=0.2)
 
 
 def test_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:
     data = drive(rng)
     outputs = answers(data, np.zeros((COUNT, 6)), rng)
     outputs["t"][:] = np.nan
-    assert spread_scales(outputs, data, [np.arange(COUNT)])[:2] == (1.0, 1.0)
+    assert spread_scales(outputs, data, [np.arange(COUNT)])[:2] == (UNSEEN_DRIVE, UNSEEN_DRIVE)
