@@ -1,4 +1,4 @@
-"""How many anchor points a place needs: the table of docs/results/anchors.md.
+"""How many anchor points a place needs: accuracy against their number, as a table.
 
 Views are put through a frozen encoder once; a head of anchors is then trained on them for each number, with the anchors
 found out (no cross-entropy) and told. Errors are of validation frames and of the part --test, raw.
