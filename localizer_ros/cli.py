@@ -68,6 +68,15 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an int
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result as JSON to this file, - = stdout.")
 ]
+TestSplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="Part to localise; test where there is one, else everything."),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")]
+GeometricVoOption = Annotated[
+    bool,
+    typer.Option("--geometric-vo", help="Also run visual odometry from feature tracks, as a yardstick."),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")]
 
 
@@ -422,23 +431,14 @@ def _minutes(text: str) -> float:
 def eval_command(
     scene: SceneArgument,
     source: SourceArgument,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", help="Part to localise; test where there is one, else everything."),
-    ] = None,
+    split: TestSplitOption = None,
     json_file: JsonOption = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Folder for an HTML report with plots.")
     ] = None,
     no_smoothing: Annotated[bool, typer.Option("--no-smoothing", help="Raw absolute poses only.")] = False,
-    geometric_vo: Annotated[
-        bool,
-        typer.Option(
-            "--geometric-vo",
-            help="Also run visual odometry from feature tracks, as a yardstick of the scene's own.",
-        ),
-    ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")] = None,
+    geometric_vo: GeometricVoOption = False,
+    limit: LimitOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
@@ -496,19 +496,13 @@ def compare(
         list[Path], typer.Argument(metavar="SCENE", help="Scene folders made by `localizer map`.")
     ],
     source: SourceArgument,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", help="Part to localise; test where there is one, else everything."),
-    ] = None,
+    split: TestSplitOption = None,
     json_file: JsonOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write the table, as Markdown, to this file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")] = None,
-    geometric_vo: Annotated[
-        bool,
-        typer.Option("--geometric-vo", help="Also run visual odometry from feature tracks, as a yardstick."),
-    ] = False,
+    limit: LimitOption = None,
+    geometric_vo: GeometricVoOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
     format: FormatOption = None,
