@@ -19,8 +19,8 @@ from localizer_ros.mapping.build import build_scene
 from localizer_ros.networks.backbones import Features
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.poses import Pose
-from localizer_ros.training.build_network_scene import METHODS, make_network
 from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, PosedImages, motion_vector
+from localizer_ros.training.network_setup import METHODS, make_network
 from localizer_ros.training.network_training import NetworkTraining, predict, residuals
 from localizer_ros.training.objectives import CoordinateObjective, Observed
 from localizer_ros.training.virtual_views import SceneDepth

@@ -30,7 +30,6 @@ from localizer_ros.mapping.build import build_scene
 from localizer_ros.networks.backbones import Features
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.poses import Pose
-from localizer_ros.training.build_network_scene import load_weights, make_network, start_from
 from localizer_ros.training.data import (
     PosedImages,
     ViewSequences,
@@ -38,11 +37,13 @@ from localizer_ros.training.data import (
     load_posed_images,
     motion_vector,
 )
+from localizer_ros.training.network_setup import make_network
 from localizer_ros.training.network_training import added_motions
 from localizer_ros.training.night import Night, at_night
 from localizer_ros.training.objectives import GeometricObjective, Observed
 from localizer_ros.training.train import train
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
+from localizer_ros.training.weights import load_weights, start_from
 
 NOTHING = AugmentationConfig(colour=0.0, blur_px=0.0, noise=0.0, virtual_rotation_deg=0.0)
 SMALL = Camera.pinhole(64, 48, 50.0, 50.0, 31.5, 23.5)

@@ -13,30 +13,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from localizer_ros.cli import progress_bar
 from localizer_ros.core.config import MapConfig, config_from_dict
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.source import open_source
-from localizer_ros.training.build_network_scene import (
-    LoadedWeights,
-    load_weights,
-    make_network,
-    start_from,
-)
-from localizer_ros.training.data import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PosedImages,
-    ViewSequences,
-    hold_out,
-    load_posed_images,
-)
+from localizer_ros.training.data import PosedImages, ViewSequences, hold_out, load_posed_images
+from localizer_ros.training.network_setup import set_up_training
 from localizer_ros.training.network_training import NetworkTraining, predict, residuals
 from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import train
+from localizer_ros.training.weights import LoadedWeights, load_weights
 
 
 def medians(module: NetworkTraining, data: PosedImages) -> tuple[float, float]:
@@ -65,11 +53,9 @@ def anchor_config(every: int, cross_entropy: float, minutes: float) -> MapConfig
 
 def untrained(config: MapConfig, loaded: LoadedWeights, data: PosedImages) -> NetworkTraining:
     """A network with the given encoder, frozen."""
-    torch.manual_seed(config.training.seed)
-    _, network, objective = make_network(config, loaded, data)
-    start_from(network, loaded, everything=False)
-    network.encoder.requires_grad_(False)
-    return NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    module = set_up_training(config, loaded, data)[1]
+    module.network.encoder.requires_grad_(False)
+    return module
 
 
 def main() -> None:

@@ -24,13 +24,12 @@ from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import open_source
 from localizer_ros.localization.structure_scene import StructureScene
-from localizer_ros.networks.backbones import freeze_batch_norms
-from localizer_ros.training.build_network_scene import load_weights, make_network, start_from
-from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, ViewSequences, load_posed_images
+from localizer_ros.training.data import ViewSequences, load_posed_images
 from localizer_ros.training.memory import keep_freed_memory
-from localizer_ros.training.network_training import NetworkTraining
+from localizer_ros.training.network_setup import set_up_training
 from localizer_ros.training.train import _move_average
 from localizer_ros.training.virtual_views import scene_depth
+from localizer_ros.training.weights import load_weights
 
 
 def milliseconds(work: Callable[[], object], runs: int) -> float:
@@ -65,14 +64,8 @@ def main() -> None:
     data = load_posed_images(source, network_camera(source.camera, n.width_px, n.height_px))
     data = replace(data, depth=scene_depth(StructureScene.open(args.map), data.camera, data.poses))
     loaded = None if args.weights is None else load_weights(args.weights, n.encoder)
-    _, network, objective = make_network(config, loaded, data)
-    encoder = network.encoder
-    if loaded is not None:
-        start_from(network, loaded, everything=False)
-        freeze_batch_norms(encoder)
-        if n.freeze_fine:
-            encoder.fine_layers().requires_grad_(False)
-    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    module = set_up_training(config, loaded, data)[1]
+    encoder, objective = module.network.encoder, module.objective
     views = ViewSequences(data, max(2, objective.frames or t.sequence), t.stride, t.augmentation, t.seed)
     numbers = iter(range(10**9))
     batch = default_collate([views[i] for i in range(t.batch_size)])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from localizer_ros.core.config import BackendConfig, MapConfig
 from localizer_ros.core.preprocess import Preprocessor, network_camera
@@ -28,21 +24,13 @@ from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.baseline import save_baseline
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.mapping.sfm import build_structure_map
-from localizer_ros.networks.anchors import AnchorHead
 from localizer_ros.networks.backbones import (
     Encoder,
-    encoder_of_weights,
-    freeze_batch_norms,
-    has_folded_norms,
     load_encoder,
 )
 from localizer_ros.networks.build import build_network
-from localizer_ros.networks.heads import PoseHead
-from localizer_ros.networks.lsg import SIZES, Lsg
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.motion_step import MotionStep
-from localizer_ros.networks.posenet import PoseNet
-from localizer_ros.networks.scene_coords import SceneCoordinates
 from localizer_ros.training.calibration import spread_scales
 from localizer_ros.training.data import (
     IMAGENET_MEAN,
@@ -53,76 +41,23 @@ from localizer_ros.training.data import (
     load_posed_images,
 )
 from localizer_ros.training.memory import keep_freed_memory
+from localizer_ros.training.network_setup import set_up_training
 from localizer_ros.training.network_training import (
     NetworkTraining,
-    initialize_motion,
-    motion_scale,
     optics_of,
-    position_scale,
     predict,
     residuals,
-)
-from localizer_ros.training.objectives import (
-    AnchorObjective,
-    CoordinateObjective,
-    GeometricObjective,
-    LsgObjective,
-    Objective,
-    PoseObjective,
 )
 from localizer_ros.training.processes import leave, open_fabric
 from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import TrainingResult, train
 from localizer_ros.training.virtual_views import SceneDepth, scene_depth
+from localizer_ros.training.weights import LoadedWeights, load_weights
 
 logger = logging.getLogger(__name__)
 
-# Prefix of the encoder's weights in a network of ours.
-ENCODER = "encoder."
 # What an unanswered frame of the validation part counts as.
 FAR_M, FAR_DEG = 2.0, 60.0
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Weights of a file and what they ask of the network.
-
-    Attributes:
-        encoder: name of the encoder they fit.
-        stride_padding: of its stride-2 convolutions.
-        tensors: of the encoder, by torchvision's names.
-        others: of the rest of a network of ours, by its names; empty for a file of an encoder alone.
-    """
-
-    encoder: str
-    stride_padding: str
-    tensors: dict[str, torch.Tensor]
-    others: dict[str, torch.Tensor]
-
-
-def load_weights(path: Path, wanted: str) -> LoadedWeights:
-    """Read encoder weights, torchvision-named or of a network of ours, from a safetensors file.
-
-    Args:
-        path: the file.
-        wanted: name of the encoder, or ``auto`` to take the one they fit.
-
-    Raises:
-        ConfigError: not a safetensors file, or it fits no encoder, or not the wanted one.
-    """
-    try:
-        everything = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: not a readable safetensors file ({error})") from error
-    inside = {k.removeprefix(ENCODER): v for k, v in everything.items() if k.startswith(ENCODER)}
-    tensors = inside or everything
-    fits = encoder_of_weights(tensors)
-    if fits is None:
-        raise ConfigError(f"{path}: the keys fit none of the encoders")
-    if wanted not in ("auto", fits):
-        raise ConfigError(f"{path}: holds weights of {fits}, but network.encoder is {wanted}")
-    others = {k: v for k, v in everything.items() if not k.startswith(ENCODER)} if inside else {}
-    return LoadedWeights(fits, "same" if has_folded_norms(tensors) else "symmetric", tensors, others)
 
 
 def build_network_scene(
@@ -172,17 +107,11 @@ def build_network_scene(
     kept, held = hold_out(len(data), t.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)
 
-    torch.manual_seed(t.seed)
     loaded = None if weights is None else load_weights(weights, n.encoder)
-    spec, network, objective = make_network(config, loaded, training_part)
+    spec, module = set_up_training(config, loaded, training_part)
+    network, objective = module.network, module.objective
     encoder: Encoder = network.encoder
-    if loaded is not None:
-        start_from(network, loaded, t.fine_tune)
-        # Statistics of batches of few, similar images would destroy what the weights know.
-        freeze_batch_norms(encoder)
-        if n.freeze_fine:
-            encoder.fine_layers().requires_grad_(False)
-    module = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD).to(fabric.device)
+    module.to(fabric.device)
     # Of stored views there are no images to find motions between.
     fewest = 2 if t.stored_views == 0 else 1
     length = max(objective.frames or t.sequence, fewest)
@@ -263,138 +192,6 @@ def build_network_scene(
         "learning": _learning_facts(result, len(training_part)),
         "baseline": f"{spec['encoder']} {'as loaded' if loaded else 'as trained'}",
     }
-
-
-def make_network(
-    config: MapConfig, loaded: LoadedWeights | None, data: PosedImages
-) -> tuple[dict[str, Any], nn.Module, Objective]:
-    """The untrained network of ``config.method``, told where and how large the scene is, and what it is trained for.
-
-    Returns:
-        What ``build_network`` needs to make it again, the network, its objective.
-
-    Raises:
-        ConfigError: the settings do not go together.
-    """
-    n = config.network
-    encoder = loaded.encoder if loaded else ("mobilenet_v2" if n.encoder == "auto" else n.encoder)
-    spec: dict[str, Any] = {
-        "family": config.method,
-        "encoder": encoder,
-        "stride_padding": loaded.stride_padding if loaded else n.stride_padding,
-        "width_px": n.width_px,
-        "height_px": n.height_px,
-        "head": n.head,
-        "hidden": n.hidden,
-        "dropout": n.dropout,
-    }
-    try:
-        network, objective = METHODS[config.method](config, spec, data)
-    except ValueError as error:
-        raise ConfigError(f"network: {error}") from error
-    if isinstance(network.motion, MotionHead):
-        initialize_motion(network.motion, data)
-    return spec, network, objective
-
-
-def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
-    network = build_network(spec)
-    assert isinstance(network, PoseNet) and isinstance(network.absolute, PoseHead)
-    _set_scale(network.absolute, data)
-    if config.posenet.loss != "geometric":
-        return network, PoseObjective(config.posenet)
-    if data.depth is None:
-        raise ConfigError(
-            "posenet.loss: geometric needs a map of points of the recording, and none could be made"
-        )
-    return network, GeometricObjective()
-
-
-def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
-    chosen = data.poses[:: config.anchors.every]
-    spec.update(anchors=len(chosen), orientation=config.anchors.orientation, answer=config.anchors.answer)
-    network = build_network(spec)
-    assert isinstance(network, PoseNet) and isinstance(network.absolute, AnchorHead)
-    t = torch.from_numpy(np.stack([T.t for T in chosen]).astype(np.float32))
-    q = torch.from_numpy(np.stack([T.quaternion_xyzw() for T in chosen]).astype(np.float32))
-    network.absolute.set_anchors(t, q)
-    return network, AnchorObjective(config.anchors)
-
-
-def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
-    size = SIZES[config.lsg.size]
-    spec.update(
-        channels=size.channels,
-        memory=config.lsg.memory,
-        motion_hidden=size.motion_hidden,
-        aligned=config.lsg.odometry == "aligned",
-    )
-    network = build_network(spec)
-    assert isinstance(network, Lsg)
-    _set_scale(network.absolute, data)
-    network.fused_motion.scale_6.copy_(torch.from_numpy(motion_scale(data, config.training.stride)))
-    return network, LsgObjective()
-
-
-def _scene_coords(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
-    if data.depth is None:
-        raise ConfigError("scene_coords: needs a map of points of the recording, and none could be made")
-    spec.update(coordinate_width=config.scene_coords.width)
-    network = build_network(spec)
-    assert isinstance(network, SceneCoordinates)
-    centre, scale = position_scale(data)
-    # Points lie around the cameras, as far as they see.
-    network.coordinates.centre.copy_(torch.from_numpy(centre))
-    network.coordinates.scale.fill_(scale + data.depth.median_m)
-    return network, CoordinateObjective(optics_of(data))
-
-
-METHODS: dict[str, Callable[[MapConfig, dict[str, Any], PosedImages], tuple[nn.Module, Objective]]] = {
-    "posenet": _posenet,
-    "anchors": _anchors,
-    "lsg": _lsg,
-    "scene_coords": _scene_coords,
-}
-
-
-def _set_scale(head: PoseHead, data: PosedImages) -> None:
-    centre, scale = position_scale(data)
-    head.centre.copy_(torch.from_numpy(centre))
-    head.scale.fill_(scale)
-
-
-def start_from(network: nn.Module, loaded: LoadedWeights, everything: bool) -> None:
-    """Load weights into an untrained network.
-
-    Args:
-        network: of :func:`make_network`.
-        loaded: weights of its encoder, or of a network of ours.
-        everything: go on from that network, heads included; otherwise the head of its family is trained anew, and only
-            the motion head starts as another network of the same place left it.
-
-    Raises:
-        ConfigError: everything is wanted, and the weights are not those of such a network.
-    """
-    own = network.state_dict()
-    if everything:
-        whole = {**{f"{ENCODER}{k}": v for k, v in loaded.tensors.items()}, **loaded.others}
-        wrong = [k for k, v in own.items() if k not in whole or whole[k].shape != v.shape] + sorted(
-            whole.keys() - own
-        )
-        if wrong:
-            raise ConfigError(
-                f"training.fine_tune: the weights are of another network (first difference: {wrong[0]}); method and "
-                "network settings must be those it was trained with"
-            )
-        network.load_state_dict(whole)
-        return
-    load_encoder(network.encoder, loaded.tensors)
-    matching = {
-        k: v
-        for k, v in loaded.others.items()
-        if k.startswith("motion.") and k in own and v.shape == own[k].shape
-    }
-    network.load_state_dict(matching, strict=False)
 
 
 def _depth(

@@ -1,0 +1,158 @@
+"""The network of a method, what it is trained for, and where its training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from localizer_ros.core.config import MapConfig
+from localizer_ros.core.types import ConfigError
+from localizer_ros.networks.anchors import AnchorHead
+from localizer_ros.networks.backbones import freeze_batch_norms
+from localizer_ros.networks.build import build_network
+from localizer_ros.networks.heads import PoseHead
+from localizer_ros.networks.lsg import SIZES, Lsg
+from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.posenet import PoseNet
+from localizer_ros.networks.scene_coords import SceneCoordinates
+from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, PosedImages
+from localizer_ros.training.network_training import (
+    NetworkTraining,
+    initialize_motion,
+    motion_scale,
+    optics_of,
+    position_scale,
+)
+from localizer_ros.training.objectives import (
+    AnchorObjective,
+    CoordinateObjective,
+    GeometricObjective,
+    LsgObjective,
+    Objective,
+    PoseObjective,
+)
+from localizer_ros.training.weights import LoadedWeights, start_from
+
+
+def set_up_training(
+    config: MapConfig, loaded: LoadedWeights | None, data: PosedImages
+) -> tuple[dict[str, Any], NetworkTraining]:
+    """The network of ``config.method``, ready to be trained on ``data``: made, started from weights, parts frozen.
+
+    Returns:
+        What ``build_network`` needs to make the network again, and the network in training.
+
+    Raises:
+        ConfigError: the settings or the weights do not go together.
+    """
+    torch.manual_seed(config.training.seed)
+    spec, network, objective = make_network(config, loaded, data)
+    if loaded is not None:
+        start_from(network, loaded, config.training.fine_tune)
+        # Statistics of batches of few, similar images would destroy what the weights know.
+        freeze_batch_norms(network.encoder)
+        if config.network.freeze_fine:
+            network.encoder.fine_layers().requires_grad_(False)
+    return spec, NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def make_network(
+    config: MapConfig, loaded: LoadedWeights | None, data: PosedImages
+) -> tuple[dict[str, Any], nn.Module, Objective]:
+    """The untrained network of ``config.method``, told where and how large the scene is, and what it is trained for.
+
+    Returns:
+        What ``build_network`` needs to make it again, the network, its objective.
+
+    Raises:
+        ConfigError: the settings do not go together.
+    """
+    n = config.network
+    encoder = loaded.encoder if loaded else ("mobilenet_v2" if n.encoder == "auto" else n.encoder)
+    spec: dict[str, Any] = {
+        "family": config.method,
+        "encoder": encoder,
+        "stride_padding": loaded.stride_padding if loaded else n.stride_padding,
+        "width_px": n.width_px,
+        "height_px": n.height_px,
+        "head": n.head,
+        "hidden": n.hidden,
+        "dropout": n.dropout,
+    }
+    try:
+        network, objective = METHODS[config.method](config, spec, data)
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from error
+    if isinstance(network.motion, MotionHead):
+        initialize_motion(network.motion, data)
+    return spec, network, objective
+
+
+def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    network = build_network(spec)
+    assert isinstance(network, PoseNet) and isinstance(network.absolute, PoseHead)
+    _set_scale(network.absolute, data)
+    if config.posenet.loss != "geometric":
+        return network, PoseObjective(config.posenet)
+    if data.depth is None:
+        raise ConfigError(
+            "posenet.loss: geometric needs a map of points of the recording, and none could be made"
+        )
+    return network, GeometricObjective()
+
+
+def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    chosen = data.poses[:: config.anchors.every]
+    spec.update(anchors=len(chosen), orientation=config.anchors.orientation, answer=config.anchors.answer)
+    network = build_network(spec)
+    assert isinstance(network, PoseNet) and isinstance(network.absolute, AnchorHead)
+    t = torch.from_numpy(np.stack([T.t for T in chosen]).astype(np.float32))
+    q = torch.from_numpy(np.stack([T.quaternion_xyzw() for T in chosen]).astype(np.float32))
+    network.absolute.set_anchors(t, q)
+    return network, AnchorObjective(config.anchors)
+
+
+def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    size = SIZES[config.lsg.size]
+    spec.update(
+        channels=size.channels,
+        memory=config.lsg.memory,
+        motion_hidden=size.motion_hidden,
+        aligned=config.lsg.odometry == "aligned",
+    )
+    network = build_network(spec)
+    assert isinstance(network, Lsg)
+    _set_scale(network.absolute, data)
+    network.fused_motion.scale_6.copy_(torch.from_numpy(motion_scale(data, config.training.stride)))
+    return network, LsgObjective()
+
+
+def _scene_coords(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    if data.depth is None:
+        raise ConfigError("scene_coords: needs a map of points of the recording, and none could be made")
+    spec.update(coordinate_width=config.scene_coords.width)
+    network = build_network(spec)
+    assert isinstance(network, SceneCoordinates)
+    centre, scale = position_scale(data)
+    # Points lie around the cameras, as far as they see.
+    network.coordinates.centre.copy_(torch.from_numpy(centre))
+    network.coordinates.scale.fill_(scale + data.depth.median_m)
+    return network, CoordinateObjective(optics_of(data))
+
+
+METHODS: dict[str, Callable[[MapConfig, dict[str, Any], PosedImages], tuple[nn.Module, Objective]]] = {
+    "posenet": _posenet,
+    "anchors": _anchors,
+    "lsg": _lsg,
+    "scene_coords": _scene_coords,
+}
+
+
+def _set_scale(head: PoseHead, data: PosedImages) -> None:
+    centre, scale = position_scale(data)
+    head.centre.copy_(torch.from_numpy(centre))
+    head.scale.fill_(scale)
