@@ -73,11 +73,18 @@ class NetworkFrontEnd:
                 self._last_ns,
                 frame.stamp_ns,
                 SE3(np.asarray(Rotation.from_rotvec(rel[:3]).as_matrix()), rel[3:]),
-                _diagonal(outputs["rel_log_sigma"][0], self._motion_sigma_scale),
+                self._motion_covariance(outputs),
                 "vo",
             )
         self._last_ns = frame.stamp_ns
         return Observation(absolute=absolute, relative=relative, reason=reason, timings_ms=timings_ms)
+
+    def _motion_covariance(self, outputs: Tensors) -> Array:
+        covariance = _diagonal(outputs["rel_log_sigma"][0], self._motion_sigma_scale)
+        if "rel_correlation" not in outputs:
+            return covariance
+        sigma = np.sqrt(np.diagonal(covariance))
+        return np.outer(sigma, sigma) * outputs["rel_correlation"][0]
 
     def _see_turned(self, seen: NDArray[np.uint8], R_opt_view: Array) -> Tensors:
         view = rotate_camera(seen, self._preprocess.target, R_opt_view)

@@ -61,10 +61,12 @@ class MotionOutput(NamedTuple):
     Attributes:
         rel_B6: [rotation vector (rad), translation (m)] of ``T_prev_cur``.
         log_sigma_B6: log of its standard deviations.
+        correlation_B66: of its errors, as far as the images tell: a turn about y looks much like a move along x.
     """
 
     rel_B6: Tensor
     log_sigma_B6: Tensor
+    correlation_B66: Tensor
 
 
 class MotionHead(nn.Module):
@@ -87,6 +89,9 @@ class MotionHead(nn.Module):
     # Up to this, in units of the network's input, an image is black (3 levels of 255) and shows nothing, as outside the
     # view of an undistorted camera. Such a border does not move, and would say so.
     black = -1.93
+    # Share of the errors' variance that noise of the images does not explain, but depth and calibration do: it does not
+    # correlate as the images tell.
+    unexplained = 0.1
     # Where an image says little of a direction, no motion is the answer: share of what it says on average.
     damping = 1e-4
 
@@ -167,14 +172,19 @@ class MotionHead(nn.Module):
                         R, t, _, _ = self._step(R, t, level)
         # At the optimum one more step has the gradient of the whole solution.
         level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, finest)
-        R, t, variance_B6, residual_B1 = self._step(R, t, level)
-        known = torch.cat([0.5 * variance_B6.log(), residual_B1.log()], 1).detach()
+        R, t, covariance_B66, residual_B1 = self._step(R, t, level)
+        sigma_B6 = (covariance_B66.detach() * self.unit_66).sum(2).sqrt()
+        correlation = covariance_B66.detach() / (sigma_B6[:, :, None] * sigma_B6[:, None])
+        correlation = (1.0 - self.unexplained) * correlation + self.unexplained * self.unit_66
+        known = torch.cat([sigma_B6.log(), residual_B1.log()], 1).detach()
         log_sigma = known[:, :6] + self.spread(known)
         # The motion of the body, which the camera is fixed to: T_cam_opt T_prev_cur T_cam_opt^-1.
         R_cam_opt, t_cam_opt = rotation_matrix(self.q_cam_opt), self.t_cam_opt[:, None]
         R = R_cam_opt @ R @ R_cam_opt.T
         t = R_cam_opt @ t + t_cam_opt - R @ t_cam_opt
-        return MotionOutput(torch.cat([self._rotation_vector(R), t[..., 0]], 1), log_sigma.clamp(-9.0, 2.0))
+        # Errors are left in the optical frame: the mounting is a small correction of the poses that were given.
+        rel = torch.cat([self._rotation_vector(R), t[..., 0]], 1)
+        return MotionOutput(rel, log_sigma.clamp(-9.0, 2.0), correlation)
 
     def _local_mean(self, x_B1hw: Tensor) -> Tensor:
         return F.interpolate(F.avg_pool2d(x_B1hw, self.window), x_B1hw.shape[2:], mode="bilinear")
@@ -206,8 +216,8 @@ class MotionHead(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One step of Gauss-Newton on ``T_prev_cur`` of the optical centre.
 
-        Returns its rotation and translation, its variances (B, 6), and the size of the residuals (B, 1). Written with
-        few, large operations: a step is repeated many times in an exported network.
+        Returns its rotation and translation, their covariance (B, 6, 6), and the size of the residuals (B, 1). Written
+        with few, large operations: a step is repeated many times in an exported network.
         """
         q_B1N = level.inverse_depth_B1N
         b, _, h, w = level.prev_B3hw.shape
@@ -246,11 +256,11 @@ class MotionHead(nn.Module):
         turn_B13, move_B13 = (gradient @ inverse_B66).split(3, 2)
         turn_B33 = self._small_rotation(turn_B13[:, 0])
         residual_B1 = (trust_B1N * error_B1N.square()).sum(2) / trust_B1N.sum(2).clamp_min(1.0)
-        variance_B6 = (inverse_B66 * self.unit_66).sum(2).clamp_min(1e-6) * (residual_B1 * (1.0 / (h * w)))
+        covariance_B66 = inverse_B66 * (residual_B1 * (1.0 / (h * w))).clamp_min(1e-9)[..., None]
         return (
             turn_B33 @ R_B33,
             turn_B33 @ t_B31 + move_B13.transpose(1, 2),
-            variance_B6.clamp_min(1e-12),
+            covariance_B66,
             residual_B1.clamp_min(1e-6).sqrt(),
         )
 
