@@ -84,7 +84,7 @@ class NetworkFrontEnd:
         if "rel_correlation" not in outputs:
             return covariance
         sigma = np.sqrt(np.diagonal(covariance))
-        return np.outer(sigma, sigma) * outputs["rel_correlation"][0]
+        return np.asarray(np.outer(sigma, sigma) * outputs["rel_correlation"][0])
 
     def _see_turned(self, seen: NDArray[np.uint8], R_opt_view: Array) -> Tensors:
         view = rotate_camera(seen, self._preprocess.target, R_opt_view)
