@@ -135,6 +135,20 @@ def test_errors_correlate_as_told(head: MotionHead, wall: np.ndarray) -> None:
     np.testing.assert_allclose(told, seen, atol=0.35)
 
 
+def test_depth_of_wrong_contrast_errs_as_told(
+    head: MotionHead, wall: np.ndarray, rng: np.random.Generator
+) -> None:
+    for _ in range(3):
+        prev, cur, q = views(wall, random_motion(rng, 0.3, 0.03))
+        flat, deep = (
+            head(head.features(prev), head.features(cur), q.mean() + c * (q - q.mean())) for c in (0.9, 1.1)
+        )
+        told = head(head.features(prev), head.features(cur), q).depth_error_B6[0] / head.contrast
+        found = ((deep.rel_B6 - flat.rel_B6)[0] / 0.2).detach()
+        # Robust weights change with the residuals, which the derivative leaves out.
+        assert torch.linalg.vector_norm(told - found) < 0.4 * torch.linalg.vector_norm(found)
+
+
 def test_wrong_depth_scales_translation_and_learns_from_the_motion(
     head: MotionHead, wall: np.ndarray
 ) -> None:

@@ -163,20 +163,21 @@ def test_views_average_errors_and_their_scatter_is_uncertainty(rng: np.random.Ge
     np.testing.assert_allclose(np.diagonal(found.covariance), 0.02**2, rtol=0.9)
 
 
-def test_motions_have_the_correlation_their_network_tells(rng: np.random.Generator) -> None:
+def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generator) -> None:
     spread = rng.normal(size=(6, 6))
     correlation = np.corrcoef(spread @ spread.T + np.eye(6))
     oracle = Oracle(SE3.identity(), np.zeros((1, 6)), Optics(CAMERA.K, SE3.identity()), np.zeros(6))
     frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
     run, log_sigma = oracle.run, np.log([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    for told in ({}, {"rel_correlation": correlation[None]}):
+    by_depth = rng.normal(0.0, 0.1, 6)
+    tells = {"rel_correlation": correlation[None], "rel_depth_error": by_depth[None]}
+    for told in ({}, tells):
         oracle.run = lambda image, told=told: {**run(image), "rel_log_sigma": log_sigma[None], **told}  # type: ignore[method-assign]
         front_end = NetworkFrontEnd(oracle, "posenet")  # type: ignore[arg-type]
         covariance = [front_end.observe(frame, None) for frame in frames][1].relative.covariance
-        sigma = np.sqrt(np.diagonal(covariance))
-        np.testing.assert_allclose(sigma, np.exp(log_sigma))
-        expected = correlation if told else np.eye(6)
-        np.testing.assert_allclose(covariance / np.outer(sigma, sigma), expected, atol=1e-12)
+        S = np.diag(np.exp(log_sigma))
+        expected = S @ correlation @ S + np.outer(by_depth, by_depth) if told else S @ S
+        np.testing.assert_allclose(covariance, expected, atol=1e-12)
 
 
 def test_a_localizer_takes_views_and_samples_from_its_settings(

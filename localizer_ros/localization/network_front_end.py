@@ -83,8 +83,10 @@ class NetworkFrontEnd:
         covariance = _diagonal(outputs["rel_log_sigma"][0], self._motion_sigma_scale)
         if "rel_correlation" not in outputs:
             return covariance
-        sigma = np.sqrt(np.diagonal(covariance))
-        return np.asarray(np.outer(sigma, sigma) * outputs["rel_correlation"][0])
+        sigma, by_depth = np.sqrt(np.diagonal(covariance)), outputs["rel_depth_error"][0]
+        return np.asarray(
+            np.outer(sigma, sigma) * outputs["rel_correlation"][0] + np.outer(by_depth, by_depth)
+        )
 
     def _see_turned(self, seen: NDArray[np.uint8], R_opt_view: Array) -> Tensors:
         view = rotate_camera(seen, self._preprocess.target, R_opt_view)

@@ -62,11 +62,14 @@ class MotionOutput(NamedTuple):
         rel_B6: [rotation vector (rad), translation (m)] of ``T_prev_cur``.
         log_sigma_B6: log of its standard deviations.
         correlation_B66: of its errors, as far as the images tell: a turn about y looks much like a move along x.
+        depth_error_B6: one more error (1 sigma), of all six together: what the motion changes by where the contrast of
+            depths, near against far, changes by ``MotionHead.contrast``.
     """
 
     rel_B6: Tensor
     log_sigma_B6: Tensor
     correlation_B66: Tensor
+    depth_error_B6: Tensor
 
 
 class MotionHead(nn.Module):
@@ -82,8 +85,10 @@ class MotionHead(nn.Module):
     pyramid = (Level(16, 3), Level(8, 2), Level(4, 2))
     # Residuals, in local standard deviations of the image, beyond which a pixel is taken for something else.
     outlier = 0.5
-    # Side of the cells, in pixels of stride 2, between which brightness and contrast are made equal.
-    window = 8
+    # Side of the window, in pixels of stride 2, over which brightness and contrast are made equal, and the distance
+    # from one to the next. Windows side by side would be a grid that stays where it is when the image moves, and says
+    # so: turns came out a tenth too small.
+    window, window_step = 32, 8
     # Standard deviation of an image without texture, in units of the network's input (0.03 of the full range).
     flat = 0.13
     # Up to this, in units of the network's input, an image is black (3 levels of 255) and shows nothing, as outside the
@@ -92,6 +97,9 @@ class MotionHead(nn.Module):
     # Share of the errors' variance that noise of the images does not explain, but depth and calibration do: it does not
     # correlate as the images tell.
     unexplained = 0.1
+    # Standard deviation of the contrast of depths, as a share: in places the network has not seen it guesses too flat,
+    # or too deep, and what a move does to the image goes to the turn, the same way for seconds.
+    contrast = 0.5
     # Where an image says little of a direction, no motion is the answer: share of what it says on average.
     damping = 1e-4
 
@@ -169,10 +177,10 @@ class MotionHead(nn.Module):
                 if stride > finest:
                     level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, stride)
                     for _ in range(steps):
-                        R, t, _, _ = self._step(R, t, level)
+                        R, t = self._step(R, t, level)[:2]
         # At the optimum one more step has the gradient of the whole solution.
         level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, finest)
-        R, t, covariance_B66, residual_B1 = self._step(R, t, level)
+        R, t, covariance_B66, residual_B1, by_contrast_B6 = self._step(R, t, level)
         sigma_B6 = (covariance_B66.detach() * self.unit_66).sum(2).sqrt()
         correlation = covariance_B66.detach() / (sigma_B6[:, :, None] * sigma_B6[:, None])
         correlation = (1.0 - self.unexplained) * correlation + self.unexplained * self.unit_66
@@ -184,10 +192,14 @@ class MotionHead(nn.Module):
         t = R_cam_opt @ t + t_cam_opt - R @ t_cam_opt
         # Errors are left in the optical frame: the mounting is a small correction of the poses that were given.
         rel = torch.cat([self._rotation_vector(R), t[..., 0]], 1)
-        return MotionOutput(rel, log_sigma.clamp(-9.0, 2.0), correlation)
+        return MotionOutput(
+            rel, log_sigma.clamp(-9.0, 2.0), correlation, self.contrast * by_contrast_B6.detach()
+        )
 
     def _local_mean(self, x_B1hw: Tensor) -> Tensor:
-        return F.interpolate(F.avg_pool2d(x_B1hw, self.window), x_B1hw.shape[2:], mode="bilinear")
+        padding = (self.window - self.window_step) // 2
+        mean = F.avg_pool2d(x_B1hw, self.window, self.window_step, padding, count_include_pad=False)
+        return F.interpolate(mean, x_B1hw.shape[2:], mode="bilinear")
 
     def _at_level(
         self, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor, stride: int
@@ -213,11 +225,12 @@ class MotionHead(nn.Module):
 
     def _step(
         self, R_B33: Tensor, t_B31: Tensor, level: AlignmentLevel
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """One step of Gauss-Newton on ``T_prev_cur`` of the optical centre.
 
-        Returns its rotation and translation, their covariance (B, 6, 6), and the size of the residuals (B, 1). Written
-        with few, large operations: a step is repeated many times in an exported network.
+        Returns its rotation and translation, their covariance (B, 6, 6), the size of the residuals (B, 1), and the
+        derivative (B, 6) of the motion by the depths' contrast. Written with few, large operations: a step is repeated
+        many times in an exported network.
         """
         q_B1N = level.inverse_depth_B1N
         b, _, h, w = level.prev_B3hw.shape
@@ -256,12 +269,16 @@ class MotionHead(nn.Module):
         turn_B13, move_B13 = (gradient @ inverse_B66).split(3, 2)
         turn_B33 = self._small_rotation(turn_B13[:, 0])
         residual_B1 = (trust_B1N * error_B1N.square()).sum(2) / trust_B1N.sum(2).clamp_min(1.0)
+        mean_B11 = (trust_B1N * q_B1N).sum(2, keepdim=True) / trust_B1N.sum(2, keepdim=True).clamp_min(1.0)
+        moved_B1N = (jacobian_B6N[:, 3:] * t_B31).sum(1, keepdim=True) * (1.0 - mean_B11 / q_B1N)
+        by_contrast_B6 = -(moved_B1N @ weighted_BN6 @ inverse_B66)[:, 0]
         covariance_B66 = inverse_B66 * (residual_B1 * (1.0 / (h * w))).clamp_min(1e-9)[..., None]
         return (
             turn_B33 @ R_B33,
             turn_B33 @ t_B31 + move_B13.transpose(1, 2),
             covariance_B66,
             residual_B1.clamp_min(1e-6).sqrt(),
+            by_contrast_B6,
         )
 
     def _small_rotation(self, w_B3: Tensor) -> Tensor:

@@ -20,12 +20,14 @@ class MotionStepOutput(NamedTuple):
         rel_B6: motion since the frame before, [rotation vector (rad), translation (m)] of ``T_prev_cur``.
         rel_log_sigma_B6: log of its standard deviations.
         rel_correlation_B66: of its errors.
+        rel_depth_error_B6: one more error (1 sigma), of all six together, see ``MotionOutput``.
         texture_B1hw: state for the next step.
     """
 
     rel_B6: Tensor
     rel_log_sigma_B6: Tensor
     rel_correlation_B66: Tensor
+    rel_depth_error_B6: Tensor
     texture_B1hw: Tensor
 
 

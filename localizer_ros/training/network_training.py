@@ -82,7 +82,7 @@ class NetworkTraining(nn.Module):
             return {"motion": depth, "depth": depth}
         some = slice(None, None, MOTION_SHARE)
         images = self.normalize(batch["images"][some, -2:].flatten(0, 1)).unflatten(0, (-1, 2))
-        rel, log_sigma, _ = head(
+        rel, log_sigma, *_ = head(
             head.features(images[:, 0]), head.features(images[:, 1]), inverse_depth[some], finest=4
         )
         error = rel - batch["rel"][some]
@@ -176,7 +176,7 @@ def predict(training: NetworkTraining, data: PosedImages, batch_size: int = 32) 
         )
         rel, rel_log_sigma = answers.rel, answers.rel_log_sigma
         if rel is None or rel_log_sigma is None:
-            rel, rel_log_sigma, _ = (
+            rel, rel_log_sigma, *_ = (
                 torch.cat(x).float().cpu().numpy().astype(np.float64) for x in zip(*motions, strict=True)
             )
         for key, value in zip(
