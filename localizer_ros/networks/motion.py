@@ -96,7 +96,7 @@ class MotionHead(nn.Module):
     black = -1.93
     # Share of the errors' variance that noise of the images does not explain, but depth and calibration do: it does not
     # correlate as the images tell.
-    unexplained = 0.1
+    unexplained = 0.2
     # Standard deviation of the contrast of depths, as a share: in places the network has not seen it guesses too flat,
     # or too deep, and what a move does to the image goes to the turn, the same way for seconds.
     contrast = 0.5
