@@ -62,6 +62,9 @@ def test_the_worst_stretch_of_frames_counts_and_too_short_ones_do_not(rng: np.ra
     outputs["t"][150:160] = np.nan
     blocks = [np.arange(100), np.arange(100, 200), np.arange(200, 398), np.arange(398, COUNT)]
     np.testing.assert_allclose(spread_scales(outputs, data, blocks)[:2], 3.0 * UNSEEN_DRIVE, rtol=0.2)
+    # Spreads that know better are believed: the typical frame counts, and nothing is added.
+    believed = spread_scales(outputs, data, blocks, tells_hard_frames=True)[:2]
+    np.testing.assert_allclose(believed, 1.2, rtol=0.2)
 
 
 def test_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:

@@ -667,7 +667,12 @@ class AnchorsConfig(Config, frozen=True):
         Meta(description="of the most probable anchor, or the mean weighted by probability"),
     ] = "mean"
     alpha: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of positions")] = 2.4
-    kappa: Annotated[float, Meta(gt=0.0, le=1e5, description="weight of orientations")] = 0.5
+    kappa: Annotated[
+        float,
+        Meta(
+            gt=0.0, le=1e5, description="weight of orientations; 0.5 in the paper, whose places are streets"
+        ),
+    ] = 20.0
     cross_entropy: Annotated[
         float,
         Meta(ge=0.0, le=1e5, description="weight of telling the nearest anchor; 0 = it finds out by itself"),

@@ -149,6 +149,20 @@ def refine_pose(
     return SolvedPose(T, np.asarray(covariance), inliers, error)
 
 
+def information(T_map_opt: SE3, rays: Array, points: Array, focal_px: float) -> Array:
+    """(6, 6) ``J^T J`` of reprojection errors in pixels by the tangent of the pose; its inverse is the covariance of
+    independent errors of one pixel.
+
+    Args:
+        T_map_opt: the pose.
+        rays: (N, 2) on the plane z = 1.
+        points: (N, 3) in the map.
+        focal_px: pixels per unit on that plane.
+    """
+    residual, J, _ = _linearised(T_map_opt, rays, points, focal_px)
+    return _normal_equations(J, residual, np.ones(len(J)))[0]
+
+
 def _normal_equations(J: Array, residual: Array, weight: Array) -> tuple[Array, Array]:
     """``J^T W J`` (6, 6) and ``J^T W r`` (6,) of (N, 2, 6), (N, 2) and (N,)."""
     flat = J.reshape(-1, 6)

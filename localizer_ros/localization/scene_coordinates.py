@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array
-from localizer_ros.localization.pose_solver import solve_pose, spread_of
+from localizer_ros.localization.pose_solver import information, solve_pose, spread_of
 
 CELL_PX = 8
 # Share of the cells, the surest first, that are used; edges, things that move and what was never seen are not sure.
@@ -19,6 +19,8 @@ MAX_ITERATIONS = 1000
 FEWEST_INLIERS = 30
 # Share of the image's cells (8 x 6) that must hold an inlier: poses from one corner are not to be believed.
 LEAST_SPREAD = 0.15
+# In the covariance errors above the second count as that much, and together never less than the first.
+LEAST_PX, FAR_PX = 0.4, 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,12 @@ def pose_from_coordinates(
     half_view = np.array([w, h]) * CELL_PX / 2.0 / optics.K[[0, 1], [0, 1]]
     if spread_of(rays[surest][solved.inliers], half_view) < LEAST_SPREAD:
         return None
+    # Neighbouring cells err together, and those that RANSAC chose agree because it chose them: what their own errors
+    # make of the covariance is far too little, the more so where the network has not been. So the errors of all cells
+    # count, and the square of the share that agrees.
+    error_px = np.sqrt(np.mean(np.square(np.minimum(solved.error_px, FAR_PX))))
+    sigma_px = max(LEAST_PX, float(error_px)) * len(surest) / solved.count
+    agreeing = information(solved.T_map_opt, rays[surest][solved.inliers], points[solved.inliers], focal_px)
     T_opt_cam = optics.T_cam_opt.inverse()
-    return CoordinatesPose(
-        solved.T_map_opt @ T_opt_cam, compose_covariance(solved.covariance, T_opt_cam), solved.count
-    )
+    covariance = compose_covariance(np.asarray(np.linalg.inv(agreeing) * sigma_px**2, np.float64), T_opt_cam)
+    return CoordinatesPose(solved.T_map_opt @ T_opt_cam, covariance, solved.count)

@@ -143,6 +143,7 @@ def build_network_scene(
         predict(module, measured_on),
         measured_on,
         blocks if len(held) > 1 else [np.arange(len(training_part))],
+        objective.tells_hard_frames,
     )
     module.cpu()
     networks = folder / "networks"

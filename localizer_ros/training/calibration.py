@@ -25,31 +25,39 @@ _SMALLEST_SCALE = 1e-3
 
 
 def spread_scales(
-    outputs: dict[str, np.ndarray], data: PosedImages, blocks: Sequence[NDArray[np.int64]]
+    outputs: dict[str, np.ndarray],
+    data: PosedImages,
+    blocks: Sequence[NDArray[np.int64]],
+    tells_hard_frames: bool = False,
 ) -> tuple[float, float, float, float]:
     """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian, on an unseen drive.
 
     Those of poses are of the worst block, and somewhat more: a robot sees the place from where nobody has been before,
-    and frames that lie between training frames of the same drive are too easy to tell how wrong it is there. Those of
-    motions are measured over several frames, added up as independent: their errors are mostly the same from one frame
-    to the next, and what the smoother needs is an honest sum.
+    and frames that lie between training frames of the same drive are too easy to tell how wrong it is there. Spreads
+    that grow there by themselves need neither: they are scaled to the typical frame. Those of motions are measured over
+    several frames, added up as independent: their errors are mostly the same from one frame to the next, and what the
+    smoother needs is an honest sum.
 
     Args:
         outputs: of :func:`predict` on ``data``.
         data: frames with known poses, not trained on.
         blocks: rows of stretches of successive frames.
+        tells_hard_frames: see :class:`localizer_ros.training.objectives.Objective`.
 
     Returns:
         Factors of the standard deviations of absolute rotation and translation, relative rotation and translation.
     """
     errors = residuals(outputs, data)
+    unseen = UNSEEN_DRIVE
+    if tells_hard_frames:
+        blocks, unseen = [np.concatenate(blocks)], 1.0
     absolute = np.square(errors.absolute_N6) / np.exp(2.0 * outputs["log_sigma"])
     motion_error, motion_variance = added_motions(outputs, data, MOTION_WINDOW)
     motion = np.square(motion_error) / motion_variance
     rotation, translation = slice(0, 3), slice(3, 6)
     return (
-        UNSEEN_DRIVE * _scale(absolute[:, rotation], blocks),
-        UNSEEN_DRIVE * _scale(absolute[:, translation], blocks),
+        unseen * _scale(absolute[:, rotation], blocks),
+        unseen * _scale(absolute[:, translation], blocks),
         UNSEEN_TURNS * _scale(motion[:, rotation], [np.arange(len(motion))]),
         _scale(motion[:, translation], [np.arange(len(motion))]),
     )

@@ -78,9 +78,12 @@ class Objective(Protocol):
 
     Attributes:
         frames: how many of the last frames of a sequence the losses need, 0 = all.
+        tells_hard_frames: its spreads follow from what agrees in the frame at hand, so that they grow by themselves
+            where nothing was trained on.
     """
 
     frames: int
+    tells_hard_frames: bool
 
     def losses(self, network: nn.Module, observed: Observed) -> Losses:
         """Losses by name; ``total`` is the one to minimise. Called with fp32 features, outside autocast."""
@@ -97,6 +100,8 @@ BETA_LOSS_SIZE_M = 0.05
 
 class PoseObjective(nn.Module):
     """PoseNet: fixed beta (2015), learned sigma (2017), or MapNet's relative term beside the absolute one (2018)."""
+
+    tells_hard_frames = False
 
     def __init__(self, config: PosenetConfig) -> None:
         super().__init__()
@@ -140,6 +145,7 @@ class GeometricObjective(nn.Module):
     """
 
     frames = 1
+    tells_hard_frames = False
 
     def losses(self, network: nn.Module, observed: Observed) -> Losses:
         """See :class:`Objective`."""
@@ -172,6 +178,7 @@ class AnchorObjective(nn.Module):
     """Anchor points: discovered relevance, or told by cross-entropy."""
 
     frames = 1
+    tells_hard_frames = False
 
     def __init__(self, config: AnchorsConfig) -> None:
         super().__init__()
@@ -201,6 +208,7 @@ class LsgObjective(nn.Module):
     """Local Supports Global: absolute poses, motions, and each absolute pose reached from the one before."""
 
     frames = 0
+    tells_hard_frames = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,6 +255,7 @@ class CoordinateObjective(nn.Module):
     """
 
     frames = 1
+    tells_hard_frames = True
 
     def __init__(self, optics: Optics) -> None:
         super().__init__()
