@@ -12,15 +12,16 @@ from safetensors.torch import save_file
 
 from localizer_ros.core.config import BackendConfig, LocalizerConfig, config_from_dict
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame
+from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
 from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, open_backend, sha256_of
 from localizer_ros.inference.network_step import NetworkStep
-from localizer_ros.localization.localizer import open_localizer
+from localizer_ros.localization.localizer import Localizer, open_localizer
 from localizer_ros.localization.network_front_end import NetworkFrontEnd, turned_views
 from localizer_ros.localization.scene_coordinates import Optics
 from localizer_ros.networks.build import build_network
+from localizer_ros.smoothing import open_smoother
 
 CAMERA = Camera.pinhole(96, 64, 80.0, 80.0, 47.5, 31.5)
 SPEC = {
@@ -178,6 +179,20 @@ def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generato
         S = np.diag(np.exp(log_sigma))
         expected = S @ correlation @ S + np.outer(by_depth, by_depth) if told else S @ S
         np.testing.assert_allclose(covariance, expected, atol=1e-12)
+
+
+def test_motions_go_on_where_poses_are_not_believed(rng: np.random.Generator) -> None:
+    oracle = Oracle(
+        SE3.identity(), np.zeros((1, 6)), Optics(CAMERA.K, SE3.identity()), np.full(6, np.log(1e3))
+    )
+    front_end = NetworkFrontEnd(oracle, "posenet")  # type: ignore[arg-type]
+    config = LocalizerConfig()
+    localizer = Localizer(front_end, open_smoother(config.smoother), config)
+    outputs = [
+        localizer.process(Frame(k * 33_000_000, np.zeros((64, 96, 3), np.uint8), CAMERA)) for k in range(5)
+    ]
+    assert all(output.status is Status.LOST for output in outputs)
+    assert [len(output.motions) for output in outputs] == [0, 1, 1, 1, 1]
 
 
 def test_a_localizer_takes_views_and_samples_from_its_settings(

@@ -41,8 +41,10 @@ class Scripted:
             relative = RelativePose(before.stamp_ns, record.stamp_ns, T_prev_cur, np.diag(VISUAL**2), "vo")
         return Observation(absolute=absolute, relative=relative)
 
-    def reset(self) -> None:
+    def lost(self) -> None:
         raise AssertionError("lost")
+
+    def reset(self) -> None: ...
 
     def close(self) -> None:
         pass

@@ -48,6 +48,10 @@ class FrontEnd(Protocol):
         """Forget the frames observed so far."""
         ...
 
+    def lost(self) -> None:
+        """Forget the poses given so far, which may all be wrong; the frames go on."""
+        ...
+
     def close(self) -> None:
         """Release what is held (engines, threads)."""
         ...

@@ -116,7 +116,7 @@ class Localizer:
             # Nothing here is worth trusting: the next absolute pose starts afresh, without a gate. It must not be
             # what the front end has gone on believing while it was rejected.
             if self._memory.started:
-                self._front_end.reset()
+                self._front_end.lost()
             self._smoother.reset()
             self._memory.started, estimate = False, None
         self._remember(frame.stamp_ns, estimate, motions)

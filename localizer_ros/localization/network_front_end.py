@@ -124,6 +124,9 @@ class NetworkFrontEnd:
         self._step.reset()
         self._last_ns = None
 
+    def lost(self) -> None:
+        """Nothing here rests on earlier poses."""
+
     def close(self) -> None:
         """Release the engine."""
         self._step.close()

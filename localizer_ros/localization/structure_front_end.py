@@ -105,6 +105,10 @@ class StructureFrontEnd:
         if self._late is not None:
             self._late.reset()
 
+    def lost(self) -> None:
+        """See :class:`FrontEnd`: tracking has confirmed its own errors, and motions rest on its points."""
+        self.reset()
+
     def close(self) -> None:
         """See :class:`FrontEnd`."""
         if self._late is not None:
@@ -277,6 +281,10 @@ class SearchFrontEnd:
         """See :class:`FrontEnd`."""
         if self._late is not None:
             self._late.reset()
+
+    def lost(self) -> None:
+        """See :class:`FrontEnd`: a search under way was told where to look."""
+        self.reset()
 
     def close(self) -> None:
         """See :class:`FrontEnd`."""
