@@ -239,6 +239,16 @@ def test_a_bias_of_motions_adds_up() -> None:
     assert o.lengths == "odometry"
 
 
+def test_motions_are_carried_on_from_the_first_answer_of_each_drive() -> None:
+    away = shift(0.3)
+    # No answer in the first three frames; what is answered after the fourth does not matter.
+    frames = drive([None] * 3 + [away] + [shift(9.0)] * 7) + drive([away] + [None] * 10, "b", 100)
+    motions = moves([SE3.identity()] * 10) + [None] * 11
+    o = compute_odometry(frames, motions)
+    assert o.ate_rmse_m == pytest.approx(0.3)
+    assert compute_odometry(drive([None] * 11), moves([SE3.identity()] * 10)).ate_rmse_m is None
+
+
 def test_an_unknown_motion_and_a_new_sequence_are_not_bridged() -> None:
     away = shift(5.0)
     frames = drive([None] * 31) + drive([None] * 21, "b", 100)

@@ -300,13 +300,23 @@ _POSE_COLUMNS = (
     *("jitter", "NEES", "ms", "MB", "minutes (training)"),
 )
 _COMMON = {"odom": "external odometry", "geometric": "geometric VO"}
-_MOTION_COLUMNS = ("method", "motions by", "alone", "drift, % of path", "NEES", "raw poses", "fused")
+_MOTION_COLUMNS = (
+    "method",
+    "motions by",
+    "alone",
+    "drift, % of path",
+    "NEES",
+    "raw poses",
+    "fused",
+    "whole path",
+)
 NOTES = (
     "Medians of the answers; recalls of all frames with ground truth, in percent. Where two figures are given they are "
     "raw -> smoothed (causal). Jitter: RMS step of the error from frame to frame. NEES: median, "
     f"{NEES_EXPECTED_MEDIAN:.2f} when covariances are honest. ms: frame to answer, p50 / p99. MB: without engines.",
     "Motions: RMS error over one second of what the motions alone add up to, of the raw poses, and of the smoothed "
-    "ones; NEES of motions over one second.",
+    "ones; NEES of motions over one second. Whole path: RMS error of raw poses / of the first of each drive carried on "
+    "by the motions alone / of what is fused, nothing aligned.",
 )
 
 
@@ -337,11 +347,13 @@ def _neighbour_row(scene: SceneResult, m: Metrics) -> tuple[str, ...]:
 def _motion_row(
     label: str, source: str, odometry: OdometryMetrics, evaluation: Evaluation | None
 ) -> tuple[str, ...]:
-    fused = ("", "")
+    fused = ("", "", "")
     if evaluation is not None:
+        paths = (evaluation.raw.ate_rmse_m, odometry.ate_rmse_m, evaluation.metrics.ate_rmse_m)
         fused = (
             _error(evaluation.raw.rpe_t_m, evaluation.raw.rpe_r_deg),
             _error(evaluation.metrics.rpe_t_m, evaluation.metrics.rpe_r_deg),
+            " / ".join("–" if path is None else f"{path:.3f}" for path in paths) + " m",
         )
     return (
         label,

@@ -401,19 +401,19 @@ def _run(
 def _odometry(frames: Sequence[FrameResult], source: FrameSource) -> dict[str, OdometryMetrics]:
     """Motions by what measured them; dropped frames are no part of it, motions bridge them."""
     done = [f for f in frames if f.output is not None]
-    truth = [Answer(f.record.sequence, f.record.stamp_ns, f.record.T_map_cam, None) for f in done]
+    raw = _answers(done, "raw", ())
     measured = [
         {m.source: Motion(m.stamp_prev_ns, m.stamp_cur_ns, m.T_prev_cur, m.covariance) for m in motions}
         for motions in (f.output.motions if f.output is not None else () for f in done)
     ]
     found = {
-        name: compute_odometry(truth, [motions.get(name) for motions in measured])
+        name: compute_odometry(raw, [motions.get(name) for motions in measured])
         for name in dict.fromkeys(name for motions in measured for name in motions)
     }
     if any(f.geometric is not None for f in done):
         path, lengths = _path(source)
         motions = [None if f.geometric is None else _in_metres(f.geometric, path) for f in done]
-        found["geometric"] = compute_odometry(truth, motions, lengths)
+        found["geometric"] = compute_odometry(raw, motions, lengths)
     return found
 
 

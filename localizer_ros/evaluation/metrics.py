@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,6 +236,8 @@ class OdometryMetrics:
         rpe_median_r_deg: the same, rotation.
         drift_percent: distance by which the motions miss the ends of the drives, added up over the drives, in percent
             of the path. A drive ends where a motion is unknown.
+        ate_rmse_m: root mean square of the distances to the truth of the first answer of each drive carried on by the
+            motions alone, without any alignment: what is left without a graph.
         nees_median: of single motions; ``NEES_EXPECTED_MEDIAN`` when their covariance is honest.
         nees_1s_median: of motions over one second, whose errors are taken as independent.
     """
@@ -248,6 +250,7 @@ class OdometryMetrics:
     rpe_median_t_m: float | None = None
     rpe_median_r_deg: float | None = None
     drift_percent: float | None = None
+    ate_rmse_m: float | None = None
     nees_median: float | None = None
     nees_1s_median: float | None = None
 
@@ -262,7 +265,7 @@ def compute_odometry(
     """Motions of one source against the ground truth.
 
     Args:
-        frames: in order of time, sequence by sequence; only their ground truth is looked at.
+        frames: in order of time, sequence by sequence; of their answers only the first of each drive is looked at.
         motions: one a frame, that ends with it; None where it is unknown.
         lengths: see :class:`OdometryMetrics`.
     """
@@ -286,9 +289,26 @@ def compute_odometry(
         rpe_median_t_m=_of(np.median, errors_m),
         rpe_median_r_deg=_of(np.median, errors_deg),
         drift_percent=100.0 * missed_m / path_m if path_m > 0.0 else None,
+        ate_rmse_m=_of(
+            _rms, np.array([a.error_m for a in _carried_on(frames, drives) if a.T_map_true is not None])
+        ),
         nees_median=_of(np.median, np.array(list(_motion_nees(drives, motions, None)))),
         nees_1s_median=_of(np.median, np.array(list(_motion_nees(drives, motions, RPE_INTERVAL_NS)))),
     )
+
+
+def _carried_on(frames: Sequence[Answer], drives: Sequence[Answer]) -> Iterator[Answer]:
+    """The drives of :func:`chained`, each from its first frame that has an answer."""
+    answers = {frame.stamp_ns: frame.T_map_cam for frame in frames}
+    for drive in sequences(drives):
+        T_map_origin: SE3 | None = None
+        for step in drive:
+            assert step.T_map_cam is not None
+            answer = answers.get(step.stamp_ns)
+            if T_map_origin is not None:
+                yield replace(step, T_map_cam=T_map_origin @ step.T_map_cam)
+            elif answer is not None:
+                T_map_origin = answer @ step.T_map_cam.inverse()
 
 
 def chained(frames: Sequence[Answer], motions: Sequence[Motion | None]) -> list[Answer]:
