@@ -7,7 +7,7 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.training.calibration import UNSEEN_DRIVE, UNSEEN_TURNS, spread_scales
+from localizer_ros.training.calibration import UNSEEN_DRIVE, UNSEEN_MOVES, UNSEEN_TURNS, spread_scales
 from localizer_ros.training.data import PosedImages
 
 COUNT, SPREAD = 400, 0.02
@@ -50,7 +50,7 @@ def test_gaussian_errors_give_their_size(size: float, rng: np.random.Generator) 
     scales = spread_scales(outputs, data, [np.arange(COUNT)])
     np.testing.assert_allclose(np.array(scales[:2]) / UNSEEN_DRIVE, [size, 2.0 * size], rtol=0.15)
     # Ten independent motions add up as their variances do.
-    np.testing.assert_allclose(np.array(scales[2:]) / [UNSEEN_TURNS, 1.0], 1.0, rtol=0.25)
+    np.testing.assert_allclose(np.array(scales[2:]) / [UNSEEN_TURNS, UNSEEN_MOVES], 1.0, rtol=0.25)
 
 
 def test_the_worst_stretch_of_frames_counts_and_too_short_ones_do_not(rng: np.random.Generator) -> None:

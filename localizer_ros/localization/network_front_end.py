@@ -22,7 +22,7 @@ from localizer_ros.localization.scene_coordinates import Optics, pose_from_coord
 MAX_MOTION_GAP_NS = 300_000_000
 # Errors of a network's pose stay about as long: of regressors with a sequence of Red Kitchen left out they correlate by
 # 0.7 to 0.9 after one second, and by 0.2 to 0.8 after two.
-POSE_ERROR_LASTS_S = 2.0
+POSE_ERROR_LASTS_S = 3.0
 # Further views of a frame are turned by this, as a dense grid of crops would be.
 VIEW_TURN_DEG = 5.0
 
