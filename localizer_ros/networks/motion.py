@@ -88,7 +88,7 @@ class MotionHead(nn.Module):
     # Side of the window, in pixels of stride 2, over which brightness and contrast are made equal, and the distance
     # from one to the next. Windows side by side would be a grid that stays where it is when the image moves, and says
     # so: turns came out a tenth too small.
-    window, window_step = 32, 8
+    window, window_step = 24, 4
     # Standard deviation of an image without texture, in units of the network's input (0.03 of the full range).
     flat = 0.13
     # Up to this, in units of the network's input, an image is black (3 levels of 255) and shows nothing, as outside the
