@@ -168,7 +168,9 @@ def test_a_stream_of_steps_equals_the_batch() -> None:
     inverse_depth = torch.full((4, 8, 12), 0.5)
     with torch.no_grad():
         texture = step.motion.features(images)
-        rel, _ = step.motion(torch.cat([torch.zeros_like(texture[:1]), texture[:-1]]), texture, inverse_depth)
+        rel = step.motion(
+            torch.cat([torch.zeros_like(texture[:1]), texture[:-1]]), texture, inverse_depth
+        ).rel_B6
         state = torch.zeros(1, *step.state_shapes[0])
         for index in range(4):
             output = step(images[index : index + 1], inverse_depth[index : index + 1], state)

@@ -83,6 +83,8 @@ class MotionHead(nn.Module):
     # The coarsest level finds turns of about a tenth of the image's width; one last step at the finest makes them
     # precise.
     pyramid = (Level(16, 3), Level(8, 2), Level(4, 2))
+    # Fewer pixels do not hold six degrees of freedom: levels of small images that have no more are left out.
+    fewest_pixels = 150
     # Residuals, in local standard deviations of the image, beyond which a pixel is taken for something else.
     outlier = 0.5
     # Side of the window, in pixels of stride 2, over which brightness and contrast are made equal, and the distance
@@ -170,11 +172,11 @@ class MotionHead(nn.Module):
             inverse_depth_Bhw: of the newest frame.
             finest: stride at which to stop; training needs no more than 4.
         """
-        b = cur_B1hw.shape[0]
+        b, _, h, w = cur_B1hw.shape
         R, t = self.unit_66[:3, :3].expand(b, 3, 3), self.t_cam_opt.new_zeros(b, 3, 1)
         with torch.no_grad():
             for stride, steps in self.pyramid:
-                if stride > finest:
+                if stride > finest and (2 * h // stride) * (2 * w // stride) >= self.fewest_pixels:
                     level = self._at_level(prev_B1hw, cur_B1hw, inverse_depth_Bhw, stride)
                     for _ in range(steps):
                         R, t = self._step(R, t, level)[:2]
