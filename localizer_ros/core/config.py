@@ -362,8 +362,9 @@ class SmootherConfig(Config, frozen=True):
         Meta(
             ge=0.0,
             le=60.0,
-            description="errors of poses, and of motions, closer in time than this are taken as the same error: a "
-            "camera at 30 Hz does not count one bias thirty times",
+            description="errors of poses, and of motions, closer in time than this are taken as the same error, where "
+            "a method does not say so itself (networks do of poses, maps of both): a camera at 30 Hz does not count "
+            "one bias thirty times",
         ),
     ] = 1.0
     walk_rotation_deg_s: Annotated[

@@ -55,6 +55,24 @@ class AlignmentLevel(NamedTuple):
     grid_shift_21: Tensor
 
 
+class AlignmentStep(NamedTuple):
+    """What a step of Gauss-Newton leads to.
+
+    Attributes:
+        R_B33: rotation of ``T_prev_cur`` of the optical centre.
+        t_B31: its translation, metres.
+        covariance_B66: of both, by the residuals.
+        residual_B1: their size.
+        by_contrast_B6: derivative of both by the depths' contrast.
+    """
+
+    R_B33: Tensor
+    t_B31: Tensor
+    covariance_B66: Tensor
+    residual_B1: Tensor
+    by_contrast_B6: Tensor
+
+
 class MotionOutput(NamedTuple):
     """A motion.
 
@@ -225,14 +243,11 @@ class MotionHead(nn.Module):
             ((2.0 * centre_2 + 1.0) / size_2 - 1.0)[:, None],
         )
 
-    def _step(
-        self, R_B33: Tensor, t_B31: Tensor, level: AlignmentLevel
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _step(self, R_B33: Tensor, t_B31: Tensor, level: AlignmentLevel) -> AlignmentStep:
         """One step of Gauss-Newton on ``T_prev_cur`` of the optical centre.
 
-        Returns its rotation and translation, their covariance (B, 6, 6), the size of the residuals (B, 1), and the
-        derivative (B, 6) of the motion by the depths' contrast. Written with few, large operations: a step is repeated
-        many times in an exported network.
+        Written with few, large operations: a step is repeated many times in an exported network, from which what no
+        later step needs is left out.
         """
         q_B1N = level.inverse_depth_B1N
         b, _, h, w = level.prev_B3hw.shape
@@ -270,12 +285,13 @@ class MotionHead(nn.Module):
         inverse_B66 = inverse_spd(normal + (self.damping / 6.0) * mean * self.unit_66 * scale_6)
         turn_B13, move_B13 = (gradient @ inverse_B66).split(3, 2)
         turn_B33 = self._small_rotation(turn_B13[:, 0])
-        residual_B1 = (trust_B1N * error_B1N.square()).sum(2) / trust_B1N.sum(2).clamp_min(1.0)
-        mean_B11 = (trust_B1N * q_B1N).sum(2, keepdim=True) / trust_B1N.sum(2, keepdim=True).clamp_min(1.0)
-        moved_B1N = (jacobian_B6N[:, 3:] * t_B31).sum(1, keepdim=True) * (1.0 - mean_B11 / q_B1N)
+        trusted_B1 = trust_B1N.sum(2).clamp_min(1.0)
+        residual_B1 = (trust_B1N * error_B1N.square()).sum(2) / trusted_B1
+        mean_B1 = (trust_B1N * q_B1N).sum(2) / trusted_B1
+        moved_B1N = (jacobian_B6N[:, 3:] * t_B31).sum(1, keepdim=True) * (1.0 - mean_B1[..., None] / q_B1N)
         by_contrast_B6 = -(moved_B1N @ weighted_BN6 @ inverse_B66)[:, 0]
         covariance_B66 = inverse_B66 * (residual_B1 * (1.0 / (h * w))).clamp_min(1e-9)[..., None]
-        return (
+        return AlignmentStep(
             turn_B33 @ R_B33,
             turn_B33 @ t_B31 + move_B13.transpose(1, 2),
             covariance_B66,
