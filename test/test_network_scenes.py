@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,55 @@ def test_coordinate_losses_vanish_at_the_truth(rng: np.random.Generator) -> None
     assert off["distance"] > 0.5 and off["reprojection"] > 0.5
 
 
+def a_batch(data: PosedImages) -> dict[str, torch.Tensor]:
+    """Two sequences of two frames."""
+    rel = np.stack([motion_vector(data.poses[i], data.poses[i + 1]) for i in (0, 2)])
+    poses = data.poses[:4]
+    return {
+        "images": torch.from_numpy(data.images[:4].transpose(0, 3, 1, 2).copy()).unflatten(0, (2, 2)),
+        "t": torch.from_numpy(np.stack([T.t for T in poses])).float().unflatten(0, (2, 2)),
+        "q": torch.from_numpy(np.stack([T.quaternion_xyzw() for T in poses])).float().unflatten(0, (2, 2)),
+        "rel": torch.from_numpy(rel).float(),
+        "inverse_depth": torch.full((2, 8, 12), 0.5),
+    }
+
+
+def test_the_encoder_learns_depth_from_its_labels_and_not_from_alignments(rng: np.random.Generator) -> None:
+    data = some_data(rng)
+    torch.manual_seed(0)
+    config = config_from_dict(MapConfig, {"method": "posenet", "network": TINY_NETWORK})
+    _, network, objective = make_network(config, None, data)
+    training = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    losses = training(a_batch(data))
+    encoder = list(network.encoder.parameters())
+    of_motion, of_depth = (
+        torch.autograd.grad(losses[name], encoder, retain_graph=True, allow_unused=True)
+        for name in ("motion", "depth")
+    )
+    assert losses["motion"] != losses["depth"] and any(g is not None and g.any() for g in of_depth)
+    for a, b in zip(of_motion, of_depth, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+
+
+@pytest.mark.parametrize(("method", "loss"), [("posenet", "sigma"), ("posenet", "mapnet"), ("lsg", "sigma")])
+def test_learned_balances_start_where_the_size_of_the_scene_says(
+    method: str, loss: str, rng: np.random.Generator
+) -> None:
+    data = some_data(rng)
+    config = config_from_dict(
+        MapConfig, {"method": method, "network": TINY_NETWORK, "posenet": {"loss": loss}}
+    )
+    spread = float(np.sqrt(np.stack([T.t for T in data.poses]).var(0).mean()))
+    larger = replace(data, poses=tuple(replace(T, t=10.0 * T.t) for T in data.poses))
+    for size, scene in ((spread, data), (10.0 * spread, larger)):
+        _, _, objective = make_network(config, None, scene)
+        assert isinstance(objective, torch.nn.Module)
+        starts = [
+            float(value.detach().exp()) for name, value in objective.named_parameters() if "s_x" in name
+        ]
+        assert starts and starts == pytest.approx([0.25 * size] * len(starts), rel=1e-4)
+
+
 @pytest.mark.parametrize("method, odometry", [*((method, "aligned") for method in METHODS), ("lsg", "fused")])
 def test_losses_reach_every_part_and_answers_cover_every_frame(
     method: str, odometry: str, rng: np.random.Generator
@@ -154,17 +204,7 @@ def test_losses_reach_every_part_and_answers_cover_every_frame(
     spec, network, objective = make_network(config, None, data)
     build_network(spec).load_state_dict(network.state_dict())
     training = NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
-    rel = np.stack([motion_vector(data.poses[i], data.poses[i + 1]) for i in (0, 2)])
-    batch = {
-        "images": torch.from_numpy(data.images[:4].transpose(0, 3, 1, 2).copy()).unflatten(0, (2, 2)),
-        "t": torch.from_numpy(np.stack([T.t for T in data.poses[:4]])).float().unflatten(0, (2, 2)),
-        "q": torch.from_numpy(np.stack([T.quaternion_xyzw() for T in data.poses[:4]]))
-        .float()
-        .unflatten(0, (2, 2)),
-        "rel": torch.from_numpy(rel).float(),
-        "inverse_depth": torch.full((2, 8, 12), 0.5),
-    }
-    losses = training(batch)
+    losses = training(a_batch(data))
     losses["total"].backward()
     assert all(torch.isfinite(value) for value in losses.values())
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]

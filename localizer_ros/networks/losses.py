@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,11 +28,15 @@ class BalancedLoss(nn.Module):
     """``L_x e^{-s_x} + s_x + L_q e^{-s_q} + s_q`` with learned s (Kendall and Cipolla 2017).
 
     With L1 norms of position and log quaternion this is MapNet's distance h, its β and γ being s_x and s_q.
+
+    Args:
+        expected_m: error of positions that s_x starts from; 1 in the paper. s moves by a learning rate a step at most:
+            started metres away from what a room asks for, it spends the training on the way, and positions with it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected_m: float = 1.0) -> None:
         super().__init__()
-        self.s_x = nn.Parameter(torch.tensor(0.0))
+        self.s_x = nn.Parameter(torch.tensor(math.log(expected_m)))
         self.s_q = nn.Parameter(torch.tensor(-3.0))
 
     def forward(self, loss_x: Tensor, loss_q: Tensor) -> Tensor:
@@ -134,12 +139,15 @@ class MapNetLoss(nn.Module):
     """``Σ h(p_i) + Σ h(v_ij)`` over absolute poses p_i and the poses v_ij of each frame relative to the one before.
 
     Brahmbhatt et al., CVPR 2018, with relative poses composed on SE(3) in place of differences of 6-vectors.
+
+    Args:
+        expected_m: see :class:`BalancedLoss`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected_m: float = 1.0) -> None:
         super().__init__()
-        self.absolute = BalancedLoss()
-        self.relative = BalancedLoss()
+        self.absolute = BalancedLoss(expected_m)
+        self.relative = BalancedLoss(expected_m)
 
     def forward(self, pose: Pose, true: Pose) -> Tensor:
         """The loss of predicted absolute poses (B, K, 3) and (B, K, 4) of K >= 2 frames each; scalar."""
@@ -153,13 +161,16 @@ class LsgLoss(nn.Module):
     """``L_global + L_vo + L_joint`` of Local Supports Global (ICCV 2019), each MapNet's h with its own balance.
 
     L_joint compares the predicted pose of the frame before, composed with the predicted motion, with the true pose.
+
+    Args:
+        expected_m: see :class:`BalancedLoss`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected_m: float = 1.0) -> None:
         super().__init__()
-        self.absolute = BalancedLoss()
-        self.motion = BalancedLoss()
-        self.joint = BalancedLoss()
+        self.absolute = BalancedLoss(expected_m)
+        self.motion = BalancedLoss(expected_m)
+        self.joint = BalancedLoss(expected_m)
 
     def forward(self, pose: Pose, motion_BT6: Tensor, true: Pose) -> SequenceLosses:
         """The three losses of sequences.

@@ -19,8 +19,8 @@ from localizer_ros.networks.poses import Pose
 from localizer_ros.training.data import PosedImages, drive_bounds, motion_vector
 from localizer_ros.training.objectives import Objective, Observed
 
-# Radians and metres: errors of motions count in units of this, that of a hand-held camera in a few frames.
-MOTION_SIZE = 0.02
+# Radians and metres: beyond this a motion is lost, and its error says nothing more in the training log.
+LOST_MOTION = 0.1
 # One in so many sequences is aligned while training: depth, which has labels, is what the motion head has to learn.
 MOTION_SHARE = 4
 
@@ -82,15 +82,15 @@ class NetworkTraining(nn.Module):
             return {"motion": depth, "depth": depth}
         some = slice(None, None, MOTION_SHARE)
         images = self.normalize(batch["images"][some, -2:].flatten(0, 1)).unflatten(0, (-1, 2))
+        # Depth has labels to learn from. What an alignment says of it is a hundred times as loud and mostly noise, and
+        # would reach the encoder, which the poses need: alignments only learn how far off they are.
         rel, log_sigma, *_ = head(
-            head.features(images[:, 0]), head.features(images[:, 1]), inverse_depth[some], finest=4
+            head.features(images[:, 0]), head.features(images[:, 1]), inverse_depth[some].detach(), finest=4
         )
-        error = rel - batch["rel"][some]
-        # Fast turns are lost at times; what is learned there is worth nothing.
-        rotation, translation = error.abs().clamp_max(0.1).unflatten(1, (2, 3)).sum(2).mean(0)
-        spread = spread_loss(error.detach(), log_sigma)
+        error = rel.detach() - batch["rel"][some]
+        rotation, translation = error.abs().clamp_max(LOST_MOTION).unflatten(1, (2, 3)).sum(2).mean(0)
         return {
-            "motion": depth + (rotation + translation) / MOTION_SIZE + spread,
+            "motion": depth + spread_loss(error, log_sigma),
             "depth": depth,
             "rel_rotation": rotation,
             "rel_translation": translation,

@@ -94,19 +94,24 @@ class Objective(Protocol):
         ...
 
 
-# The loss of a fixed beta counts in units of this, metres: else the motion head, on the same encoder, drowns it.
+# The loss of a fixed beta counts in units of this, metres: else the depth, on the same encoder, drowns it.
 BETA_LOSS_SIZE_M = 0.05
 
 
 class PoseObjective(nn.Module):
-    """PoseNet: fixed beta (2015), learned sigma (2017), or MapNet's relative term beside the absolute one (2018)."""
+    """PoseNet: fixed beta (2015), learned sigma (2017), or MapNet's relative term beside the absolute one (2018).
+
+    Args:
+        config: which of them.
+        expected_m: see :class:`localizer_ros.networks.losses.BalancedLoss`.
+    """
 
     tells_hard_frames = False
 
-    def __init__(self, config: PosenetConfig) -> None:
+    def __init__(self, config: PosenetConfig, expected_m: float) -> None:
         super().__init__()
-        self.mapnet = MapNetLoss() if config.loss == "mapnet" else None
-        self.balance: nn.Module = BetaLoss(config.beta) if config.loss == "beta" else BalancedLoss()
+        self.mapnet = MapNetLoss(expected_m) if config.loss == "mapnet" else None
+        self.balance: nn.Module = BetaLoss(config.beta) if config.loss == "beta" else BalancedLoss(expected_m)
         # The paper of 2015 has L2 norms, the one of 2017 L1.
         self.order = 2 if config.loss == "beta" else 1
         self.frames = 0 if config.loss == "mapnet" else 1
@@ -205,14 +210,18 @@ class AnchorObjective(nn.Module):
 
 
 class LsgObjective(nn.Module):
-    """Local Supports Global: absolute poses, motions, and each absolute pose reached from the one before."""
+    """Local Supports Global: absolute poses, motions, and each absolute pose reached from the one before.
+
+    Args:
+        expected_m: see :class:`localizer_ros.networks.losses.BalancedLoss`.
+    """
 
     frames = 0
     tells_hard_frames = False
 
-    def __init__(self) -> None:
+    def __init__(self, expected_m: float) -> None:
         super().__init__()
-        self.loss = LsgLoss()
+        self.loss = LsgLoss(expected_m)
 
     def losses(self, network: nn.Module, observed: Observed) -> Losses:
         """See :class:`Objective`."""
