@@ -82,7 +82,7 @@ class NetworkTraining(nn.Module):
             return {"motion": depth, "depth": depth}
         some = slice(None, None, MOTION_SHARE)
         images = self.normalize(batch["images"][some, -2:].flatten(0, 1)).unflatten(0, (-1, 2))
-        # Depth has labels to learn from. What an alignment says of it is a hundred times as loud and mostly noise, and
+        # Depth has labels to learn from. What an alignment says of it is fifty times as loud and mostly noise, and
         # would reach the encoder, which the poses need: alignments only learn how far off they are.
         rel, log_sigma, *_ = head(
             head.features(images[:, 0]), head.features(images[:, 1]), inverse_depth[some].detach(), finest=4
