@@ -17,8 +17,9 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
 from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, open_backend, sha256_of
 from localizer_ros.inference.network_step import NetworkStep
+from localizer_ros.localization.familiarity import Familiarity, motion_widening
 from localizer_ros.localization.localizer import Localizer, open_localizer
-from localizer_ros.localization.network_front_end import NetworkFrontEnd, turned_views
+from localizer_ros.localization.network_front_end import MOTION_CORRELATION, NetworkFrontEnd, turned_views
 from localizer_ros.localization.scene_coordinates import Optics
 from localizer_ros.networks.build import build_network
 from localizer_ros.smoothing import open_smoother
@@ -177,8 +178,28 @@ def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generato
         front_end = NetworkFrontEnd(oracle, "posenet")  # type: ignore[arg-type]
         covariance = [front_end.observe(frame, None) for frame in frames][1].relative.covariance
         S = np.diag(np.exp(log_sigma))
-        expected = S @ correlation @ S + np.outer(by_depth, by_depth) if told else S @ S
+        whole = S @ correlation @ S + np.outer(by_depth, by_depth)
+        half = MOTION_CORRELATION * whole + (1.0 - MOTION_CORRELATION) * np.diag(np.diagonal(whole))
+        expected = half if told else S @ S
         np.testing.assert_allclose(covariance, expected, atol=1e-12)
+
+
+def test_spreads_grow_where_a_frame_is_not_familiar() -> None:
+    oracle = Oracle(SE3.identity(), np.zeros((2, 6)), Optics(CAMERA.K, SE3.identity()), np.zeros(6))
+    frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
+    near, far = np.eye(4, dtype=np.float32)[:2]
+    familiarity = Familiarity.of(np.stack([near, near]))
+    widening = familiarity.widening(far[None])
+    run, found = oracle.run, []
+    for descriptor in (near, far):
+        oracle.run = lambda image, d=descriptor: {**run(image), "descriptor": d[None]}  # type: ignore[method-assign]
+        front_end = NetworkFrontEnd(oracle, "posenet", 2, familiarity)  # type: ignore[arg-type]
+        found.append([front_end.observe(frame, None) for frame in frames][1])
+    a, b = found
+    np.testing.assert_allclose(b.absolute.covariance, a.absolute.covariance * widening**2, rtol=1e-5)
+    np.testing.assert_allclose(
+        b.relative.covariance, a.relative.covariance * motion_widening(widening) ** 2, rtol=1e-5
+    )
 
 
 def test_motions_go_on_where_poses_are_not_believed(rng: np.random.Generator) -> None:

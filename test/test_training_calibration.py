@@ -1,4 +1,4 @@
-"""Spreads scaled to errors: exact for Gaussian errors, by the worst stretch of frames, deaf to missing answers."""
+"""Spreads scaled to errors: exact for Gaussian errors, wider where frames are not familiar, deaf to missing answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.training.calibration import UNSEEN_DRIVE, UNSEEN_MOVES, UNSEEN_TURNS, spread_scales
+from localizer_ros.localization.familiarity import Familiarity
+from localizer_ros.training.calibration import spread_scales
 from localizer_ros.training.data import PosedImages
 
 COUNT, SPREAD = 400, 0.02
@@ -39,7 +40,12 @@ def answers(data: PosedImages, error_N6: np.ndarray, rng: np.random.Generator) -
         "log_sigma": np.full((COUNT, 6), np.log(SPREAD)),
         "rel": np.array(rel),
         "rel_log_sigma": np.full((COUNT, 6), np.log(SPREAD)),
+        "descriptor": np.repeat(np.eye(8, dtype=np.float32)[:1], COUNT, axis=0),
     }
+
+
+def all_familiar() -> Familiarity:
+    return Familiarity.of(np.eye(8, dtype=np.float32)[:1])
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
@@ -47,28 +53,34 @@ def test_gaussian_errors_give_their_size(size: float, rng: np.random.Generator) 
     data = drive(rng)
     sizes = np.repeat([size, 2.0 * size], 3)
     outputs = answers(data, rng.normal(0.0, SPREAD, (COUNT, 6)) * sizes, rng)
-    scales = spread_scales(outputs, data, [np.arange(COUNT)])
-    np.testing.assert_allclose(np.array(scales[:2]) / UNSEEN_DRIVE, [size, 2.0 * size], rtol=0.15)
+    scales = spread_scales(outputs, data, all_familiar())
+    np.testing.assert_allclose(scales[:2], [size, 2.0 * size], rtol=0.15)
     # Ten independent motions add up as their variances do.
-    np.testing.assert_allclose(np.array(scales[2:]) / [UNSEEN_TURNS, UNSEEN_MOVES], 1.0, rtol=0.25)
+    np.testing.assert_allclose(scales[2:], 1.0, rtol=0.25)
 
 
-def test_the_worst_stretch_of_frames_counts_and_too_short_ones_do_not(rng: np.random.Generator) -> None:
+def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.random.Generator) -> None:
     data = drive(rng)
-    error = rng.normal(0.0, SPREAD, (COUNT, 6))
-    error[100:200] *= 3.0
-    error[398:] *= 50.0
-    outputs = answers(data, error, rng)
+    # Frames turn away from what was trained on, further and further.
+    angle = np.linspace(0.0, 1.0, COUNT)
+    descriptors = np.zeros((COUNT, 8), np.float32)
+    descriptors[:, 0], descriptors[:, 1] = np.cos(angle), np.sin(angle)
+    familiarity = Familiarity(descriptors[:1], 0.05)
+    widening = familiarity.widening(descriptors)
+    error = rng.normal(0.0, SPREAD, (COUNT, 6)) * widening[:, None]
+    outputs = {**answers(data, error, rng), "descriptor": descriptors}
+    np.testing.assert_allclose(spread_scales(outputs, data, familiarity)[:2], 1.0, rtol=0.15)
+    # Spreads that know better are believed as they are.
+    believed = spread_scales(outputs, data, familiarity, tells_hard_frames=True)[:2]
+    np.testing.assert_allclose(believed, np.median(widening), rtol=0.25)
+    # Motions of the same error throughout must not have counted as better far off.
+    assert max(spread_scales(outputs, data, familiarity)[2:]) < 1.0
+
+
+def test_missing_answers_do_not_count_and_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:
+    data = drive(rng)
+    outputs = answers(data, rng.normal(0.0, SPREAD, (COUNT, 6)), rng)
     outputs["t"][150:160] = np.nan
-    blocks = [np.arange(100), np.arange(100, 200), np.arange(200, 398), np.arange(398, COUNT)]
-    np.testing.assert_allclose(spread_scales(outputs, data, blocks)[:2], 3.0 * UNSEEN_DRIVE, rtol=0.2)
-    # Spreads that know better are believed: the typical frame counts, and nothing is added.
-    believed = spread_scales(outputs, data, blocks, tells_hard_frames=True)[:2]
-    np.testing.assert_allclose(believed, 1.2, rtol=0.2)
-
-
-def test_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:
-    data = drive(rng)
-    outputs = answers(data, np.zeros((COUNT, 6)), rng)
+    np.testing.assert_allclose(spread_scales(outputs, data, all_familiar())[:2], 1.0, rtol=0.15)
     outputs["t"][:] = np.nan
-    assert spread_scales(outputs, data, [np.arange(COUNT)])[:2] == (UNSEEN_DRIVE, UNSEEN_DRIVE)
+    assert spread_scales(outputs, data, all_familiar())[:2] == (1.0, 1.0)

@@ -15,14 +15,19 @@ from localizer_ros.core.se3 import SE3, compose_covariance, weighted_mean
 from localizer_ros.core.types import Array, Camera, ConfigError, Frame, PoseEstimate, RelativePose
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.network_step import NetworkStep
+from localizer_ros.localization.familiarity import Familiarity, motion_widening
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
 
 # A motion over a longer gap is none the head was trained for.
 MAX_MOTION_GAP_NS = 300_000_000
-# Errors of a network's pose stay about as long: of regressors with a sequence of Red Kitchen left out they correlate by
-# 0.7 to 0.9 after one second, and by 0.2 to 0.8 after two.
-POSE_ERROR_LASTS_S = 3.0
+# Poses within this time weigh as one. Errors of regressors with a sequence of Red Kitchen left out correlate by 0.7 to
+# 0.9 after one second, and by 0.2 to 0.8 after two: a decay of about 4 s, and twice that is what a sum feels. Poses from
+# scene coordinates err afresh sooner.
+REGRESSED_ERROR_LASTS_S, SOLVED_ERROR_LASTS_S = 8.0, 3.0
+# How much of the correlation that an alignment tells of its motion is there in motions added up over a second: of none,
+# half and all, half gives the least normalised squared error.
+MOTION_CORRELATION = 0.5
 # Further views of a frame are turned by this, as a dense grid of crops would be.
 VIEW_TURN_DEG = 5.0
 
@@ -35,12 +40,15 @@ class NetworkFrontEnd:
         method: name given to its absolute poses.
         views: of each frame, whose poses are averaged: the mean over dense crops of the first PoseNet, with turned
             cameras in place of crops, as the network knows one camera only.
+        familiarity: what spreads grow with, away from what the network was trained on.
 
     Raises:
         ConfigError: several views of a network that has states or gives no pose.
     """
 
-    def __init__(self, step: NetworkStep, method: str, views: int = 1) -> None:
+    def __init__(
+        self, step: NetworkStep, method: str, views: int = 1, familiarity: Familiarity | None = None
+    ) -> None:
         self._step = step
         self._method = method
         if views > 1 and (step.card.states or "t" not in {output.name for output in step.card.outputs}):
@@ -52,6 +60,7 @@ class NetworkFrontEnd:
         self._sigma_scale = np.repeat([absolute_rotation, absolute_translation], 3)
         self._motion_sigma_scale = np.repeat([motion_rotation, motion_translation], 3)
         self._optics = Optics.from_dict(card.optics) if card.optics else None
+        self._familiarity = familiarity
         self._last_ns: int | None = None
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
@@ -67,7 +76,10 @@ class NetworkFrontEnd:
         if not all(np.all(np.isfinite(value)) for each in (outputs, *others) for value in each.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        absolute, reason = self._absolute(frame.stamp_ns, outputs, others)
+        widening = np.ones(1)
+        if self._familiarity is not None:
+            widening = self._familiarity.widening(outputs["descriptor"])
+        absolute, reason = self._absolute(frame.stamp_ns, outputs, others, float(widening[0]))
         timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None
         if self._last_ns is not None and frame.stamp_ns - self._last_ns <= MAX_MOTION_GAP_NS:
@@ -76,7 +88,7 @@ class NetworkFrontEnd:
                 self._last_ns,
                 frame.stamp_ns,
                 SE3(np.asarray(Rotation.from_rotvec(rel[:3]).as_matrix()), rel[3:]),
-                self._motion_covariance(outputs),
+                self._motion_covariance(outputs) * float(motion_widening(widening)[0]) ** 2,
                 "vo",
             )
         self._last_ns = frame.stamp_ns
@@ -87,9 +99,8 @@ class NetworkFrontEnd:
         if "rel_correlation" not in outputs:
             return covariance
         sigma, by_depth = np.sqrt(np.diagonal(covariance)), outputs["rel_depth_error"][0]
-        return np.asarray(
-            np.outer(sigma, sigma) * outputs["rel_correlation"][0] + np.outer(by_depth, by_depth)
-        )
+        told = np.outer(sigma, sigma) * outputs["rel_correlation"][0] + np.outer(by_depth, by_depth)
+        return np.asarray(np.where(np.eye(6) > 0, told, MOTION_CORRELATION * told))
 
     def _see_turned(self, seen: NDArray[np.uint8], R_opt_view: Array) -> Tensors:
         view = rotate_camera(seen, self._preprocess.target, R_opt_view)
@@ -103,9 +114,10 @@ class NetworkFrontEnd:
         return SE3.from_quaternion(outputs["t"][0], outputs["q"][0]), covariance
 
     def _absolute(
-        self, stamp_ns: int, outputs: Tensors, others: list[Tensors]
+        self, stamp_ns: int, outputs: Tensors, others: list[Tensors], widening: float
     ) -> tuple[PoseEstimate | None, str]:
-        """The absolute pose: regressed, or solved for from scene coordinates; None with the reason."""
+        """The absolute pose: regressed, or solved for from scene coordinates, whose spreads need no widening; None with
+        the reason."""
         if "points" not in outputs:
             answers = [self._regressed(outputs)]
             T_cam_opt = SE3.identity() if self._optics is None else self._optics.T_cam_opt
@@ -114,16 +126,17 @@ class NetworkFrontEnd:
                 T_view_cam = T_cam_opt @ SE3(R_opt_view.T, np.zeros(3)) @ T_cam_opt.inverse()
                 answers.append((T_map_view @ T_view_cam, compose_covariance(covariance, T_view_cam)))
             T_map_cam, covariance = mean_of_views(answers)
-            return self._estimate(stamp_ns, T_map_cam, covariance), ""
+            covariance = covariance * widening**2
+            return self._estimate(stamp_ns, T_map_cam, covariance, REGRESSED_ERROR_LASTS_S), ""
         assert self._optics is not None
         found = pose_from_coordinates(outputs["points"][0], outputs["log_sigma"][0], self._optics)
         if found is None:
             return None, "too few scene coordinates agree on a pose"
         covariance = found.covariance * np.outer(self._sigma_scale, self._sigma_scale)
-        return self._estimate(stamp_ns, found.T_map_cam, covariance), ""
+        return self._estimate(stamp_ns, found.T_map_cam, covariance, SOLVED_ERROR_LASTS_S), ""
 
-    def _estimate(self, stamp_ns: int, T_map_cam: SE3, covariance: Array) -> PoseEstimate:
-        return PoseEstimate(stamp_ns, T_map_cam, covariance, self._method, correlation_s=POSE_ERROR_LASTS_S)
+    def _estimate(self, stamp_ns: int, T_map_cam: SE3, covariance: Array, lasts_s: float) -> PoseEstimate:
+        return PoseEstimate(stamp_ns, T_map_cam, covariance, self._method, correlation_s=lasts_s)
 
     def reset(self) -> None:
         """Forget the frame before."""
@@ -165,6 +178,7 @@ def mean_of_views(answers: list[tuple[SE3, Array]]) -> tuple[SE3, Array]:
 def open_network_front_end(scene: Path, method: str, config: LocalizerConfig) -> NetworkFrontEnd:
     """The front end of a scene with a pose network. Raises SceneError, BackendError or ConfigError."""
     step = NetworkStep(scene / "networks", method, config.backend, config.network.samples)
-    front_end = NetworkFrontEnd(step, method, config.network.views)
+    familiarity = Familiarity.load(scene / "networks")
+    front_end = NetworkFrontEnd(step, method, config.network.views, familiarity)
     step.warm_up()
     return front_end

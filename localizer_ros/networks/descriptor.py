@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from localizer_ros.networks.backbones import Encoder
 
 
+def pooled(coarse_BChw: Tensor) -> Tensor:
+    """(B, C) mean over coarse features, of unit length."""
+    return F.normalize(coarse_BChw.mean((2, 3)), dim=1)
+
+
 class DescriptorOutput(NamedTuple):
     """``descriptor_BC``: (B, C) of unit length."""
 
@@ -24,4 +29,4 @@ class GlobalDescriptor(nn.Module):
         self.encoder = encoder
 
     def forward(self, image_B3HW: Tensor) -> DescriptorOutput:
-        return DescriptorOutput(F.normalize(self.encoder(image_B3HW).coarse.mean((2, 3)), dim=1))
+        return DescriptorOutput(pooled(self.encoder(image_B3HW).coarse))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.heads import PoseHead, build_neck, spread_layers
 from localizer_ros.networks.motion import MotionHead
 
@@ -86,13 +87,15 @@ class LsgOutput(NamedTuple):
 
 
 class LsgStep(NamedTuple):
-    """One step of a stream: the answers of :class:`LsgOutput` and the fields of the next :class:`LsgState`."""
+    """One step of a stream: the answers of :class:`LsgOutput`, the image's descriptor, and the fields of the next
+    :class:`LsgState`."""
 
     t_B3: Tensor
     q_B4: Tensor
     log_sigma_B6: Tensor
     rel_B6: Tensor
     rel_log_sigma_B6: Tensor
+    descriptor_BC: Tensor
     previous_BChw: Tensor
     cell_BChw: Tensor
     memory_BNChw: Tensor
@@ -106,6 +109,7 @@ class AlignedLsgStep(NamedTuple):
     q_B4: Tensor
     log_sigma_B6: Tensor
     inverse_depth_Bhw: Tensor
+    descriptor_BC: Tensor
     previous_BChw: Tensor
     cell_BChw: Tensor
     memory_BNChw: Tensor
@@ -292,5 +296,6 @@ class Lsg(nn.Module):
         output, state = self.sequence(features.coarse[:, None], state)
         answers = [answer[:, 0] for answer in output]
         if self.motion is None:
-            return LsgStep(*answers, *state)
-        return AlignedLsgStep(*answers[:3], self.motion.inverse_depth(*features), *state)
+            return LsgStep(*answers, pooled(features.coarse), *state)
+        inverse_depth = self.motion.inverse_depth(*features)
+        return AlignedLsgStep(*answers[:3], inverse_depth, pooled(features.coarse), *state)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.motion import MotionHead
 
 
@@ -52,6 +52,5 @@ class PoseNet(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> PosenetOutput:
         features = self.encoder(image_B3HW)
-        descriptor = F.normalize(features.coarse.mean((2, 3)), dim=1)
         inverse_depth = self.motion.inverse_depth(*features)
-        return PosenetOutput(*self.absolute(features.coarse), inverse_depth, descriptor)
+        return PosenetOutput(*self.absolute(features.coarse), inverse_depth, pooled(features.coarse))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.motion import MotionHead
 
 
@@ -24,11 +25,13 @@ class SceneCoordinatesOutput(NamedTuple):
         points_B3hw: map coordinates, metres, of what the centre of each cell of 8 px shows.
         log_sigma_Bhw: log of their errors, metres.
         inverse_depth_Bhw: 1 / metres of what each cell shows.
+        descriptor_BC: pooled coarse features, unit length.
     """
 
     points_B3hw: Tensor
     log_sigma_Bhw: Tensor
     inverse_depth_Bhw: Tensor
+    descriptor_BC: Tensor
 
 
 class CoordinateHead(nn.Module):
@@ -84,4 +87,6 @@ class SceneCoordinates(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> SceneCoordinatesOutput:
         features = self.encoder(image_B3HW)
-        return SceneCoordinatesOutput(*self.coordinates(*features), self.motion.inverse_depth(*features))
+        return SceneCoordinatesOutput(
+            *self.coordinates(*features), self.motion.inverse_depth(*features), pooled(features.coarse)
+        )

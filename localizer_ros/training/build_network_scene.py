@@ -22,6 +22,7 @@ from localizer_ros.export import check_parity, descriptor_card, save_network, st
 from localizer_ros.inference.backend import TensorSpec
 from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.baseline import save_baseline
+from localizer_ros.localization.familiarity import Familiarity
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.mapping.sfm import build_structure_map
 from localizer_ros.networks.backbones import (
@@ -138,16 +139,14 @@ def build_network_scene(
     # Without a validation part the spreads can only be scaled on what was trained on: too optimistic, but finite.
     measured_on = validation_part if len(held) > 1 else training_part
     accuracy = {name: value for name, value in _validate(module, measured_on).items() if name != "score"}
-    blocks = np.split(np.arange(len(held)), np.flatnonzero(np.diff(held) > 1) + 1)
+    familiarity = Familiarity.of(predict(module, training_part)["descriptor"])
     sigma_scale = spread_scales(
-        predict(module, measured_on),
-        measured_on,
-        blocks if len(held) > 1 else [np.arange(len(training_part))],
-        objective.tells_hard_frames,
+        predict(module, measured_on), measured_on, familiarity, objective.tells_hard_frames
     )
     module.cpu()
     networks = folder / "networks"
     networks.mkdir()
+    familiarity.save(networks)
     progress("exporting", 0, 3)
     card = stream_card(
         config.method,

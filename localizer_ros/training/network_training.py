@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from localizer_ros.core.se3 import SE3
 from localizer_ros.localization.scene_coordinates import Optics
 from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.losses import spread_loss
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.poses import Pose
@@ -148,13 +149,15 @@ def motion_scale(data: PosedImages, stride: int) -> NDArray[np.float64]:
 def predict(training: NetworkTraining, data: PosedImages, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Outputs on the frames of each drive in order, as a stream gives them.
 
-    Returns arrays ``t`` (N, 3), NaN without an answer, ``q`` (N, 4), ``log_sigma`` (N, 6), and ``rel`` (N, 6) and
-    ``rel_log_sigma`` (N, 6) of the motion from the frame before, without meaning for the first frame of a drive.
+    Returns arrays ``t`` (N, 3), NaN without an answer, ``q`` (N, 4), ``log_sigma`` (N, 6), ``rel`` (N, 6) and
+    ``rel_log_sigma`` (N, 6) of the motion from the frame before, without meaning for the first frame of a drive, and
+    ``descriptor`` (N, C) of unit length.
     """
     network, device = training.network, next(training.parameters()).device
     was_training = training.training
     training.eval()
-    rows: dict[str, list[np.ndarray]] = {k: [] for k in ("t", "q", "log_sigma", "rel", "rel_log_sigma")}
+    names = ("t", "q", "log_sigma", "rel", "rel_log_sigma", "descriptor")
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     first, last = drive_bounds(data.sequences)
     for start, end in sorted(set(zip(first.tolist(), last.tolist(), strict=True))):
         parts, motions, before = [], [], None
@@ -171,16 +174,16 @@ def predict(training: NetworkTraining, data: PosedImages, batch_size: int = 32) 
                     )
                 )
                 before = texture[-1:]
-        answers = training.objective.answers(
-            network, Features(*(torch.cat(x) for x in zip(*parts, strict=True)))
-        )
+        features = Features(*(torch.cat(x) for x in zip(*parts, strict=True)))
+        answers = training.objective.answers(network, features)
+        descriptor = pooled(features.coarse).float().cpu().numpy()
         rel, rel_log_sigma = answers.rel, answers.rel_log_sigma
         if rel is None or rel_log_sigma is None:
             rel, rel_log_sigma, *_ = (
                 torch.cat(x).float().cpu().numpy().astype(np.float64) for x in zip(*motions, strict=True)
             )
         for key, value in zip(
-            rows, (answers.t, answers.q, answers.log_sigma, rel, rel_log_sigma), strict=True
+            rows, (answers.t, answers.q, answers.log_sigma, rel, rel_log_sigma, descriptor), strict=True
         ):
             rows[key].append(value)
     training.train(was_training)
