@@ -22,8 +22,8 @@ from localizer_ros.localization.scene_coordinates import Optics, pose_from_coord
 # A motion over a longer gap is none the head was trained for.
 MAX_MOTION_GAP_NS = 300_000_000
 # Poses within this time weigh as one. Errors of regressors with a sequence of Red Kitchen left out correlate by 0.7 to
-# 0.9 after one second, and by 0.2 to 0.8 after two: a decay of about 4 s, and twice that is what a sum feels. Poses from
-# scene coordinates err afresh sooner.
+# 0.9 after one second, and by 0.2 to 0.8 after two: a decay of about 4 s, and twice that is what a sum feels. Poses
+# from scene coordinates err afresh sooner.
 REGRESSED_ERROR_LASTS_S, SOLVED_ERROR_LASTS_S = 8.0, 3.0
 # How much of the correlation that an alignment tells of its motion is there in motions added up over a second: of none,
 # half and all, half gives the least normalised squared error.
