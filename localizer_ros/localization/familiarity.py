@@ -77,7 +77,9 @@ class Familiarity:
 
 def _distances(a_NC: NDArray[np.float32], b_MC: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, M) Euclidean distances of vectors of unit length."""
-    return np.asarray(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * (a_NC @ b_MC.T))), np.float32)
+    # Not by BLAS: its threads wait busily, and take the cores from the network (p99 of a live frame 85 ms, not 35).
+    cosines = np.einsum("nc,mc->nm", a_NC, b_MC)
+    return np.asarray(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines)), np.float32)
 
 
 def motion_widening(widening: NDArray[np.float64]) -> NDArray[np.float64]:
