@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.ckpt"
 # Between validations, so that little is lost when a long training is killed.
 CHECKPOINT_PERIOD_S = 60.0
+# As a share of the time budget.
+TIME_AHEAD = 0.05
 
 
 class TrainingData(Protocol):
@@ -246,10 +248,12 @@ def train(
         for batch in loader:
             state["minutes"] = fabric.broadcast(before + (time.monotonic() - started) / 60.0)
             # The schedule runs over epochs or over the time budget, whichever is further on, so that a budget ends
-            # with small steps too.
+            # with small steps too. Time counts when it is clearly ahead: a training that keeps within its budget shall
+            # be the same each time, however long its first steps took.
             done = state["step"] / (config.epochs * steps)
             if config.time_budget_min > 0.0:
-                done = max(done, state["minutes"] / config.time_budget_min)
+                spent = state["minutes"] / config.time_budget_min
+                done = max(done, (spent - TIME_AHEAD) / (1.0 - TIME_AHEAD))
             rate = min(1.0, (state["step"] + 1) / 50.0) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
             for group, base in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base * max(rate, 1e-3)
