@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from localizer_ros.core.types import SceneError
 
@@ -82,7 +82,7 @@ def _distances(a_NC: NDArray[np.float32], b_MC: NDArray[np.float32]) -> NDArray[
     return np.asarray(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines)), np.float32)
 
 
-def motion_widening(widening: NDArray[np.float64]) -> NDArray[np.float64]:
+def motion_widening(widening: ArrayLike) -> NDArray[np.float64]:
     """Factors of the standard deviations of motions where those of poses are ``widening``: depth is less sure where
     nobody has been, but what two images show of a motion is no worse."""
-    return np.sqrt(widening)
+    return np.asarray(np.sqrt(widening), np.float64)

@@ -76,10 +76,10 @@ class NetworkFrontEnd:
         if not all(np.all(np.isfinite(value)) for each in (outputs, *others) for value in each.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        widening = np.ones(1)
+        widening = 1.0
         if self._familiarity is not None:
-            widening = self._familiarity.widening(outputs["descriptor"])
-        absolute, reason = self._absolute(frame.stamp_ns, outputs, others, float(widening[0]))
+            widening = float(self._familiarity.widening(outputs["descriptor"])[0])
+        absolute, reason = self._absolute(frame.stamp_ns, outputs, others, widening)
         timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None
         if self._last_ns is not None and frame.stamp_ns - self._last_ns <= MAX_MOTION_GAP_NS:
@@ -88,7 +88,7 @@ class NetworkFrontEnd:
                 self._last_ns,
                 frame.stamp_ns,
                 SE3(np.asarray(Rotation.from_rotvec(rel[:3]).as_matrix()), rel[3:]),
-                self._motion_covariance(outputs) * float(motion_widening(widening)[0]) ** 2,
+                self._motion_covariance(outputs) * float(motion_widening(widening)) ** 2,
                 "vo",
             )
         self._last_ns = frame.stamp_ns
