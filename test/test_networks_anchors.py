@@ -43,7 +43,7 @@ def test_an_anchor_head_is_a_pose_head_and_every_parameter_learns(orientation: s
     assert t.shape == (3, 3) and q.shape == (3, 4) and log_sigma.shape == (3, 6)
     torch.testing.assert_close(q.norm(dim=1), torch.ones(3))
     answers = head.answers(coarse)
-    loss = AnchorLoss()(answers, head.anchors_t_N3, torch.randn(3, 3), random_quaternions(3))
+    loss = AnchorLoss(2.4, 20.0, 0.0)(answers, head.anchors_t_N3, torch.randn(3, 3), random_quaternions(3))
     (loss + head(coarse)[2].sum()).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
@@ -90,7 +90,7 @@ def test_two_anchors_at_odds_give_their_middle_and_a_spread_along_what_divides_t
 
 def test_the_loss_is_least_where_the_relevant_anchor_tells_the_truth() -> None:
     torch.manual_seed(0)
-    loss, anchors = AnchorLoss(), torch.randn(5, 3)
+    loss, anchors = AnchorLoss(2.4, 20.0, 0.0), torch.randn(5, 3)
     t_N3, q_N4 = torch.randn(5, 3), random_quaternions(5)
     perfect = loss(certain(t_N3, -q_N4, 3), anchors, t_N3[3:4], q_N4[3:4])
     assert perfect.item() < 1e-6
@@ -107,7 +107,7 @@ def test_cross_entropy_asks_for_the_nearest_anchor() -> None:
     truth = torch.tensor([[4.0, 0.0, 0.0]])
     q = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     answers = AnchorAnswers(logits, truth[None].expand(1, 2, 3), q[None].expand(1, 2, 4), torch.zeros(1, 6))
-    AnchorLoss(cross_entropy=1.0)(answers, anchors, truth, q).backward()
+    AnchorLoss(2.4, 20.0, 1.0)(answers, anchors, truth, q).backward()
     assert logits.grad[0, 1] < -0.1 < 0.1 < logits.grad[0, 0]
 
 
@@ -125,7 +125,7 @@ def test_the_relevant_anchor_is_discovered_without_being_told() -> None:
         answers = AnchorAnswers(
             relevance(features), anchors.expand(64, 2, 3), q[:, None].expand(64, 2, 4), torch.zeros(64, 6)
         )
-        loss = AnchorLoss()(answers, anchors, truth, q)
+        loss = AnchorLoss(2.4, 20.0, 0.0)(answers, anchors, truth, q)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

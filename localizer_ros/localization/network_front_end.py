@@ -25,9 +25,10 @@ MAX_MOTION_GAP_NS = 300_000_000
 # 0.9 after one second, and by 0.2 to 0.8 after two: a decay of about 4 s, and twice that is what a sum feels. Poses
 # from scene coordinates err afresh sooner.
 REGRESSED_ERROR_LASTS_S, SOLVED_ERROR_LASTS_S = 8.0, 3.0
-# How much of the correlation that an alignment tells of its motion is there in motions added up over a second: of none,
-# half and all, half gives the least normalised squared error.
-MOTION_CORRELATION = 0.5
+# How much of the correlation that an alignment tells of its motion is there: depth and calibration, which it knows
+# nothing of, err as well. Of none, two fifths and four fifths, two fifths give motions added up over a second the least
+# normalised squared error.
+MOTION_CORRELATION = 0.4
 # Further views of a frame are turned by this, as a dense grid of crops would be.
 VIEW_TURN_DEG = 5.0
 

@@ -146,7 +146,7 @@ class AnchorLoss(nn.Module):
         cross_entropy: lambda.
     """
 
-    def __init__(self, alpha: float = 2.4, kappa: float = 20.0, cross_entropy: float = 0.0) -> None:
+    def __init__(self, alpha: float, kappa: float, cross_entropy: float) -> None:
         super().__init__()
         self.alpha, self.kappa, self.cross_entropy = alpha, kappa, cross_entropy
 

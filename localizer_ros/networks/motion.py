@@ -114,9 +114,6 @@ class MotionHead(nn.Module):
     # Up to this, in units of the network's input, an image is black (3 levels of 255) and shows nothing, as outside the
     # view of an undistorted camera. Such a border does not move, and would say so.
     black = -1.93
-    # Share of the errors' variance that noise of the images does not explain, but depth and calibration do: it does not
-    # correlate as the images tell.
-    unexplained = 0.2
     # Standard deviation of the contrast of depths, as a share: in places the network has not seen it guesses too flat,
     # or too deep, and what a move does to the image goes to the turn, the same way for seconds.
     contrast = 0.5
@@ -203,7 +200,6 @@ class MotionHead(nn.Module):
         R, t, covariance_B66, residual_B1, by_contrast_B6 = self._step(R, t, level)
         sigma_B6 = (covariance_B66.detach() * self.unit_66).sum(2).sqrt()
         correlation = covariance_B66.detach() / (sigma_B6[:, :, None] * sigma_B6[:, None])
-        correlation = (1.0 - self.unexplained) * correlation + self.unexplained * self.unit_66
         known = torch.cat([sigma_B6.log(), residual_B1.log()], 1).detach()
         log_sigma = known[:, :6] + self.spread(known)
         # The motion of the body, which the camera is fixed to: T_cam_opt T_prev_cur T_cam_opt^-1.
