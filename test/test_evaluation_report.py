@@ -27,8 +27,9 @@ from localizer_ros.core.types import (
 from localizer_ros.datasets.source import FrameRecord
 from localizer_ros.evaluation.benchmark import NO_ANSWER, WARM_UP, bench, measure, smoother_benchmark
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
+from localizer_ros.evaluation.figures import map_views, training_figure
 from localizer_ros.evaluation.replay import replay
-from localizer_ros.evaluation.report import map_views, training_figure, write_report
+from localizer_ros.evaluation.report import write_report
 from localizer_ros.evaluation.view import read_content, view
 from localizer_ros.localization.scene import Scene
 

@@ -23,8 +23,9 @@ from localizer_ros.localization.global_hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.structure_front_end import open_structure_front_end
 from localizer_ros.localization.structure_scene import StructureScene
 from localizer_ros.localization.tracking import Tracker
-from localizer_ros.mapping import sfm
-from localizer_ros.mapping.sfm import StructureReport, build_structure_map, choose_images, choose_pairs
+from localizer_ros.mapping import structure_map
+from localizer_ros.mapping.image_choice import choose_images, choose_pairs
+from localizer_ros.mapping.structure_map import StructureReport, build_structure_map
 
 
 class Part:
@@ -353,19 +354,10 @@ def test_a_second_build_takes_what_the_first_left(
         raise AssertionError("features were extracted or matched again")
 
     monkeypatch.setattr(mapped.source, "read", must_not_run)
-    monkeypatch.setattr(sfm, "_VALIDATION_IMAGES", 0)
-    monkeypatch.setattr(sfm, "_matched", _cached_only(sfm._matched, monkeypatch))
+    monkeypatch.setattr(structure_map, "_VALIDATION_IMAGES", 0)
+    monkeypatch.setattr(structure_map, "open_matcher", must_not_run)
     report = build_structure_map(mapped.source, CONFIG, tmp_path / "again", work_dir=mapped.work)
     assert report.points == mapped.report.points
-
-
-def _cached_only(matched, monkeypatch):  # type: ignore[no-untyped-def]
-    def run(*arguments):  # type: ignore[no-untyped-def]
-        with monkeypatch.context() as m:
-            m.setattr(sfm, "mutual_matches", None)
-            return matched(*arguments)
-
-    return run
 
 
 def test_a_damaged_map_is_named(mapped: Mapped, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _network(request: BuildRequest) -> dict[str, Any]:
 
 
 def _structure(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.mapping.sfm import build_structure_map
+    from localizer_ros.mapping.structure_map import build_structure_map
 
     r = request
     report = build_structure_map(r.source, r.config.structure, r.folder, r.progress, r.work)

@@ -26,16 +26,11 @@ from localizer_ros.localization.reranking import RERANK_KEYPOINTS
 from localizer_ros.localization.retrieval import ImageDatabase, ImageIndex
 from localizer_ros.localization.structure_scene import INDEX_FOLDER, MAP_FOLDER, StructureScene
 from localizer_ros.mapping.brought_along import take_along
+from localizer_ros.mapping.feature_store import FeatureStore
+from localizer_ros.mapping.image_choice import choose_images, posed_frames, probe_depth_m, probing_images
 from localizer_ros.mapping.retrieval import index_images
-from localizer_ros.mapping.sfm import (
-    FeatureStore,
-    Stages,
-    choose_images,
-    posed_frames,
-    probe_depth_m,
-    probing_images,
-    validate,
-)
+from localizer_ros.mapping.stages import Stages
+from localizer_ros.mapping.validation import validate
 
 _VALIDATION_IMAGES = 16
 # Frames are tried as if no mapping image were nearer than this (turn, or move of like effect): a robot strays from

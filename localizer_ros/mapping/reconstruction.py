@@ -24,8 +24,8 @@ from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.localization.calibration import undistorted
 from localizer_ros.localization.features import Float32, mutual_matches
+from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.retrieval import describe_images
-from localizer_ros.mapping.sfm import FeatureStore
 from localizer_ros.mapping.work_folder import work_folder
 
 # Neighbours in time that every image is matched with, and similar images further away in time (loops).

@@ -24,7 +24,7 @@ from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.baseline import save_baseline
 from localizer_ros.localization.familiarity import Familiarity
 from localizer_ros.localization.structure_scene import StructureScene
-from localizer_ros.mapping.sfm import build_structure_map
+from localizer_ros.mapping.structure_map import build_structure_map
 from localizer_ros.networks.backbones import (
     Encoder,
     load_encoder,
