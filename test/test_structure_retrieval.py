@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 import yaml
 from onnx import TensorProto, helper
 
@@ -48,6 +49,22 @@ def test_approximate_indices_agree_with_exact_search(rng: np.random.Generator, k
     for query in unit(centres[:50] + 0.05 * rng.normal(size=(50, 64))):
         agree += len(set(exact.search(query, 10)[0]) & set(approximate.search(query, 10)[0]))
     assert agree > 0.85 * 500
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_searching_leaves_the_threads_of_pytorch_alone(rng: np.random.Generator, kind: str) -> None:
+    # They share OpenMP: once set for a search, networks of the same process trained on one core.
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        vectors = unit(rng.normal(size=(300, 16)))
+        index = ImageIndex(16, kind)
+        index.add(vectors)
+        assert index.search(vectors[5], 1)[0][0] == 5
+        train_global_descriptor(images(rng, 5), RetrievalConfig(words=8), 0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_auto_changes_to_a_graph_when_it_grows(rng: np.random.Generator) -> None:

@@ -6,7 +6,8 @@ VLAD sums residuals to the words, bag of words counts them, rarer words counting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +21,6 @@ from localizer_ros.core.types import Array, ConfigError, SceneError
 from localizer_ros.localization.features import Float32, UInt8
 from localizer_ros.localization.network_descriptor import NetworkDescriptor
 
-# One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a
-# search of 0.06 ms took 20 ms.
-faiss.omp_set_num_threads(1)
-
 WORDS_FILE = "words.npz"
 IMAGES_FILE = "images.npz"
 GRAPH_FILE = "graph.faiss"
@@ -32,6 +29,22 @@ GRAPH_FILE = "graph.faiss"
 _EXACT_UP_TO = 10_000
 # Multiplications up to which OpenBLAS does a product in one thread.
 _UNSHARED_PRODUCT = 262_144
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let faiss work in the calling thread alone.
+
+    One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a
+    search of 0.06 ms took 20 ms. And what several of them build is not the same each time. The number is put back, as
+    it holds for all of OpenMP: PyTorch would train on one core ever after.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +182,7 @@ class ImageIndex:
         """How it searches now: ``flat``, ``hnsw`` or ``ivf``."""
         return self._wanted(len(self))
 
+    @one_thread()
     def add(self, descriptors: Float32) -> None:
         """Append (N, G) unit descriptors. Raises ConfigError when the length differs."""
         new = np.ascontiguousarray(np.atleast_2d(descriptors), dtype=np.float32)
@@ -190,9 +204,10 @@ class ImageIndex:
         k = min(k, len(self))
         if k == 0:
             return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.float32)
-        # Again: OpenMP keeps the number for each thread.
-        faiss.omp_set_num_threads(1)
-        similarity, found = self._index.search(np.ascontiguousarray(descriptor, dtype=np.float32)[None], k)
+        with one_thread():
+            similarity, found = self._index.search(
+                np.ascontiguousarray(descriptor, dtype=np.float32)[None], k
+            )
         valid = found[0] >= 0
         return found[0][valid].astype(np.intp), similarity[0][valid]
 

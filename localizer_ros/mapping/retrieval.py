@@ -12,7 +12,7 @@ from localizer_ros.core.config import RetrievalConfig
 from localizer_ros.core.types import Array, SourceError
 from localizer_ros.localization.features import Float32, Index, UInt8
 from localizer_ros.localization.network_descriptor import NetworkDescriptor, open_network_descriptor
-from localizer_ros.localization.retrieval import GlobalDescriptor, ImageDatabase, ImageIndex
+from localizer_ros.localization.retrieval import GlobalDescriptor, ImageDatabase, ImageIndex, one_thread
 
 # Enough for a few hundred words; more only takes time.
 _SAMPLE = 60_000
@@ -43,7 +43,8 @@ def train_global_descriptor(
     kmeans = faiss.Kmeans(
         everything.shape[1], config.words, niter=15, seed=seed, min_points_per_centroid=1, verbose=False
     )
-    kmeans.train(np.ascontiguousarray(everything))
+    with one_thread():
+        kmeans.train(np.ascontiguousarray(everything))
     words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
     none = np.zeros(0, dtype=np.float32)
     describe = GlobalDescriptor(kind, words, np.ones(config.words, np.float32), none, none)
