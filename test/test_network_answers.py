@@ -12,12 +12,17 @@ from safetensors.torch import save_file
 
 from localizer_ros.core.config import BackendConfig, LocalizerConfig, config_from_dict
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, Status
+from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, LocalizerOutput, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
 from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, open_backend, sha256_of
 from localizer_ros.inference.network_step import NetworkStep
-from localizer_ros.localization.familiarity import Familiarity, motion_widening
+from localizer_ros.localization.familiarity import (
+    OTHER_PLACE,
+    SAME_PLACE,
+    Familiarity,
+    motion_widening,
+)
 from localizer_ros.localization.localizer import Localizer, open_localizer
 from localizer_ros.localization.network_front_end import MOTION_CORRELATION, NetworkFrontEnd, turned_views
 from localizer_ros.localization.scene_coordinates import Optics
@@ -184,12 +189,48 @@ def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generato
         np.testing.assert_allclose(covariance, expected, atol=1e-12)
 
 
+def at_distance(distance: float) -> np.ndarray:
+    """A descriptor so far from the one at 0."""
+    angle = 2.0 * np.arcsin(distance / 2.0)
+    return np.array([np.cos(angle), np.sin(angle), 0.0], np.float32)
+
+
+def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
+    optics = Optics(CAMERA.K, SE3.identity())
+    oracle = Oracle(SE3.identity(), np.zeros((1, 6)), optics, np.full(6, np.log(0.005)))
+    run, seen = oracle.run, at_distance(0.0)
+    oracle.run = lambda image: {**run(image), "descriptor": seen[None]}  # type: ignore[method-assign]
+    config = LocalizerConfig()
+    familiarity = Familiarity(at_distance(0.0)[None], 0.1)
+    front_end = NetworkFrontEnd(oracle, "posenet", 1, familiarity)  # type: ignore[arg-type]
+    localizer = Localizer(front_end, open_smoother(config.smoother), config)
+
+    def drive(first: int, count: int) -> list[LocalizerOutput]:
+        black = np.zeros((64, 96, 3), np.uint8)
+        return [localizer.process(Frame(k * 33_000_000, black, CAMERA)) for k in range(first, first + count)]
+
+    assert all(output.status is Status.TRACKING for output in drive(0, 5))
+    seen = at_distance(1.1 * OTHER_PLACE)
+    away = drive(5, 80)
+    assert all(output.absolute is None and output.relative is not None for output in away)
+    assert "nothing that the network was trained on" in away[0].reason
+    assert away[-1].status is Status.LOST and away[-1].estimate is None
+    # A doubtful frame is none to start from, and good enough to go on with.
+    doubtful = at_distance(0.5 * (SAME_PLACE + OTHER_PLACE))
+    seen = doubtful
+    assert all(output.absolute is None and output.status is Status.LOST for output in drive(85, 5))
+    seen = at_distance(0.9 * SAME_PLACE)
+    assert drive(90, 1)[0].status is Status.TRACKING
+    seen = doubtful
+    assert all(output.absolute is not None and output.status is Status.TRACKING for output in drive(91, 80))
+
+
 def test_spreads_grow_where_a_frame_is_not_familiar() -> None:
     oracle = Oracle(SE3.identity(), np.zeros((2, 6)), Optics(CAMERA.K, SE3.identity()), np.zeros(6))
     frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
-    near, far = np.eye(4, dtype=np.float32)[:2]
+    near, far = at_distance(0.0), at_distance(0.9 * SAME_PLACE)
     familiarity = Familiarity.of(np.stack([near, near]))
-    widening = familiarity.widening(far[None])
+    widening = familiarity.widening(0.9 * SAME_PLACE)
     run, found = oracle.run, []
     for descriptor in (near, far):
         oracle.run = lambda image, d=descriptor: {**run(image), "descriptor": d[None]}  # type: ignore[method-assign]

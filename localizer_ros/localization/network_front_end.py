@@ -15,7 +15,7 @@ from localizer_ros.core.se3 import SE3, compose_covariance, weighted_mean
 from localizer_ros.core.types import Array, Camera, ConfigError, Frame, PoseEstimate, RelativePose
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.network_step import NetworkStep
-from localizer_ros.localization.familiarity import Familiarity, motion_widening
+from localizer_ros.localization.familiarity import OTHER_PLACE, SAME_PLACE, Familiarity, motion_widening
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
 
@@ -41,7 +41,8 @@ class NetworkFrontEnd:
         method: name given to its absolute poses.
         views: of each frame, whose poses are averaged: the mean over dense crops of the first PoseNet, with turned
             cameras in place of crops, as the network knows one camera only.
-        familiarity: what spreads grow with, away from what the network was trained on.
+        familiarity: what spreads grow with, away from what the network was trained on. In another place there is no
+            pose.
 
     Raises:
         ConfigError: several views of a network that has states or gives no pose.
@@ -77,10 +78,14 @@ class NetworkFrontEnd:
         if not all(np.all(np.isfinite(value)) for each in (outputs, *others) for value in each.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        widening = 1.0
+        distance, widening = 0.0, 1.0
         if self._familiarity is not None:
-            widening = float(self._familiarity.widening(outputs["descriptor"])[0])
-        absolute, reason = self._absolute(frame.stamp_ns, outputs, others, widening)
+            distance = float(self._familiarity.distance(outputs["descriptor"])[0])
+            widening = float(self._familiarity.widening(distance))
+        # To start from, the place must be certain: poses that agree prove nothing, as one network errs alike in them.
+        absolute, reason = None, "the image resembles nothing that the network was trained on"
+        if distance < (SAME_PLACE if prior is None else OTHER_PLACE):
+            absolute, reason = self._absolute(frame.stamp_ns, outputs, others, widening)
         timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None
         if self._last_ns is not None and frame.stamp_ns - self._last_ns <= MAX_MOTION_GAP_NS:
