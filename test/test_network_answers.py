@@ -192,17 +192,25 @@ def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generato
 def at_distance(distance: float) -> np.ndarray:
     """A descriptor so far from the one at 0."""
     angle = 2.0 * np.arcsin(distance / 2.0)
-    return np.array([np.cos(angle), np.sin(angle), 0.0], np.float32)
+    return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], np.float32)
+
+
+def of_strangeness(strangeness: float) -> np.ndarray:
+    """A descriptor of a frame so strange to ``PLACE``."""
+    return at_distance(strangeness * np.sqrt(2.0))
+
+
+# One training frame at 0, and many that resemble none of what is asked.
+PLACE = Familiarity(np.concatenate([at_distance(0.0)[None], np.eye(4, dtype=np.float32)[[2, 3] * 3]]), 0.3)
 
 
 def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
     optics = Optics(CAMERA.K, SE3.identity())
     oracle = Oracle(SE3.identity(), np.zeros((1, 6)), optics, np.full(6, np.log(0.005)))
-    run, seen = oracle.run, at_distance(0.0)
+    run, seen = oracle.run, of_strangeness(0.0)
     oracle.run = lambda image: {**run(image), "descriptor": seen[None]}  # type: ignore[method-assign]
     config = LocalizerConfig()
-    familiarity = Familiarity(at_distance(0.0)[None], 0.1)
-    front_end = NetworkFrontEnd(oracle, "posenet", 1, familiarity)  # type: ignore[arg-type]
+    front_end = NetworkFrontEnd(oracle, "posenet", 1, PLACE)  # type: ignore[arg-type]
     localizer = Localizer(front_end, open_smoother(config.smoother), config)
 
     def drive(first: int, count: int) -> list[LocalizerOutput]:
@@ -210,16 +218,16 @@ def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
         return [localizer.process(Frame(k * 33_000_000, black, CAMERA)) for k in range(first, first + count)]
 
     assert all(output.status is Status.TRACKING for output in drive(0, 5))
-    seen = at_distance(1.1 * OTHER_PLACE)
+    seen = of_strangeness(1.1 * OTHER_PLACE)
     away = drive(5, 80)
     assert all(output.absolute is None and output.relative is not None for output in away)
     assert "nothing that the network was trained on" in away[0].reason
     assert away[-1].status is Status.LOST and away[-1].estimate is None
     # A doubtful frame is none to start from, and good enough to go on with.
-    doubtful = at_distance(0.5 * (SAME_PLACE + OTHER_PLACE))
+    doubtful = of_strangeness(0.5 * (SAME_PLACE + OTHER_PLACE))
     seen = doubtful
     assert all(output.absolute is None and output.status is Status.LOST for output in drive(85, 5))
-    seen = at_distance(0.9 * SAME_PLACE)
+    seen = of_strangeness(0.9 * SAME_PLACE)
     assert drive(90, 1)[0].status is Status.TRACKING
     seen = doubtful
     assert all(output.absolute is not None and output.status is Status.TRACKING for output in drive(91, 80))
@@ -228,13 +236,12 @@ def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
 def test_spreads_grow_where_a_frame_is_not_familiar() -> None:
     oracle = Oracle(SE3.identity(), np.zeros((2, 6)), Optics(CAMERA.K, SE3.identity()), np.zeros(6))
     frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
-    near, far = at_distance(0.0), at_distance(0.9 * SAME_PLACE)
-    familiarity = Familiarity.of(np.stack([near, near]))
-    widening = familiarity.widening(0.9 * SAME_PLACE)
+    near, far = of_strangeness(0.0), of_strangeness(0.9 * SAME_PLACE)
+    widening = PLACE.ask(far).widening
     run, found = oracle.run, []
     for descriptor in (near, far):
         oracle.run = lambda image, d=descriptor: {**run(image), "descriptor": d[None]}  # type: ignore[method-assign]
-        front_end = NetworkFrontEnd(oracle, "posenet", 2, familiarity)  # type: ignore[arg-type]
+        front_end = NetworkFrontEnd(oracle, "posenet", 2, PLACE)  # type: ignore[arg-type]
         found.append([front_end.observe(frame, None) for frame in frames][1])
     a, b = found
     np.testing.assert_allclose(b.absolute.covariance, a.absolute.covariance * widening**2, rtol=1e-5)

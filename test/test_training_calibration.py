@@ -66,7 +66,7 @@ def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.ra
     descriptors = np.zeros((COUNT, 8), np.float32)
     descriptors[:, 0], descriptors[:, 1] = np.cos(angle), np.sin(angle)
     familiarity = Familiarity(descriptors[:1], 0.05)
-    widening = familiarity.widening(familiarity.distance(descriptors))
+    widening = familiarity.widening(descriptors)
     error = rng.normal(0.0, SPREAD, (COUNT, 6)) * widening[:, None]
     outputs = {**answers(data, error, rng), "descriptor": descriptors}
     np.testing.assert_allclose(spread_scales(outputs, data, familiarity)[:2], 1.0, rtol=0.15)

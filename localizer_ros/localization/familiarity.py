@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +21,24 @@ FILE = "familiar.npz"
 MOST_FRAMES = 2000
 # Distances count from about here, in distances between neighbouring training frames.
 NEAR = 2.0
-# Nearer than the first (a cosine of 0.955) a frame shows the place that was trained on, further than the second (0.92)
-# another one. Four networks of two rooms: of frames of their own place, half a metre and 20 degrees off, 70 to 100 %
-# are nearer than the first and 97 % or more than the second; of two other places none and 0 to 23 % (docs/learned.md).
-SAME_PLACE, OTHER_PLACE = 0.3, 0.4
+# The nearest training frame is nearer than this share of the distance of the typical one: surely the place that was
+# trained on, and not surely another one (docs/learned.md, "Another place").
+SAME_PLACE, OTHER_PLACE = 0.45, 0.65
 _SMALLEST_SPACING = 1e-3
+# Where a camera hardly moved all training frames are alike, and nothing is nearer than typical.
+_SMALLEST_TYPICAL = 0.45
+
+
+class Acquaintance(NamedTuple):
+    """How well a frame is known.
+
+    Attributes:
+        widening: factor of the standard deviations of poses, 1 at a training frame.
+        strangeness: distance to the nearest training frame over that to the typical one; at most 1.
+    """
+
+    widening: float
+    strangeness: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +64,19 @@ class Familiarity:
         known = nearest[np.isfinite(nearest)]
         return Familiarity(kept, max(_SMALLEST_SPACING, float(np.median(known)) if len(known) else 0.0))
 
-    def distance(self, descriptors_NC: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(N,) distances of descriptors of unit length to the nearest one of a training frame, 0 to 2."""
-        distances = _distances(np.asarray(descriptors_NC, np.float32), self.descriptors)
-        return np.asarray(distances.min(1), np.float64)
+    def ask(self, descriptor_C: NDArray[np.float32]) -> Acquaintance:
+        """How well a frame with this descriptor of unit length is known."""
+        distances = _distances(np.asarray(descriptor_C, np.float32)[None], self.descriptors)[0]
+        nearest, typical = float(distances.min()), max(float(np.median(distances)), _SMALLEST_TYPICAL)
+        return Acquaintance(float(self._widening(nearest)), nearest / typical)
 
-    def widening(self, distance: ArrayLike) -> NDArray[np.float64]:
-        """Factors of the standard deviations of poses: 1 at a training frame, far from them in proportion to the
+    def widening(self, descriptors_NC: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N,) factors of the standard deviations of poses: 1 at a training frame, far from them in proportion to the
         distance."""
+        distances = _distances(np.asarray(descriptors_NC, np.float32), self.descriptors)
+        return self._widening(distances.min(1))
+
+    def _widening(self, distance: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(np.hypot(1.0, np.asarray(distance) / (NEAR * self.spacing)), np.float64)
 
     def save(self, folder: Path) -> None:

@@ -78,13 +78,12 @@ class NetworkFrontEnd:
         if not all(np.all(np.isfinite(value)) for each in (outputs, *others) for value in each.values()):
             self.reset()
             return Observation(reason="the network's output is not finite", timings_ms=timings_ms)
-        distance, widening = 0.0, 1.0
+        widening, strangeness = 1.0, 0.0
         if self._familiarity is not None:
-            distance = float(self._familiarity.distance(outputs["descriptor"])[0])
-            widening = float(self._familiarity.widening(distance))
+            widening, strangeness = self._familiarity.ask(outputs["descriptor"][0])
         # To start from, the place must be certain: poses that agree prove nothing, as one network errs alike in them.
         absolute, reason = None, "the image resembles nothing that the network was trained on"
-        if distance < (SAME_PLACE if prior is None else OTHER_PLACE):
+        if strangeness < (SAME_PLACE if prior is None else OTHER_PLACE):
             absolute, reason = self._absolute(frame.stamp_ns, outputs, others, widening)
         timings_ms["absolute"] = (time.perf_counter() - done) * 1e3
         relative = None

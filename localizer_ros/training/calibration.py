@@ -39,7 +39,7 @@ def spread_scales(
     Returns:
         Factors of the standard deviations of absolute rotation and translation, relative rotation and translation.
     """
-    widening = familiarity.widening(familiarity.distance(outputs["descriptor"]))[:, None]
+    widening = familiarity.widening(outputs["descriptor"])[:, None]
     sigma = np.exp(outputs["log_sigma"]) * (1.0 if tells_hard_frames else widening)
     absolute = np.square(residuals(outputs, data).absolute_N6 / sigma)
     rel_log_sigma = outputs["rel_log_sigma"] + np.log(motion_widening(widening))
