@@ -14,6 +14,7 @@ from localizer_ros.localization.familiarity import (
     NEAR,
     OTHER_PLACE,
     SAME_PLACE,
+    SPREAD_SHARE,
     Familiarity,
 )
 
@@ -23,8 +24,21 @@ def drive(angles: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles), 0.0 * angles, 0.0 * angles], 1).astype(np.float32)
 
 
+def familiarity_of(descriptors: np.ndarray) -> Familiarity:
+    return Familiarity.of(descriptors, np.zeros((len(descriptors), 6)))
+
+
+def test_of_what_a_network_says_of_a_frame_a_part_is_believed(rng: np.random.Generator) -> None:
+    log_sigma = rng.normal(size=(101, 6))
+    familiarity = Familiarity.of(drive(np.arange(0.0, 1.01, 0.01)), log_sigma)
+    usual = np.median(log_sigma, axis=0)
+    np.testing.assert_allclose(familiarity.believed(usual), usual)
+    apart = familiarity.believed(log_sigma[:2]) - familiarity.believed(usual)
+    np.testing.assert_allclose(apart, SPREAD_SHARE * (log_sigma[:2] - usual), atol=1e-12)
+
+
 def test_training_frames_are_familiar_and_others_the_less_the_further_off() -> None:
-    familiarity = Familiarity.of(drive(np.arange(0.0, 0.5, 0.01)))
+    familiarity = familiarity_of(drive(np.arange(0.0, 0.5, 0.01)))
     assert familiarity.spacing == pytest.approx(0.01, rel=1e-2)
     np.testing.assert_allclose(familiarity.widening(familiarity.descriptors), 1.0, atol=1e-3)
     off = familiarity.widening(drive(0.49 + np.array([0.05, 0.1, 0.2, 0.4])))
@@ -33,7 +47,7 @@ def test_training_frames_are_familiar_and_others_the_less_the_further_off() -> N
 
 
 def test_strange_is_what_no_training_frame_resembles(rng: np.random.Generator) -> None:
-    familiarity = Familiarity.of(drive(np.arange(0.0, 3.0, 0.01)))
+    familiarity = familiarity_of(drive(np.arange(0.0, 3.0, 0.01)))
     known, ahead, other = drive(np.array([1.0, 3.3])), drive(np.array([3.5])), np.eye(4, dtype=np.float32)[2:]
     assert all(familiarity.ask(d).strangeness < SAME_PLACE for d in known)
     assert familiarity.ask(known[0]).widening == pytest.approx(1.0, abs=1e-3)
@@ -41,14 +55,14 @@ def test_strange_is_what_no_training_frame_resembles(rng: np.random.Generator) -
     for descriptor in other:
         assert OTHER_PLACE < familiarity.ask(descriptor).strangeness <= 1.0
     # Of frames that are all alike the nearest is no nearer than any other; it is known all the same.
-    still = Familiarity.of(drive(np.full(20, 1.0)))
+    still = familiarity_of(drive(np.full(20, 1.0)))
     assert still.ask(drive(np.array([1.1]))[0]).strangeness < SAME_PLACE
     assert still.ask(other[0]).strangeness > OTHER_PLACE
 
 
 def test_it_does_not_matter_how_densely_or_how_strongly_descriptors_move(rng: np.random.Generator) -> None:
     ahead = np.linspace(0.5, 1.0, 20)
-    fine, coarse = (Familiarity.of(drive(np.arange(0.0, 0.5, step))) for step in (0.005, 0.02))
+    fine, coarse = (familiarity_of(drive(np.arange(0.0, 0.5, step))) for step in (0.005, 0.02))
     a, b = (f.widening(drive(ahead)) for f in (fine, coarse))
     # Far off only the scale differs, which calibration takes out.
     np.testing.assert_allclose((a / b)[10:], 4.0, rtol=0.1)
@@ -56,13 +70,13 @@ def test_it_does_not_matter_how_densely_or_how_strongly_descriptors_move(rng: np
 
 def test_frames_that_stand_still_and_a_single_one_give_finite_answers() -> None:
     for still in (drive(np.zeros(5)), drive(np.zeros(1))):
-        grown = Familiarity.of(still).widening(drive(np.array([0.0, 1.0, 3.0])))
+        grown = familiarity_of(still).widening(drive(np.array([0.0, 1.0, 3.0])))
         assert np.all(np.isfinite(grown)) and grown[0] == pytest.approx(1.0) and np.all(np.diff(grown) > 0)
 
 
 def test_of_many_frames_some_are_kept(rng: np.random.Generator) -> None:
     angles = np.sort(rng.uniform(0.0, 3.0, 3 * MOST_FRAMES + 1))
-    familiarity = Familiarity.of(drive(angles))
+    familiarity = familiarity_of(drive(angles))
     assert MOST_FRAMES // 2 < len(familiarity.descriptors) <= MOST_FRAMES
     assert familiarity.widening(drive(angles)).max() < 20.0
 
@@ -73,11 +87,13 @@ def test_it_survives_its_file_and_says_when_that_is_damaged(tmp_path: Path, rng:
     asked = vectors + 0.02 * rng.normal(size=(30, 64)).astype(np.float32)
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     assert Familiarity.load(tmp_path) is None
-    familiarity = Familiarity.of(vectors)
+    log_sigma = rng.normal(size=(30, 6))
+    familiarity = Familiarity.of(vectors, log_sigma)
     familiarity.save(tmp_path)
     again = Familiarity.load(tmp_path)
     assert again is not None
     np.testing.assert_allclose(again.widening(asked), familiarity.widening(asked), rtol=1e-2)
+    np.testing.assert_array_equal(again.believed(log_sigma), familiarity.believed(log_sigma))
     (tmp_path / FILE).write_bytes(b"not a file of arrays")
     with pytest.raises(SceneError, match=FILE):
         Familiarity.load(tmp_path)

@@ -201,7 +201,11 @@ def of_strangeness(strangeness: float) -> np.ndarray:
 
 
 # One training frame at 0, and many that resemble none of what is asked.
-PLACE = Familiarity(np.concatenate([at_distance(0.0)[None], np.eye(4, dtype=np.float32)[[2, 3] * 3]]), 0.3)
+PLACE = Familiarity(
+    np.concatenate([at_distance(0.0)[None], np.eye(4, dtype=np.float32)[[2, 3] * 3]]),
+    0.3,
+    np.full(6, np.log(0.005)),
+)
 
 
 def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:

@@ -45,7 +45,7 @@ def answers(data: PosedImages, error_N6: np.ndarray, rng: np.random.Generator) -
 
 
 def all_familiar() -> Familiarity:
-    return Familiarity.of(np.eye(8, dtype=np.float32)[:1])
+    return Familiarity.of(np.eye(8, dtype=np.float32)[:1], np.full((1, 6), np.log(SPREAD)))
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
@@ -65,7 +65,7 @@ def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.ra
     angle = np.linspace(0.0, 1.0, COUNT)
     descriptors = np.zeros((COUNT, 8), np.float32)
     descriptors[:, 0], descriptors[:, 1] = np.cos(angle), np.sin(angle)
-    familiarity = Familiarity(descriptors[:1], 0.05)
+    familiarity = Familiarity(descriptors[:1], 0.05, np.full(6, np.log(SPREAD)))
     widening = familiarity.widening(descriptors)
     error = rng.normal(0.0, SPREAD, (COUNT, 6)) * widening[:, None]
     outputs = {**answers(data, error, rng), "descriptor": descriptors}
@@ -75,6 +75,14 @@ def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.ra
     np.testing.assert_allclose(believed, np.median(widening), rtol=0.25)
     # Motions of the same error throughout must not have counted as better far off.
     assert max(spread_scales(outputs, data, familiarity)[2:]) < 1.0
+
+
+def test_spreads_are_measured_as_they_are_believed(rng: np.random.Generator) -> None:
+    data, familiarity = drive(rng), all_familiar()
+    told = np.log(SPREAD) + rng.normal(0.0, 1.5, (COUNT, 6))
+    error = rng.normal(0.0, 1.0, (COUNT, 6)) * np.exp(familiarity.believed(told))
+    outputs = {**answers(data, error, rng), "log_sigma": told}
+    np.testing.assert_allclose(spread_scales(outputs, data, familiarity)[:2], 1.0, rtol=0.15)
 
 
 def test_missing_answers_do_not_count_and_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:

@@ -1,8 +1,9 @@
 """How far a frame lies from what a network was trained on, told by the network's own descriptor.
 
-The spreads a regressor answers are learned where it is right, and say next to nothing of places it has not seen. The
-distance of a frame's descriptor to the nearest one of a training frame does (deep nearest neighbours, Sun et al., ICML
-2022): with 100 frames left out of a drive in Red Kitchen it follows the error of position and orientation.
+The spreads a regressor answers are learned where it is right, and say next to nothing of places it has not seen: little
+of them is believed. The distance of a frame's descriptor to the nearest one of a training frame tells (deep nearest
+neighbours, Sun et al., ICML 2022): with 100 frames left out of a drive in Red Kitchen it follows the error of position
+and orientation. Far enough away it shows another place.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ NEAR = 2.0
 # The nearest training frame is nearer than this share of the distance of the typical one: surely the place that was
 # trained on, and not surely another one (docs/learned.md, "Another place").
 SAME_PLACE, OTHER_PLACE = 0.45, 0.65
+# How much of what a network answers as the spread of a frame is believed; the rest is what it answers usually.
+SPREAD_SHARE = 0.25
 _SMALLEST_SPACING = 1e-3
 # Where a camera hardly moved all training frames are alike, and nothing is nearer than typical.
 _SMALLEST_TYPICAL = 0.45
@@ -48,21 +51,31 @@ class Familiarity:
     Attributes:
         descriptors: (N, C) float32 of unit length.
         spacing: typical distance of one of them to the nearest other one.
+        usual_log_sigma: (6,) median of the log standard deviations that the network answers to them.
     """
 
     descriptors: NDArray[np.float32]
     spacing: float
+    usual_log_sigma: NDArray[np.float64]
 
     @staticmethod
-    def of(descriptors: NDArray[np.float32]) -> Familiarity:
-        """That of (N, C) descriptors of unit length; of many, evenly chosen ones."""
+    def of(descriptors: NDArray[np.float32], log_sigma: NDArray[np.float64]) -> Familiarity:
+        """That of (N, C) descriptors of unit length, of many, evenly chosen ones; and of (N, 6) log standard
+        deviations."""
         step = -(-len(descriptors) // MOST_FRAMES)
         kept = np.ascontiguousarray(descriptors[::step], np.float32)
         distances = _distances(kept, kept)
         np.fill_diagonal(distances, np.inf)
         nearest = distances.min(1)
         known = nearest[np.isfinite(nearest)]
-        return Familiarity(kept, max(_SMALLEST_SPACING, float(np.median(known)) if len(known) else 0.0))
+        spacing = max(_SMALLEST_SPACING, float(np.median(known)) if len(known) else 0.0)
+        return Familiarity(kept, spacing, np.median(np.asarray(log_sigma, np.float64), axis=0))
+
+    def believed(self, log_sigma: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(..., 6) log standard deviations of poses at a training frame, of what the network answers."""
+        return np.asarray(
+            self.usual_log_sigma + SPREAD_SHARE * (log_sigma - self.usual_log_sigma), np.float64
+        )
 
     def ask(self, descriptor_C: NDArray[np.float32]) -> Acquaintance:
         """How well a frame with this descriptor of unit length is known."""
@@ -81,7 +94,12 @@ class Familiarity:
 
     def save(self, folder: Path) -> None:
         """Write it to ``folder``. Half precision moves a distance by 1e-3 at most and halves the file."""
-        np.savez(folder / FILE, descriptors=self.descriptors.astype(np.float16), spacing=self.spacing)
+        np.savez(
+            folder / FILE,
+            descriptors=self.descriptors.astype(np.float16),
+            spacing=self.spacing,
+            usual_log_sigma=self.usual_log_sigma,
+        )
 
     @staticmethod
     def load(folder: Path) -> Familiarity | None:
@@ -97,7 +115,9 @@ class Familiarity:
             with np.load(path, allow_pickle=False) as data:
                 descriptors = data["descriptors"].astype(np.float32)
                 length = np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
-                return Familiarity(descriptors / length, float(data["spacing"]))
+                return Familiarity(
+                    descriptors / length, float(data["spacing"]), np.reshape(data["usual_log_sigma"], 6)
+                )
         except (OSError, KeyError, ValueError) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
 

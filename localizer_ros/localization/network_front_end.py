@@ -113,7 +113,10 @@ class NetworkFrontEnd:
 
     def _regressed(self, outputs: Tensors) -> tuple[SE3, Array]:
         """The pose and its covariance: as calibrated, and what the samples differ by."""
-        covariance = _diagonal(outputs["log_sigma"][0], self._sigma_scale)
+        log_sigma = outputs["log_sigma"][0]
+        if self._familiarity is not None:
+            log_sigma = self._familiarity.believed(log_sigma)
+        covariance = _diagonal(log_sigma, self._sigma_scale)
         if "covariance" in outputs:
             covariance = covariance + outputs["covariance"][0]
         return SE3.from_quaternion(outputs["t"][0], outputs["q"][0]), covariance
@@ -156,7 +159,7 @@ class NetworkFrontEnd:
         self._step.close()
 
 
-def _diagonal(log_sigma: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def _diagonal(log_sigma: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.diag(np.square(np.exp(log_sigma.astype(np.float64)) * scale))
 
 

@@ -139,7 +139,8 @@ def build_network_scene(
     # Without a validation part the spreads can only be scaled on what was trained on: too optimistic, but finite.
     measured_on = validation_part if len(held) > 1 else training_part
     accuracy = {name: value for name, value in _validate(module, measured_on).items() if name != "score"}
-    familiarity = Familiarity.of(predict(module, training_part)["descriptor"])
+    known = predict(module, training_part)
+    familiarity = Familiarity.of(known["descriptor"], known["log_sigma"])
     sigma_scale = spread_scales(
         predict(module, measured_on), measured_on, familiarity, objective.tells_hard_frames
     )

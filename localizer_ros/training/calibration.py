@@ -34,13 +34,15 @@ def spread_scales(
         outputs: of :func:`predict` on ``data``.
         data: frames with known poses, not trained on.
         familiarity: with what was trained on.
-        tells_hard_frames: poses are not widened, see :class:`localizer_ros.training.objectives.Objective`.
+        tells_hard_frames: spreads of poses are as answered, see :class:`localizer_ros.training.objectives.Objective`.
 
     Returns:
         Factors of the standard deviations of absolute rotation and translation, relative rotation and translation.
     """
     widening = familiarity.widening(outputs["descriptor"])[:, None]
-    sigma = np.exp(outputs["log_sigma"]) * (1.0 if tells_hard_frames else widening)
+    sigma = np.exp(outputs["log_sigma"])
+    if not tells_hard_frames:
+        sigma = np.exp(familiarity.believed(outputs["log_sigma"])) * widening
     absolute = np.square(residuals(outputs, data).absolute_N6 / sigma)
     rel_log_sigma = outputs["rel_log_sigma"] + np.log(motion_widening(widening))
     motion_error, motion_variance = added_motions(
