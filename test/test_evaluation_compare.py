@@ -49,6 +49,10 @@ def test_the_tables_have_a_row_for_each(comparison: Comparison) -> None:
     assert [row[0] for row in poses.rows][:3] == ["posenet", "nowhere", "hierarchical"]
     assert "no such scene" in poses.rows[1][1]
     assert poses.rows[3][0].startswith("nearest neighbour")
+    evaluation = comparison.scenes[0].evaluation
+    assert evaluation is not None
+    counts = evaluation.raw.answered, evaluation.metrics.answered, evaluation.metrics.frames
+    assert poses.rows[0][1] == "{} -> {} of {}".format(*counts)
     assert [row[:2] for row in motions.rows] == [
         ("posenet", "vo"),
         ("hierarchical", "tracking"),

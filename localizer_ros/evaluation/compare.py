@@ -326,7 +326,7 @@ def _pose_row(label: str, scene: SceneResult, evaluation: Evaluation) -> tuple[s
     training = "" if scene.training_minutes is None else f" ({scene.training_minutes:.1f})"
     return (
         label,
-        f"{smoothed.answered}/{smoothed.frames}",
+        f"{raw.answered} -> {smoothed.answered} of {smoothed.frames}",
         f"{_error(raw.median_t_m, raw.median_r_deg)} -> {_error(smoothed.median_t_m, smoothed.median_r_deg)}",
         *(f"{_percent(raw.recall[k])} -> {_percent(smoothed.recall[k])}" for k in RECALLS),
         f"{_error(raw.jitter_t_m, raw.jitter_r_deg)} -> {_error(smoothed.jitter_t_m, smoothed.jitter_r_deg)}",
@@ -339,7 +339,7 @@ def _pose_row(label: str, scene: SceneResult, evaluation: Evaluation) -> tuple[s
 
 def _neighbour_row(scene: SceneResult, m: Metrics) -> tuple[str, ...]:
     label = f"nearest neighbour ({scene.path.resolve().name})"
-    cells = (label, f"{m.answered}/{m.frames}", _error(m.median_t_m, m.median_r_deg))
+    cells = (label, f"{m.answered} of {m.frames}", _error(m.median_t_m, m.median_r_deg))
     recalls = tuple(_percent(m.recall[k]) for k in RECALLS)
     return (*cells, *recalls, *[""] * (len(_POSE_COLUMNS) - len(cells) - len(recalls)))
 
