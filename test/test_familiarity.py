@@ -94,6 +94,9 @@ def test_it_survives_its_file_and_says_when_that_is_damaged(tmp_path: Path, rng:
     assert again is not None
     np.testing.assert_allclose(again.widening(asked), familiarity.widening(asked), rtol=1e-2)
     np.testing.assert_array_equal(again.believed(log_sigma), familiarity.believed(log_sigma))
+    np.savez(tmp_path / FILE, descriptors=vectors, spacing=0.1)
+    with pytest.raises(SceneError, match="earlier version"):
+        Familiarity.load(tmp_path)
     (tmp_path / FILE).write_bytes(b"not a file of arrays")
     with pytest.raises(SceneError, match=FILE):
         Familiarity.load(tmp_path)

@@ -106,7 +106,7 @@ class Familiarity:
         """What :meth:`save` wrote; None where nothing was.
 
         Raises:
-            SceneError: the file is damaged.
+            SceneError: the file is damaged, or of an earlier version.
         """
         path = folder / FILE
         if not path.is_file():
@@ -118,7 +118,9 @@ class Familiarity:
                 return Familiarity(
                     descriptors / length, float(data["spacing"]), np.reshape(data["usual_log_sigma"], 6)
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except KeyError as error:
+            raise SceneError(f"{path}: of an earlier version ({error.args[0]}); map the place again") from error
+        except (OSError, ValueError) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
 
 
