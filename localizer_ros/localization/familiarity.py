@@ -119,7 +119,9 @@ class Familiarity:
                     descriptors / length, float(data["spacing"]), np.reshape(data["usual_log_sigma"], 6)
                 )
         except KeyError as error:
-            raise SceneError(f"{path}: of an earlier version ({error.args[0]}); map the place again") from error
+            raise SceneError(
+                f"{path}: of an earlier version ({error.args[0]}); map the place again"
+            ) from error
         except (OSError, ValueError) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
 
