@@ -12,20 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.cli import progress_bar
-from localizer_ros.core.config import LocalizerConfig, MapConfig, config_from_dict
+from localizer_ros.cli.main import progress_bar
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.types import LocalizerError
 from localizer_ros.datasets.convert import write_bag
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.evaluation.evaluate import evaluate
 from localizer_ros.evaluation.report import write_report
-from localizer_ros.localization.baseline import open_baseline
 from localizer_ros.localization.localizer import open_localizer
-from localizer_ros.localization.scene import Scene
 from localizer_ros.mapping.build import build_scene
 from localizer_ros.ros.conversions import pose_from_msg, stamp_ns
 from localizer_ros.ros.latency import LiveRun, measure
+from localizer_ros.scene.bundle import Scene
+from localizer_ros.scene.nearest_image import open_baseline
 
 # The second drive takes another path, at another time of day.
 MAPPING_DRIVE = {"drive": 0, "fps": 10.0, "duration_s": 45.0}

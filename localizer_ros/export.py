@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import ModelCard, TensorSpec, sha256_of
 from localizer_ros.inference.network_step import MOTION, NetworkStep
-from localizer_ros.localization.scene import ENGINES, Scene
+from localizer_ros.scene.bundle import ENGINES, Scene
 
 # Beyond this a back end does not compute the network that was trained. Lower precision may differ more.
 PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5), "int8": (5e-2, 2.5)}
@@ -75,7 +75,7 @@ def stream_card(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     sigma_scale: tuple[float, float, float, float],
-    optics: dict[str, list[float]],
+    refined_camera: dict[str, list[float]],
     also: tuple[TensorSpec, ...] = (),
 ) -> ModelCard:
     """The card of a network that takes an image and its states, with batch size 1.
@@ -91,7 +91,7 @@ def stream_card(
         mean: RGB mean of the 0..1 input.
         std: RGB standard deviation of the 0..1 input.
         sigma_scale: see :class:`ModelCard`.
-        optics: how the image was taken, see :class:`ModelCard`.
+        refined_camera: how the image was taken, see :class:`ModelCard`.
         also: what else it takes, between image and states.
     """
     image = TensorSpec("image", (1, 3, camera.height_px, camera.width_px))
@@ -113,7 +113,7 @@ def stream_card(
         std=std,
         camera=camera.to_dict(),
         sigma_scale=sigma_scale,
-        optics=optics,
+        refined_camera=refined_camera,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localizer_ros.core.config import MapConfig, config_from_dict
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.build import build_scene

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from localizer_ros.cli import progress_bar
-from localizer_ros.core.config import MapConfig, config_from_dict
+from localizer_ros.cli.main import progress_bar
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.source import open_source
 from localizer_ros.training.data import PosedImages, ViewSequences, hold_out, load_posed_images
+from localizer_ros.training.module import NetworkTraining, predict, residuals
 from localizer_ros.training.network_setup import set_up_training
-from localizer_ros.training.network_training import NetworkTraining, predict, residuals
 from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import train
 from localizer_ros.training.weights import LoadedWeights, load_weights

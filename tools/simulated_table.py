@@ -20,16 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from localizer_ros.cli import progress_bar
-from localizer_ros.core.config import LocalizerConfig, MapConfig, config_from_dict, load_config
+from localizer_ros.cli.main import progress_bar
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.config.schema import config_from_dict, load_config
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
 from localizer_ros.evaluation.metrics import WRONG_DEG, WRONG_M, Answer, view_change
-from localizer_ros.localization.baseline import open_baseline
 from localizer_ros.localization.localizer import open_localizer
-from localizer_ros.localization.scene import Scene, is_scene
 from localizer_ros.mapping.build import build_scene
+from localizer_ros.scene.bundle import Scene, is_scene
+from localizer_ros.scene.nearest_image import open_baseline
 
 MAPPING = {"drive": 0, "fps": 10.0, "duration_s": 40.0}
 SECOND_DRIVE = {"drive": 1, "fps": 10.0, "duration_s": 15.0}
@@ -50,7 +52,7 @@ ALONE = {"fps": 2.0}
 GRID_M = (0.0, 0.25, 0.5, 1.0, 1.5)
 GRID_DEG = (0.0, 10.0, 30.0, 50.0, 70.0)
 FEWEST_IN_A_CELL = 10
-SEARCH_ONLY = ("smoother.kind=none", "structure.tracking.enabled=false")
+SEARCH_ONLY = ("smoother.kind=none", "tracking.enabled=false")
 COLUMNS = (
     *("drive 1", "from the map", "answered", "median", "5 cm/5 deg", "10 cm/5 deg", "50 cm/5 deg", "wrong"),
     *("raw wrong", "each frame by itself: answered", "median", "wrong"),

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from localizer_ros.core.config import MapConfig, load_config
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.schema import load_config
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import open_source
-from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.scene.map_scene import StructureScene
 from localizer_ros.training.data import ViewSequences, load_posed_images
 from localizer_ros.training.memory import keep_freed_memory
 from localizer_ros.training.network_setup import set_up_training

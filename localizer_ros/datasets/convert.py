@@ -19,6 +19,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from localizer_ros.core.files import new_folder
 from localizer_ros.core.se3 import covariance_to_ros
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
@@ -34,7 +35,6 @@ from localizer_ros.datasets.bag_writer import (
 )
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
 from localizer_ros.datasets.images import encode_jpeg, encode_png
-from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.source import FrameSource, frame_names
 
 Progress = Callable[[int, int], None]

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import Config, dump_yaml, load_config
+from localizer_ros.core.config.schema import Config, dump_yaml, load_config
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError

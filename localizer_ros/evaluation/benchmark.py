@@ -19,7 +19,8 @@ import msgspec
 import numpy as np
 import psutil
 
-from localizer_ros.core.config import LocalizerConfig, SmootherConfig, config_to_dict
+from localizer_ros.core.config.runtime import LocalizerConfig, SmootherConfig
+from localizer_ros.core.config.schema import config_to_dict
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import (
@@ -35,7 +36,7 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.evaluate import FrameLocalizer, OdometryFeed, peak_rss_mb, versions
 from localizer_ros.evaluation.metrics import percentiles
 from localizer_ros.inference.backend import BACKENDS
-from localizer_ros.localization.scene import Scene
+from localizer_ros.scene.bundle import Scene
 
 WARM_UP = 3
 """First frames, which also allocate and compile; they are shown apart."""

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from localizer_ros.core.config import LocalizerConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import LocalizerError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate, versions
+from localizer_ros.evaluation.geometric_vo import GeometricVo
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, Metrics, OdometryMetrics
 from localizer_ros.inference.backend import ModelCard
-from localizer_ros.localization.baseline import open_baseline
-from localizer_ros.localization.geometric_vo import GeometricVo
 from localizer_ros.localization.localizer import open_localizer
-from localizer_ros.localization.scene import Scene
-from localizer_ros.localization.scene_info import disk_mb
+from localizer_ros.scene.bundle import Scene
+from localizer_ros.scene.info import disk_mb
+from localizer_ros.scene.nearest_image import open_baseline
 
 # Settings of config.yaml that may tell two scenes of a method apart, in the order in which they are named.
 TELLING: dict[str, tuple[str, ...]] = {

@@ -22,7 +22,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import LocalizerConfig, config_to_dict
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.config.schema import config_to_dict
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import (
@@ -34,6 +35,7 @@ from localizer_ros.core.types import (
     SourceError,
 )
 from localizer_ros.datasets.source import FrameRecord, FrameSource
+from localizer_ros.evaluation.geometric_vo import GeometricMotion, GeometricVo
 from localizer_ros.evaluation.metrics import (
     Answer,
     Metrics,
@@ -45,8 +47,7 @@ from localizer_ros.evaluation.metrics import (
     off_path_table,
     percentiles,
 )
-from localizer_ros.localization.geometric_vo import GeometricMotion, GeometricVo
-from localizer_ros.localization.scene import Scene, library_versions
+from localizer_ros.scene.bundle import Scene, library_versions
 
 Array = NDArray[np.float64]
 Kind = Literal["smoothed", "raw", "nearest_neighbour"]

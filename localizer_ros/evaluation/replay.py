@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from localizer_ros.core.config import RunConfig
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3, compose_covariance, covariance_to_ros
 from localizer_ros.core.types import (
@@ -34,12 +35,11 @@ from localizer_ros.datasets.bag_writer import (
     transform_stamped,
 )
 from localizer_ros.datasets.bag_writer import pose as pose_message
-from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.rosbag import RosbagSource
 from localizer_ros.datasets.source import FrameSource, frame_names
 from localizer_ros.evaluation.evaluate import FrameLocalizer, OdometryFeed
 from localizer_ros.evaluation.metrics import percentiles
-from localizer_ros.localization.scene import Scene
+from localizer_ros.scene.bundle import Scene
 
 NODE = "localizer"
 POSE_TOPIC = f"/{NODE}/pose"
@@ -139,8 +139,8 @@ class _Answers:
 
     def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
         self._bag = bag
-        self._frames, self._odometry, self._config = frames, source.odometry, config.node
-        self._path: deque[Any] = deque(maxlen=config.node.path_length)
+        self._frames, self._odometry, self._config = frames, source.odometry, config
+        self._path: deque[Any] = deque(maxlen=config.path_length)
         self._path_due_ns = self._diagnostics_due_ns = 0
         self._status: Status | None = None
         self._processed = self._answered = 0
@@ -234,7 +234,7 @@ class _Answers:
             if T_odom_base is None:
                 return
             T_map_child, child = pose.T_map_cam @ T_odom_base.inverse(), frames.odom
-            stamp_ns += round(self._config.transform_tolerance_s * 1e9)
+            stamp_ns += round(self._config.transform_tolerance * 1e9)
         transform = transform_stamped(stamp_ns, frames.map, child, T_map_child)
         self._bag.write_transform(TF_TOPIC, pose.stamp_ns, transform)
 
@@ -270,7 +270,7 @@ class _Answers:
 
 
 def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
-    node = config.node
+    node = config
     map_frame = node.map_frame or scene.map_frame
     if node.odom_frame and not node.base_frame:
         raise ConfigError("node.odom_frame: needs node.base_frame as well, to know what moves in it")

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import dump_yaml
+from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Frame, LocalizerError
 from localizer_ros.datasets.source import FrameSource

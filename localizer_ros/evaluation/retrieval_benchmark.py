@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from localizer_ros.core.config import SearchConfig
+from localizer_ros.core.config.runtime import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError, FrameRejected, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.metrics import percentiles
-from localizer_ros.localization.features import Float32
-from localizer_ros.localization.retrieval import GlobalDescriptor, ImageIndex
-from localizer_ros.localization.structure_scene import INDEX_FOLDER, StructureScene
+from localizer_ros.features.local_features import Float32
+from localizer_ros.scene.image_index import GlobalDescriptor, ImageIndex
+from localizer_ros.scene.map_scene import INDEX_FOLDER, StructureScene
 
 R = TypeVar("R")
 

@@ -27,9 +27,9 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, LocalizerError, SourceError
 from localizer_ros.datasets.rosbag import bag_notes
 from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, TRUE, map_views, quiet_axes
-from localizer_ros.localization.baseline import DESCRIPTORS
-from localizer_ros.localization.map_store import StructureMap
-from localizer_ros.localization.scene import Scene, is_scene
+from localizer_ros.scene.bundle import Scene, is_scene
+from localizer_ros.scene.nearest_image import DESCRIPTORS
+from localizer_ros.scene.point_map import StructureMap
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError, SceneError
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -38,7 +38,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         mean: RGB mean of the 0..1 input image.
         std: RGB standard deviation of the 0..1 input image.
         camera: the ideal pinhole of the input image, as ``Camera.to_dict``.
-        optics: how that image was really taken, as far as a map has found out; ``Optics.to_dict``; empty when unknown.
+        refined_camera: how that image was really taken, as far as a map has found out;
+            ``RefinedCamera.to_dict``; empty when unknown.
         sigma_scale: factors on the predicted standard deviations, from the validation part: absolute
             [rotation, translation], motion [rotation, translation].
         weights_sha256: of NAME.safetensors.
@@ -53,7 +54,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     camera: dict[str, Any]
-    optics: dict[str, list[float]] = {}
+    refined_camera: dict[str, list[float]] = {}
     sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="see the class")] = (
         1,
         1,
@@ -197,6 +198,6 @@ def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 
         raise SceneError(f"{path}: has changed since the scene was made")
     if samples:
         if kind != "torch":
-            raise BackendError(f"network.samples: {kind} has no dropout; set backend.kind=torch")
+            raise BackendError(f"ensemble.samples: {kind} has no dropout; set backend.kind=torch")
         return _open_torch(folder, card, config, samples)
     return BACKENDS[kind](folder, card, config)

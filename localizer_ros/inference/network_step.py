@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.inference.backend import Backend, ModelCard, Tensors, open_backend
 
 MOTION = "motion"

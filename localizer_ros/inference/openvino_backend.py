@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors, automatic_backend
 from localizer_ros.inference.engine_cache import cached_engine, engine_key

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
-from localizer_ros.core.config import BackendConfig
+from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError, SceneError
 from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
 from localizer_ros.networks.build import build_network
@@ -62,10 +62,10 @@ class TorchBackend:
         self._sampled: MonteCarloHead | None = None
         if samples:
             if samples < 2:
-                raise BackendError(f"network.samples: expected 0 or at least 2, got {samples}")
+                raise BackendError(f"ensemble.samples: expected 0 or at least 2, got {samples}")
             if not isinstance(network, PoseNet) or not card.network["dropout"]:
                 raise BackendError(
-                    f"network.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
+                    f"ensemble.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
                 )
             network.absolute = self._sampled = MonteCarloHead(network.absolute, samples)
         network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)

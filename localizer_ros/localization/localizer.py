@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import chi2
 
-from localizer_ros.core.config import LocalizerConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.types import (
     LATE_SEARCH,
@@ -22,10 +22,10 @@ from localizer_ros.core.types import (
     RelativePose,
     Status,
 )
+from localizer_ros.localization.external_odometry import ExternalOdometry
 from localizer_ros.localization.front_end import FrontEnd
-from localizer_ros.localization.front_ends import open_front_end
-from localizer_ros.localization.odometry import ExternalOdometry
-from localizer_ros.localization.scene import Scene
+from localizer_ros.localization.open import open_front_end
+from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
 

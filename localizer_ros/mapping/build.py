@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from localizer_ros.core.config import MapConfig, dump_yaml
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.localization.scene import check_free, write_scene
 from localizer_ros.mapping.work_folder import work_folder, work_path
+from localizer_ros.scene.bundle import check_free, write_scene
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class BuildRequest:
 
 
 def _network(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.training.build_network_scene import build_network_scene
+    from localizer_ros.mapping.build_network_scene import build_network_scene
 
     r = request
     return build_network_scene(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
 
 
 def _structure(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.mapping.structure_map import build_structure_map
+    from localizer_ros.mapping.build_point_map import build_structure_map
 
     r = request
     report = build_structure_map(r.source, r.config.structure, r.folder, r.progress, r.work)
@@ -72,7 +73,7 @@ def _placeless(config: MapConfig) -> MapConfig:
 
 
 def _posed_images(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.mapping.posed_images import build_posed_images
+    from localizer_ros.mapping.build_image_map import build_posed_images
 
     r = request
     report = build_posed_images(r.source, r.config.structure, r.config.method, r.folder, r.progress, r.work)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from localizer_ros.localization.calibration import undistorted
-from localizer_ros.localization.map_store import StructureMap
+from localizer_ros.geometry.rays import undistorted
+from localizer_ros.scene.point_map import StructureMap
 
 # COLMAP's origin is the corner of the first pixel, ours its centre.
 _PIXEL_CENTRE = 0.5
@@ -43,9 +43,9 @@ def write_colmap_model(structure: StructureMap, folder: Path) -> int:
     xy = undistorted(given, structure.observation_xy_px) @ given.K[:2, :2].T + given.K[:2, 2] + _PIXEL_CENTRE
     start = structure.image_start
     for i, name in enumerate(structure.names):
-        T_opt_map = np.linalg.inv(structure.T_map_opt[i])
+        T_refined_map = np.linalg.inv(structure.T_map_refined[i])
         image = pycolmap.Image(name=name, keypoints=xy[start[i] : start[i + 1]], camera_id=1, image_id=i + 1)
-        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(T_opt_map[:3, :3]), T_opt_map[:3, 3])
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(T_refined_map[:3, :3]), T_refined_map[:3, 3])
         reconstruction.add_image_with_trivial_frame(image, pose)
     slot = np.arange(len(structure.observation_point)) - start[structure.observation_image]
     by_point = np.argsort(structure.observation_point, kind="stable")

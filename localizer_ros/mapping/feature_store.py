@@ -8,19 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config import StructureConfig
+from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.localization.features import (
-    Float32,
-    LocalFeatures,
-    from_bytes,
-    open_extractor,
-    to_bytes,
-)
-from localizer_ros.localization.masks import RecordingMasks
-from localizer_ros.localization.matchers import Side
-from localizer_ros.mapping.brought_along import check_networks
+from localizer_ros.features.local_features import Float32, LocalFeatures, from_bytes, open_extractor, to_bytes
+from localizer_ros.features.masks import RecordingMasks
+from localizer_ros.features.matchers import Side
+from localizer_ros.mapping.bundled_models import check_networks
 
 
 class FeatureStore:

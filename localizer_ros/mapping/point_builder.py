@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from localizer_ros.core.config import StructureConfig
+from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, SourceError
-from localizer_ros.localization.calibration import Calibration, undistorted
-from localizer_ros.localization.features import to_bytes
-from localizer_ros.localization.guided_matching import guided_matches
-from localizer_ros.localization.map_store import StructureMap
-from localizer_ros.localization.structure_scene import half_view_of
-from localizer_ros.localization.triangulation import consistent, tracks_of
-from localizer_ros.mapping.bundle import BundlePriors, BundleState, adjust
+from localizer_ros.features.local_features import to_bytes
+from localizer_ros.geometry.rays import Calibration, undistorted
+from localizer_ros.geometry.triangulation import consistent, tracks_of
+from localizer_ros.localization.map_based.guided_matching import guided_matches
+from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, adjust
 from localizer_ros.mapping.feature_store import FeatureStore
+from localizer_ros.scene.map_scene import half_view_of
+from localizer_ros.scene.point_map import StructureMap
 
 Index = NDArray[np.intp]
 
@@ -102,7 +102,7 @@ class PointBuilder:
 
     def calibration_found(self) -> dict[str, Any]:
         """For the report."""
-        mounting = SE3(self.state.T_cam_opt[:3, :3], self.state.T_cam_opt[:3, 3])
+        mounting = SE3(self.state.T_cam_refined[:3, :3], self.state.T_cam_refined[:3, 3])
         return {
             "focal_px": [round(float(v), 2) for v in self.state.intrinsics[:2]],
             "centre_px": [round(float(v), 2) for v in self.state.intrinsics[2:4]],
@@ -121,17 +121,17 @@ class PointBuilder:
             to_bytes(f.descriptors[keypoint[a:b]], self.store.signed)
             for f, a, b in zip(self.features, start, start[1:], strict=False)
         ]
-        mounting = self.state.T_cam_opt
+        mounting = self.state.T_cam_refined
         return StructureMap(
             calibration=self.calibration(),
-            T_cam_opt=SE3.from_matrix(mounting),
+            T_cam_refined=SE3.from_matrix(mounting),
             points=self.state.points.astype(np.float32),
             observation_image=image.astype(np.int32),
             observation_point=point.astype(np.int32),
             observation_xy_px=np.concatenate(xy),
             descriptors=np.concatenate(stored),
             signed=self.store.signed,
-            T_map_opt=self.state.T_map_opt,
+            T_map_refined=self.state.T_map_refined,
             T_map_cam=self.T_given,
             names=names,
             settings=self.config,
@@ -179,7 +179,7 @@ class PointBuilder:
         self, image: Index, keypoint: Index, track: Index, max_error_px: float, min_angle_deg: float
     ) -> None:
         kept, label, X = consistent(
-            self.state.T_map_opt,
+            self.state.T_map_refined,
             image,
             self._rays(image, keypoint),
             track,
@@ -197,11 +197,11 @@ class PointBuilder:
         together does not show even then.
         """
         free = self._adjusted(_FREEDOM, 6)
-        given = self.T_given @ free.T_cam_opt
+        given = self.T_given @ free.T_cam_refined
         differences = np.stack(
             [
                 (SE3(a[:3, :3], a[:3, 3]).inverse() @ SE3(b[:3, :3], b[:3, 3])).log()
-                for a, b in zip(given, free.T_map_opt, strict=True)
+                for a, b in zip(given, free.T_map_refined, strict=True)
             ]
         )
         sigma = np.sqrt(np.mean(differences**2, axis=0))
@@ -237,7 +237,7 @@ class PointBuilder:
         half_view = half_view_of(self.camera)
         added: list[tuple[Index, Index, Index]] = []
         for i, features in enumerate(self.features):
-            T = SE3(self.state.T_map_opt[i, :3, :3], self.state.T_map_opt[i, :3, 3])
+            T = SE3(self.state.T_map_refined[i, :3, :3], self.state.T_map_refined[i, :3, 3])
             rays = calibration.rays(self.camera, features.xy_px)
             distance = structure.view_distances(T)
             near = np.argsort(distance, kind="stable")[1:13].astype(np.intp)

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from localizer_ros.core.config import StructureConfig, dump_yaml
+from localizer_ros.core.config.mapping import StructureConfig
+from localizer_ros.core.config.schema import dump_yaml
+from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, SourceError
 from localizer_ros.datasets.derived import FirstFrames
-from localizer_ros.datasets.new_folder import new_folder
 from localizer_ros.datasets.source import FrameRecord, FrameSource
-from localizer_ros.localization.calibration import undistorted
-from localizer_ros.localization.features import Float32, mutual_matches
+from localizer_ros.features.local_features import Float32, mutual_matches
+from localizer_ros.geometry.rays import undistorted
 from localizer_ros.mapping.feature_store import FeatureStore
-from localizer_ros.mapping.retrieval import describe_images
+from localizer_ros.mapping.index_images import describe_images
 from localizer_ros.mapping.work_folder import work_folder
 
 # Neighbours in time that every image is matched with, and similar images further away in time (loops).

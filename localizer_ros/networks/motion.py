@@ -133,9 +133,9 @@ class MotionHead(nn.Module):
         self.spread = nn.Sequential(nn.Linear(7, 32), nn.ReLU(), nn.Linear(32, 6))
         # fx, fy, cx, cy of the network's image, pixels. Set from the camera.
         self.register_buffer("intrinsics_4", torch.tensor([200.0, 200.0, 127.5, 95.5]))
-        # Where the optical centre sits on the body whose motion is wanted: ``T_cam_opt``. Set from the map of points.
-        self.register_buffer("t_cam_opt", torch.zeros(3))
-        self.register_buffer("q_cam_opt", torch.tensor([0.0, 0.0, 0.0, 1.0]))
+        # The optical centre on the body whose motion is wanted: ``T_cam_refined``. Set from the map of points.
+        self.register_buffer("t_cam_refined", torch.zeros(3))
+        self.register_buffer("q_cam_refined", torch.tensor([0.0, 0.0, 0.0, 1.0]))
         # Rotation vector to the nine elements of its skew matrix.
         generators = torch.zeros(3, 3, 3)
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
@@ -149,12 +149,12 @@ class MotionHead(nn.Module):
             nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
 
-    def set_camera(self, K: Tensor, T_cam_opt: Pose) -> None:
+    def set_camera(self, K: Tensor, T_cam_refined: Pose) -> None:
         """Set the calibration (3, 3) of the network's image, with integer pixels at their centres, and the place of
         the optical centre on the body whose motion is wanted."""
         self.intrinsics_4.copy_(torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]]))
-        self.t_cam_opt.copy_(T_cam_opt.t)
-        self.q_cam_opt.copy_(T_cam_opt.q)
+        self.t_cam_refined.copy_(T_cam_refined.t)
+        self.q_cam_refined.copy_(T_cam_refined.q)
 
     def features(self, image_B3HW: Tensor) -> Tensor:
         """What is kept of a frame to be aligned with the next: (B, 1, H/2, W/2), grey, of equal local contrast; exactly
@@ -188,7 +188,7 @@ class MotionHead(nn.Module):
             finest: stride at which to stop; training needs no more than 4.
         """
         b, _, h, w = cur_B1hw.shape
-        R, t = self.unit_66[:3, :3].expand(b, 3, 3), self.t_cam_opt.new_zeros(b, 3, 1)
+        R, t = self.unit_66[:3, :3].expand(b, 3, 3), self.t_cam_refined.new_zeros(b, 3, 1)
         with torch.no_grad():
             for stride, steps in self.pyramid:
                 if stride > finest and (2 * h // stride) * (2 * w // stride) >= self.fewest_pixels:
@@ -202,10 +202,10 @@ class MotionHead(nn.Module):
         correlation = covariance_B66.detach() / (sigma_B6[:, :, None] * sigma_B6[:, None])
         known = torch.cat([sigma_B6.log(), residual_B1.log()], 1).detach()
         log_sigma = known[:, :6] + self.spread(known)
-        # The motion of the body, which the camera is fixed to: T_cam_opt T_prev_cur T_cam_opt^-1.
-        R_cam_opt, t_cam_opt = rotation_matrix(self.q_cam_opt), self.t_cam_opt[:, None]
-        R = R_cam_opt @ R @ R_cam_opt.T
-        t = R_cam_opt @ t + t_cam_opt - R @ t_cam_opt
+        # The motion of the body, which the camera is fixed to: T_cam_refined T_prev_cur T_cam_refined^-1.
+        R_cam_refined, t_cam_refined = rotation_matrix(self.q_cam_refined), self.t_cam_refined[:, None]
+        R = R_cam_refined @ R @ R_cam_refined.T
+        t = R_cam_refined @ t + t_cam_refined - R @ t_cam_refined
         # Errors are left in the optical frame: the mounting is a small correction of the poses that were given.
         rel = torch.cat([self._rotation_vector(R), t[..., 0]], 1)
         return MotionOutput(

@@ -27,14 +27,7 @@ from localizer_ros.core.se3 import (
     covariance_to_ros,
     inverse_covariance,
 )
-from localizer_ros.core.types import (
-    Array,
-    Camera,
-    Frame,
-    FrameRejected,
-    PoseEstimate,
-    RelativePose,
-)
+from localizer_ros.core.types import Array, Camera, Frame, FrameRejected, PoseEstimate, RelativePose
 from localizer_ros.datasets.images import decode_message, encode_jpeg, encode_png
 
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave

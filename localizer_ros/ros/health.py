@@ -54,7 +54,7 @@ class Health:
 
     Args:
         clock: seconds of a clock that never goes back.
-        search_latency_s: declared for searches beside the frames (``structure.search.latency_s``).
+        search_latency_s: declared for searches beside the frames (``search.latency_s``).
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Health:
         if over <= _OVERDUE_SHARE * len(took_ms):
             return ""
         return (
-            f"{over} of the last {len(took_ms)} searches took longer than structure.search.latency_s = "
+            f"{over} of the last {len(took_ms)} searches took longer than search.latency_s = "
             f"{self._search_latency_s:g} s and came late: declare {np.percentile(took_ms, 95) / 1e3:.2f} s"
         )
 

@@ -29,8 +29,8 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.dds_profile import use_shared_memory_profile
 from localizer_ros.ros.play import PlayOptions, PlayReport, play
-from localizer_ros.ros.transport import use_shared_memory_profile
 
 _LAST_POSE_TIMEOUT_S = 5.0
 

@@ -33,8 +33,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from localizer_ros.core.config import LocalizerConfig, RunConfig
+from localizer_ros.core.config.runtime import LocalizerConfig, RunConfig
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.core.types import (
     Camera,
     ConfigError,
@@ -47,13 +48,12 @@ from localizer_ros.core.types import (
 )
 from localizer_ros.datasets.calibration import camera_from_info
 from localizer_ros.ros import conversions as convert
-from localizer_ros.ros.broadcaster import MapBroadcaster, TransformListener
+from localizer_ros.ros.dds_profile import use_shared_memory_profile
 from localizer_ros.ros.display import debug_image, pose_markers
 from localizer_ros.ros.health import Health
-from localizer_ros.ros.odometry_gate import OdometryGate
+from localizer_ros.ros.odometry_buffer import OdometryGate
 from localizer_ros.ros.parameters import check_change, declare_parameters, read_parameters
-from localizer_ros.ros.transforms import TransformError
-from localizer_ros.ros.transport import use_shared_memory_profile
+from localizer_ros.ros.tf import MapBroadcaster, TransformListener
 from localizer_ros.ros.worker import Worker
 
 NODE_NAME = "localizer"
@@ -110,7 +110,7 @@ def open_scene(path: Path, config: LocalizerConfig) -> OpenedScene:
     """The real thing. Raises SceneError or BackendError."""
     # Late: importing the networks' runtime takes longer than telling a user of a misspelt parameter.
     from localizer_ros.localization.localizer import open_localizer
-    from localizer_ros.localization.scene import Scene
+    from localizer_ros.scene.bundle import Scene
 
     return OpenedScene(open_localizer(path, config, threaded=True), Scene.load(path).map_frame)
 
@@ -231,17 +231,17 @@ class LocalizerNode(LifecycleNode):
     def _configure(self, state: LifecycleState | None) -> TransitionCallbackReturn:
         settings = read_parameters(self)
         self._config = settings.run
-        node = self._config.node
+        node = self._config
         if not settings.arguments.scene:
             raise ConfigError("parameter scene: expected the folder of a scene, got nothing")
         if node.odom_frame and not node.base_frame:
             raise ConfigError("parameter odom_frame: needs base_frame as well, to know what moves in it")
         path = Path(settings.arguments.scene).expanduser()
         self._forget()
-        self.health = Health(search_latency_s=self._config.localizer.structure.search.latency_s)
+        self.health = Health(search_latency_s=self._config.search.latency_s)
 
         def create() -> OnlineLocalizer:
-            opened = self._opener(path, self._config.localizer)
+            opened = self._opener(path, self._config)
             self._map_frame = node.map_frame or opened.map_frame
             return opened.localizer
 
@@ -271,7 +271,7 @@ class LocalizerNode(LifecycleNode):
         self._create_subscriptions()
         self.get_logger().info(
             f"active: waiting for {self._image_topic} and {self.resolve_topic_name('camera_info')}; "
-            f"images are taken as {'rectified' if self._config.node.image_rectified else 'not rectified'}"
+            f"images are taken as {'rectified' if self._config.image_rectified else 'not rectified'}"
         )
         self._publish_diagnostics()
         return result
@@ -322,7 +322,7 @@ class LocalizerNode(LifecycleNode):
         self._odometry_frame = ""
         self._odometry: OdometryGate[SE3] = OdometryGate()
         self._waiting: tuple[Image | CompressedImage, float] | None = None
-        self._path: deque[PoseStamped] = deque(maxlen=self._config.node.path_length)
+        self._path: deque[PoseStamped] = deque(maxlen=self._config.path_length)
         self._shown: _Shown | None = None
         self._image_publishers = 0
 
@@ -369,7 +369,7 @@ class LocalizerNode(LifecycleNode):
             self._services_made.append(self.create_service(kind, f"~/{name}", callback))
 
     def _create_subscriptions(self) -> None:
-        node = self._config.node
+        node = self._config
 
         def subscribe(
             kind: type,
@@ -403,11 +403,11 @@ class LocalizerNode(LifecycleNode):
                 self._listener,
                 self._map_frame,
                 node.odom_frame,
-                round(node.transform_tolerance_s * 1e9),
+                round(node.transform_tolerance * 1e9),
             )
         # In this order the executor serves them when several are ready: what a frame needs comes before it.
         subscribe(CameraInfo, "camera_info", self._on_camera_info, node.camera_info_reliability)
-        if self._config.localizer.odometry.use:
+        if self._config.odometry.use:
             # Every sample counts, and they come in bursts.
             subscribe(Odometry, "odom", self._on_odometry, "best_effort", depth=200)
         subscribe(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, "reliable")
@@ -470,7 +470,7 @@ class LocalizerNode(LifecycleNode):
             raise FrameRejected(
                 "no_camera_info", f"nothing received on {self.resolve_topic_name('camera_info')}"
             )
-        base_frame = self._config.node.base_frame
+        base_frame = self._config.base_frame
         camera_frame = (message.header.frame_id or self._info_frame).lstrip("/")
         if not base_frame:
             # The pose of the camera itself is asked for: here, and only here, the two frames are one.
@@ -511,7 +511,7 @@ class LocalizerNode(LifecycleNode):
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._info_frame = message.header.frame_id
         try:
-            camera = camera_from_info(message, self._config.node.image_rectified)
+            camera = camera_from_info(message, self._config.image_rectified)
         except ConfigError as error:
             if self._camera_error != str(error):
                 self.get_logger().error(f"camera_info is ignored: {error}")
@@ -538,7 +538,7 @@ class LocalizerNode(LifecycleNode):
         except ValueError as error:
             self.get_logger().warning(f"odom is ignored: {error}", throttle_duration_sec=WARNING_PERIOD_S)
             return
-        frame = (sample.base_frame or self._config.node.base_frame).lstrip("/")
+        frame = (sample.base_frame or self._config.base_frame).lstrip("/")
         if not frame:
             self.health.note("odometry", "not used: odom has no child_frame_id and base_frame is not set")
             return
@@ -547,7 +547,7 @@ class LocalizerNode(LifecycleNode):
 
     def _on_initialpose(self, message: PoseWithCovarianceStamped) -> None:
         frame = message.header.frame_id.lstrip("/")
-        base_frame = self._config.node.base_frame
+        base_frame = self._config.base_frame
         try:
             if frame != self._map_frame:
                 raise ValueError(f"its frame is {frame!r}, expected {self._map_frame!r}")

@@ -1,7 +1,7 @@
 """ROS parameters from the config structs: names, defaults, ranges and meanings, declared and read back.
 
-``localizer.smoother.lag_s`` is ``RunConfig.localizer.smoother.lag_s``; fields of ``RunConfig.node`` stand
-at the top (``odom_frame``). ``python -m localizer_ros.ros.parameters`` prints ``config/localizer.param.yaml``.
+A setting has one name, in YAML, with ``--set`` and in ROS: ``smoother.lag_s``.
+``python -m localizer_ros.ros.parameters`` prints ``config/localizer.param.yaml``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from localizer_ros.core.config import Config, RunConfig, config_from_dict
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.config.schema import Config, config_from_dict
 from localizer_ros.core.types import ConfigError
 
 _UNITS = {
@@ -36,8 +37,6 @@ _UNITS = {
     "_m": "m",
     "_s": "s",
 }
-# Parameters whose name is fixed by ROS custom rather than by the struct.
-_NAMES = {"node.transform_tolerance_s": "transform_tolerance"}
 # What rclpy declares by itself.
 _FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
 
@@ -126,7 +125,7 @@ class Settings:
 
 def parameter_specs() -> list[ParameterSpec]:
     """Every parameter of the node, in the order of definition."""
-    return [*_specs(NodeArguments(), ()), *_specs(RunConfig().node, ("node",)), *_specs(RunConfig(), ())]
+    return [*_specs(NodeArguments(), ()), *_specs(RunConfig(), ())]
 
 
 def declare_parameters(node: Node) -> None:
@@ -239,8 +238,6 @@ def _specs(config: Config, path: tuple[str, ...]) -> Iterator[ParameterSpec]:
     for field in kind.fields:
         value = getattr(config, field.name)
         here = (*path, field.name)
-        if here == ("node",):
-            continue
         if isinstance(value, Config):
             yield from _specs(value, here)
         else:
@@ -253,7 +250,6 @@ def _spec(path: tuple[str, ...], default: Any, kind: msgspec.inspect.Type) -> Pa
         description = str((kind.extra_json_schema or {}).get("description", ""))
         kind = kind.type
     dotted = ".".join(path)
-    name = _NAMES.get(dotted, dotted.removeprefix("node."))
     unit = next((unit for suffix, unit in _UNITS.items() if path[-1].endswith(suffix)), "")
     low = high = None
     choices: tuple[str, ...] = ()
@@ -266,7 +262,7 @@ def _spec(path: tuple[str, ...], default: Any, kind: msgspec.inspect.Type) -> Pa
         choices = tuple(str(value) for value in kind.values)
     elif not isinstance(kind, (BoolType, StrType)):
         raise TypeError(f"{dotted}: a {type(kind).__name__} cannot be a ROS parameter")
-    return ParameterSpec(name, path, default, description, unit, low, high, choices)
+    return ParameterSpec(dotted, path, default, description, unit, low, high, choices)
 
 
 def _widened(spec: ParameterSpec, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localizer_ros.core.config import SmootherConfig
+from localizer_ros.core.config.runtime import SmootherConfig
 from localizer_ros.smoothing.smoother import PassThroughSmoother, Smoother
 
 __all__ = ["PassThroughSmoother", "Smoother", "open_smoother"]

@@ -8,7 +8,7 @@ from typing import SupportsFloat, SupportsIndex, SupportsInt
 
 import numpy as np
 
-from localizer_ros.core.config import SmootherConfig
+from localizer_ros.core.config.runtime import SmootherConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, ConfigError, PoseEstimate, RelativePose
 

@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from localizer_ros.core.config import AugmentationConfig
+from localizer_ros.core.config.mapping import AugmentationConfig
 from localizer_ros.core.preprocess import ImageWarper, to_rgb
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.training.night import at_night, random_night
+from localizer_ros.training.low_light import at_night, random_night
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -180,9 +180,9 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
         window = random_window(rng, self.augmentation.crop, camera.width_px, camera.height_px)
         for row in rows:
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))
-            R_opt_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
-            t_opt_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
-            image, T_map_cam, inverse_depth = self._views.view(row, R_opt_new, t_opt_new)
+            R_refined_new = Rotation.from_euler("yxz", turn + limit * own_turn).as_matrix()
+            t_refined_new = (move_m + reach_m * own_move_m) * self._views.can_move(row)
+            image, T_map_cam, inverse_depth = self._views.view(row, R_refined_new, t_refined_new)
             image = degrade(image, rng, self.augmentation, colour)
             if night is not None:
                 image = at_night(image, camera, T_map_cam.R, night, normal_numbers(image.shape, rng))

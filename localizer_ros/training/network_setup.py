@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from localizer_ros.core.config import MapConfig
+from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.types import ConfigError
 from localizer_ros.networks.anchors import AnchorHead
 from localizer_ros.networks.backbones import freeze_batch_norms
@@ -20,7 +20,7 @@ from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.scene_coords import SceneCoordinates
 from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, PosedImages
-from localizer_ros.training.network_training import (
+from localizer_ros.training.module import (
     NetworkTraining,
     initialize_motion,
     motion_scale,

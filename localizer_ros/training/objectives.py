@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.core.config import AnchorsConfig, PosenetConfig
-from localizer_ros.localization.scene_coordinates import Optics, pose_from_coordinates
+from localizer_ros.core.config.mapping import AnchorsConfig, PosenetConfig
+from localizer_ros.localization.learned.scene_coordinates import RefinedCamera, pose_from_coordinates
 from localizer_ros.networks.anchors import AnchorHead, AnchorLoss, anchor_pose
 from localizer_ros.networks.backbones import Features
 from localizer_ros.networks.losses import (
@@ -159,11 +159,16 @@ class GeometricObjective(nn.Module):
         t, q, log_sigma = network.absolute(observed.features.coarse)
         predicted, true = Pose(t, F.normalize(q, dim=-1)), Pose(*(x[:, -1] for x in observed.true))
         points_BN3, known_BN = _points(motion, true, observed.inverse_depth_Bhw)
-        T_cam_opt = _mounting(motion, len(t))
+        T_cam_refined = _mounting(motion, len(t))
         focal_px = motion.intrinsics_4[:2]
         limit_px = REPROJECTION_LIMIT_RAD * float(focal_px[0])
         reprojection_px = reprojection_loss(
-            compose(predicted, T_cam_opt), compose(true, T_cam_opt), points_BN3, known_BN, focal_px, limit_px
+            compose(predicted, T_cam_refined),
+            compose(true, T_cam_refined),
+            points_BN3,
+            known_BN,
+            focal_px,
+            limit_px,
         )
         return {
             "total": reprojection_px / (REPROJECTION_SIZE_RAD * focal_px[0])
@@ -260,15 +265,15 @@ class CoordinateObjective(nn.Module):
     """Scene coordinates: distance to the point that depth and pose give, and reprojection with the true pose.
 
     Args:
-        optics: how the network's image was taken.
+        refined_camera: how the network's image was taken.
     """
 
     frames = 1
     tells_hard_frames = True
 
-    def __init__(self, optics: Optics) -> None:
+    def __init__(self, refined_camera: RefinedCamera) -> None:
         super().__init__()
-        self.optics = optics
+        self.refined_camera = refined_camera
 
     def losses(self, network: nn.Module, observed: Observed) -> Losses:
         """See :class:`Objective`."""
@@ -278,12 +283,12 @@ class CoordinateObjective(nn.Module):
         motion = network.motion
         T_map_cam = Pose(*(x[:, -1] for x in observed.true))
         true, known = _points(motion, T_map_cam, observed.inverse_depth_Bhw)
-        T_map_opt = compose(T_map_cam, _mounting(motion, b))
-        q_opt, t_opt = (x[:, None].expand(b, h * w, -1) for x in (T_map_opt.q, T_map_opt.t))
+        T_map_refined = compose(T_map_cam, _mounting(motion, b))
+        q_refined, t_refined = (x[:, None].expand(b, h * w, -1) for x in (T_map_refined.q, T_map_refined.t))
         points = points_B3hw.flatten(2).transpose(1, 2)
         rays = motion.rays(h, w)
         error_m = torch.linalg.vector_norm(points - true, dim=2)
-        seen = rotate(conjugate(q_opt), points - t_opt)
+        seen = rotate(conjugate(q_refined), points - t_refined)
         ahead = seen[..., 2] > 0.1
         projected = seen[..., :2] / torch.where(ahead, seen[..., 2], 1.0)[..., None]
         error_px = torch.linalg.vector_norm((projected - rays[:, :2]) * motion.intrinsics_4[:2], dim=2)
@@ -307,7 +312,7 @@ class CoordinateObjective(nn.Module):
         t, q, spread = np.full((n, 3), np.nan), np.zeros((n, 4)), np.zeros((n, 6))
         q[:, 3] = 1.0
         for row in range(n):
-            found = pose_from_coordinates(points[row], log_sigma[row], self.optics)
+            found = pose_from_coordinates(points[row], log_sigma[row], self.refined_camera)
             if found is not None:
                 t[row], q[row] = found.T_map_cam.t, found.T_map_cam.quaternion_xyzw()
                 spread[row] = 0.5 * np.log(np.diagonal(found.covariance))
@@ -315,19 +320,19 @@ class CoordinateObjective(nn.Module):
 
 
 def _mounting(motion: MotionHead, count: int) -> Pose:
-    """``T_cam_opt``, so many times."""
-    return Pose(motion.t_cam_opt.expand(count, 3), motion.q_cam_opt.expand(count, 4))
+    """``T_cam_refined``, so many times."""
+    return Pose(motion.t_cam_refined.expand(count, 3), motion.q_cam_refined.expand(count, 4))
 
 
 def _points(motion: MotionHead, T_map_cam: Pose, inverse_depth_Bhw: Tensor) -> tuple[Tensor, Tensor]:
     """Map coordinates (B, N, 3) of what each of N cells shows, and (B, N) which of them are known."""
     b, h, w = inverse_depth_Bhw.shape
-    T_map_opt = compose(T_map_cam, _mounting(motion, b))
-    q_opt, t_opt = (x[:, None].expand(b, h * w, -1) for x in (T_map_opt.q, T_map_opt.t))
+    T_map_refined = compose(T_map_cam, _mounting(motion, b))
+    q_refined, t_refined = (x[:, None].expand(b, h * w, -1) for x in (T_map_refined.q, T_map_refined.t))
     inverse_depth = inverse_depth_Bhw.flatten(1)
     known = inverse_depth > 0
     depth = 1.0 / torch.where(known, inverse_depth, motion.inverse_depth_scale)
-    return t_opt + rotate(q_opt, motion.rays(h, w) * depth[..., None]), known
+    return t_refined + rotate(q_refined, motion.rays(h, w) * depth[..., None]), known
 
 
 def _spread(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from localizer_ros.core.preprocess import rotate_camera
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera
-from localizer_ros.localization.calibration import undistorted
-from localizer_ros.localization.structure_scene import StructureScene
+from localizer_ros.geometry.rays import undistorted
+from localizer_ros.scene.map_scene import StructureScene
 
 # Flow is smooth, so it is computed on a grid this much coarser than the image.
 _STEP_PX = 4
@@ -36,13 +36,13 @@ class SceneDepth:
         inverse_depth: (N, h / 4, w / 4) float16, 1 / metres; zero all over where an image shows too few points.
         K: (3, 3) calibration of the network's image that fits the points; bundle adjustment may have refined the
             given one.
-        T_cam_opt: where the optical centre sits on the body whose poses were given.
+        T_cam_refined: where the optical centre sits on the body whose poses were given.
         median_m: median depth of the scene.
     """
 
     inverse_depth: NDArray[np.float16]
     K: Array
-    T_cam_opt: SE3
+    T_cam_refined: SE3
     median_m: float
 
     def subset(self, indices: NDArray[np.int64]) -> SceneDepth:
@@ -70,7 +70,7 @@ class VirtualViews:
         self._images, self._poses, self._depth = images, poses, depth
         self._camera = camera if depth is None else replace(camera, K=depth.K)
         self._K = self._camera.K
-        self._T_cam_opt = SE3.identity() if depth is None else depth.T_cam_opt
+        self._T_cam_refined = SE3.identity() if depth is None else depth.T_cam_refined
         h, w = images.shape[1:3]
         ys, xs = np.mgrid[0:h:_STEP_PX, 0:w:_STEP_PX].astype(np.float32)
         self._grid = np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size, np.float32)])
@@ -81,31 +81,33 @@ class VirtualViews:
         return self._depth is not None and bool(self._depth.inverse_depth[index, 0, 0] > 0)
 
     def view(
-        self, index: int, R_opt_new: Array, t_opt_new: Array
+        self, index: int, R_refined_new: Array, t_refined_new: Array
     ) -> tuple[NDArray[np.uint8], SE3, NDArray[np.float32]]:
         """The view of a camera turned and moved, and its pose.
 
         Args:
             index: of the image.
-            R_opt_new: (3, 3) orientation of the new camera in the old.
-            t_opt_new: (3,) its place there, metres; must be zero where there is no depth.
+            R_refined_new: (3, 3) orientation of the new camera in the old.
+            t_refined_new: (3,) its place there, metres; must be zero where there is no depth.
 
         Returns:
             (h, w, 3) uint8, black outside the old view, ``T_map_cam`` of the new camera, and (h / 8, w / 8) inverse
             depth, 1 / metres, at the centres of cells of 8 px of the new view, zero where it is not known.
         """
         image = self._images[index]
-        T_cam_opt = self._T_cam_opt
-        T_map_new = self._poses[index] @ T_cam_opt @ SE3(R_opt_new, t_opt_new) @ T_cam_opt.inverse()
+        T_cam_refined = self._T_cam_refined
+        T_map_new = (
+            self._poses[index] @ T_cam_refined @ SE3(R_refined_new, t_refined_new) @ T_cam_refined.inverse()
+        )
         h, w = image.shape[:2]
         if not self.can_move(index):
             unknown = np.zeros((h // 8, w // 8), np.float32)
-            return rotate_camera(image, self._camera, R_opt_new), T_map_new, unknown
+            return rotate_camera(image, self._camera, R_refined_new), T_map_new, unknown
         assert self._depth is not None
         source_xy, inverse_depth = self._source_of(
-            self._depth.inverse_depth[index].astype(np.float32), R_opt_new, t_opt_new
+            self._depth.inverse_depth[index].astype(np.float32), R_refined_new, t_refined_new
         )
-        if np.any(t_opt_new):
+        if np.any(t_refined_new):
             # The grid holds every fourth pixel from the first; resampling it must keep their places.
             full = cv2.warpAffine(
                 source_xy,
@@ -116,11 +118,11 @@ class VirtualViews:
             )
             image = np.asarray(cv2.remap(image, full, None, cv2.INTER_LINEAR), np.uint8)  # type: ignore[call-overload]
         else:
-            image = rotate_camera(image, self._camera, R_opt_new)
+            image = rotate_camera(image, self._camera, R_refined_new)
         return image, T_map_new, inverse_depth[1::2, 1::2]
 
     def _source_of(
-        self, inverse_depth: NDArray[np.float32], R_opt_new: Array, t_opt_new: Array
+        self, inverse_depth: NDArray[np.float32], R_refined_new: Array, t_refined_new: Array
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(h / 4, w / 4, 2) pixel of the old view that each pixel of the new one shows, and (h / 4, w / 4) its
         inverse depth in the new view, zero where it lies outside the old one.
@@ -130,9 +132,9 @@ class VirtualViews:
         """
         K_inv = np.linalg.inv(self._K)
         # Rays of the new view's pixels in a camera at its place, turned like the old one.
-        wanted = R_opt_new @ K_inv @ self._grid
+        wanted = R_refined_new @ K_inv @ self._grid
         wanted = (wanted[:2] / np.maximum(wanted[2], 0.05)).astype(np.float32)
-        t = t_opt_new.astype(np.float32)[:, None]
+        t = t_refined_new.astype(np.float32)[:, None]
         f = np.array([self._K[0, 0], self._K[1, 1]], np.float32)[:, None]
         c = np.array([self._K[0, 2], self._K[1, 2]], np.float32)[:, None]
         rays = wanted.copy()
@@ -146,7 +148,7 @@ class VirtualViews:
             rays = wanted * (1.0 - t[2:] * q) + t[:2] * q
         xy = f * rays + c
         # Depth along the new camera's axis: of R^T (r - t q) / q.
-        along = R_opt_new.astype(np.float32)[:, 2] @ np.concatenate([rays - t[:2] * q, 1.0 - t[2:] * q])
+        along = R_refined_new.astype(np.float32)[:, 2] @ np.concatenate([rays - t[:2] * q, 1.0 - t[2:] * q])
         h, w = self._images.shape[1:3]
         seen = (xy[0] > 0) & (xy[0] < w - 1) & (xy[1] > 0) & (xy[1] < h - 1) & (along > 0.05)
         inverse = np.where(seen, q[0] / np.maximum(along, 0.05), 0.0).reshape(self._grid_shape)
@@ -170,7 +172,7 @@ def scene_depth(
     for row, T_map_cam in enumerate(poses):
         maps[row] = _inverse_depth(scene, K, scene.optical(T_map_cam), shape)
         progress("depth of images", row + 1, len(poses))
-    return SceneDepth(maps, K, scene.structure.T_cam_opt, scene.structure.median_depth)
+    return SceneDepth(maps, K, scene.structure.T_cam_refined, scene.structure.median_depth)
 
 
 def _calibration(scene: StructureScene, camera: Camera) -> Array:
@@ -193,13 +195,13 @@ def _calibration(scene: StructureScene, camera: Camera) -> Array:
 
 
 def _inverse_depth(
-    scene: StructureScene, K: Array, T_map_opt: SE3, shape: tuple[int, int]
+    scene: StructureScene, K: Array, T_map_refined: SE3, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """(h / 4, w / 4) inverse depth, zeros where too few points are seen."""
     structure = scene.structure
-    images = scene.nearest_images(T_map_opt, _NEIGHBOURS)
+    images = scene.nearest_images(T_map_refined, _NEIGHBOURS)
     seen = np.unique(structure.observation_point[structure.observations_of(images)])
-    points = T_map_opt.inverse() @ structure.points[seen].astype(np.float64)
+    points = T_map_refined.inverse() @ structure.points[seen].astype(np.float64)
     points = points[points[:, 2] > 0.1 * structure.median_depth]
     cells = (points[:, :2] / points[:, 2:] * K[[0, 1], [0, 1]] + K[:2, 2]) / _STEP_PX
     inside = np.all((cells > -3) & (cells < np.array(shape[::-1]) + 3), axis=1)

@@ -1,0 +1,1 @@
+"""What is seen in one image and matched between two: keypoints, descriptors, masks, matchers."""

@@ -1,0 +1,1 @@
+"""Geometry of cameras and points: rays, triangulation, and poses from matches."""

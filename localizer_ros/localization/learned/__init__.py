@@ -1,0 +1,1 @@
+"""Localization by a trained network."""

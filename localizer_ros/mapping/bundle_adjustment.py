@@ -1,0 +1,333 @@
+"""Bundle adjustment with a prior on every pose, on the intrinsics, and on where the camera sits on the posed body.
+
+Poses that come with a recording (depth camera, odometry, motion capture) are good where images say little, and
+wrong by what images can see: a slow drift, a camera that is not where the poses are, a calibration from a data
+sheet. Priors in all six degrees of freedom keep the first and let images correct the second; ``pycolmap``
+adjusts with priors on positions alone, which leaves rotations free where the camera hardly moves, and cannot
+find the mounting. Hence this one: Levenberg-Marquardt, points eliminated by the Schur complement, Cauchy
+kernels.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.spatial.transform import RigidTransform
+
+from localizer_ros.core.types import Array, NumericalError
+
+logger = logging.getLogger(__name__)
+
+Index = NDArray[np.intp]
+
+# fx fy cx cy k1 k2 p1 p2
+_INTRINSICS = 8
+_KEYPOINT_KERNEL = 1.5
+# Given poses are rarely outliers; a narrow kernel would let whole stretches go.
+_POSE_KERNEL = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class BundlePriors:
+    """What is known beforehand; a sigma of zero fixes.
+
+    Attributes:
+        T_map_cam: (I, 4, 4) given poses.
+        pose_sigma_rad: of their rotations.
+        pose_sigma_m: of their positions.
+        intrinsics_sigma: (8,) of fx fy cx cy (px) k1 k2 p1 p2.
+        mounting_sigma_rad: of the rotation of ``T_cam_refined``.
+        mounting_sigma_m: of its translation.
+        keypoint_sigma_px: of an observation.
+    """
+
+    T_map_cam: Array
+    pose_sigma_rad: float
+    pose_sigma_m: float
+    intrinsics_sigma: Array
+    mounting_sigma_rad: float
+    mounting_sigma_m: float
+    keypoint_sigma_px: float
+
+
+@dataclass(frozen=True, eq=False)
+class BundleState:
+    """What is adjusted.
+
+    Attributes:
+        T_map_refined: (I, 4, 4) poses of the images.
+        points: (P, 3).
+        intrinsics: (8,) fx fy cx cy k1 k2 p1 p2.
+        T_cam_refined: (4, 4) mounting.
+    """
+
+    T_map_refined: Array
+    points: Array
+    intrinsics: Array
+    T_cam_refined: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    cost: float
+    in_camera: Array
+    R: Array
+    residual: Array
+    J_projection: Array
+    J_intrinsics: Array
+    squared: Array
+    pose_residual: Array
+    pose_squared: Array
+    mounting: Array
+
+
+def adjust(
+    state: BundleState, image: Index, point: Index, xy_px: Array, priors: BundlePriors, iterations: int
+) -> tuple[BundleState, Array]:
+    """Minimise reprojection errors and prior terms.
+
+    Args:
+        state: where to start.
+        image: (N,) of each observation.
+        point: (N,) of each observation.
+        xy_px: (N, 2) observed, in pixels of the ideal image of the given camera.
+        priors: what is known.
+        iterations: at most.
+
+    Returns:
+        The adjusted state and (N,) reprojection errors in pixels.
+
+    Raises:
+        NumericalError: the problem is singular from the start.
+    """
+    sigma = np.concatenate(
+        [
+            np.maximum(priors.intrinsics_sigma, 1e-9),
+            np.full(3, max(priors.mounting_sigma_rad, 1e-9)),
+            np.full(3, max(priors.mounting_sigma_m, 1e-9)),
+        ]
+    )
+    pose_sigma = np.concatenate(
+        [np.full(3, max(priors.pose_sigma_rad, 1e-7)), np.full(3, max(priors.pose_sigma_m, 1e-7))]
+    )
+    start_intrinsics = state.intrinsics
+    damping = 1e-4
+    now = _evaluate(state, image, point, xy_px, priors, pose_sigma, sigma, start_intrinsics)
+    first_cost = now.cost
+    for iteration in range(iterations):
+        system = _System(state, now, image, point, priors, pose_sigma, sigma, start_intrinsics)
+        improved = False
+        for _ in range(7):
+            try:
+                trial = system.step(state, damping)
+            except np.linalg.LinAlgError:
+                damping = max(damping, 1e-6) * 10.0
+                continue
+            then = _evaluate(trial, image, point, xy_px, priors, pose_sigma, sigma, start_intrinsics)
+            if np.isfinite(then.cost) and then.cost < now.cost:
+                improved = True
+                break
+            damping = max(damping, 1e-6) * 8.0
+        if not improved:
+            if iteration == 0 and not np.isfinite(now.cost):
+                raise NumericalError("bundle adjustment: the cost is not finite at the start")
+            break
+        gain = (now.cost - then.cost) / now.cost
+        state, now, damping = trial, then, max(damping * 0.2, 1e-9)
+        if gain < 1e-3:
+            break
+    logger.debug("bundle adjustment: cost %.1f -> %.1f", first_cost, now.cost)
+    return state, np.sqrt(now.squared) * priors.keypoint_sigma_px
+
+
+def _evaluate(
+    state: BundleState,
+    image: Index,
+    point: Index,
+    xy_px: Array,
+    priors: BundlePriors,
+    pose_sigma: Array,
+    sigma: Array,
+    start_intrinsics: Array,
+) -> _Evaluated:
+    R = state.T_map_refined[image, :3, :3]
+    p = np.einsum("nji,nj->ni", R, state.points[point] - state.T_map_refined[image, :3, 3])
+    uv, J_projection, J_intrinsics = _projected(state.intrinsics, p)
+    residual = (uv - xy_px) / priors.keypoint_sigma_px
+    squared = np.einsum("ni,ni->n", residual, residual)
+    squared[p[:, 2] < 0.05] = 1e6
+    pose_residual = (
+        _log(np.linalg.inv(priors.T_map_cam @ state.T_cam_refined) @ state.T_map_refined) / pose_sigma
+    )
+    pose_squared = np.einsum("ni,ni->n", pose_residual, pose_residual)
+    mounting = _log(state.T_cam_refined[None])[0]
+    own = np.concatenate([state.intrinsics - start_intrinsics, mounting]) / sigma
+    k, q = _KEYPOINT_KERNEL**2, _POSE_KERNEL**2
+    cost = 0.5 * (
+        k * float(np.log1p(squared / k).sum())
+        + q * float(np.log1p(pose_squared / q).sum())
+        + float(own @ own)
+    )
+    return _Evaluated(
+        cost, p, R, residual, J_projection, J_intrinsics, squared, pose_residual, pose_squared, mounting
+    )
+
+
+class _System:
+    """Normal equations of one linearisation; solved for any damping."""
+
+    def __init__(
+        self,
+        state: BundleState,
+        at: _Evaluated,
+        image: Index,
+        point: Index,
+        priors: BundlePriors,
+        pose_sigma: Array,
+        sigma: Array,
+        start_intrinsics: Array,
+    ) -> None:
+        self.image, self.point = image, point
+        C, P, K = len(state.T_map_refined), len(state.points), _INTRINSICS
+        self.size = 6 * C + K + 6
+        self.images, self.points = C, P
+        weight = np.sqrt(1.0 / (1.0 + at.squared / _KEYPOINT_KERNEL**2))
+        weight[at.in_camera[:, 2] < 0.05] = 0.0
+        scaled = weight[:, None, None] / priors.keypoint_sigma_px
+        # T moves by Exp([w, v]) on the right: p in the camera moves by p x w - v.
+        self.J_pose = (
+            np.concatenate([at.J_projection @ _skew(at.in_camera), -at.J_projection], axis=2) * scaled
+        )
+        self.J_point = np.einsum("nij,nkj->nik", at.J_projection, at.R) * scaled
+        self.J_shared = at.J_intrinsics * scaled
+        r = at.residual * weight[:, None]
+
+        H = np.zeros((self.size, self.size))
+        g = np.zeros(self.size)
+        per_image = np.zeros((C, 6, 6))
+        np.add.at(per_image, image, np.einsum("nij,nik->njk", self.J_pose, self.J_pose))
+        gradient = np.zeros((C, 6))
+        np.add.at(gradient, image, np.einsum("nij,ni->nj", self.J_pose, r))
+        with_shared = np.zeros((C, 6, K))
+        np.add.at(with_shared, image, np.einsum("nij,nik->njk", self.J_pose, self.J_shared))
+        pose_weight = 1.0 / (1.0 + at.pose_squared / _POSE_KERNEL**2)
+        information = pose_weight[:, None] / pose_sigma**2
+        pull = pose_weight[:, None] * at.pose_residual / pose_sigma
+        own = 6 * C + K
+        blocks = H[: 6 * C, : 6 * C].reshape(C, 6, C, 6)
+        each = np.arange(C)
+        blocks[each, :, each, :] = per_image + information[:, :, None] * np.eye(6)
+        # A change of the mounting moves all given poses at once; the residual sees the difference.
+        coupling = -(information[:, :, None] * np.eye(6)).reshape(6 * C, 6)
+        H[: 6 * C, own:], H[own:, : 6 * C] = coupling, coupling.T
+        H[own:, own:] = np.diag(information.sum(axis=0) + 1.0 / sigma[K:] ** 2)
+        H[: 6 * C, 6 * C : own] = with_shared.reshape(6 * C, K)
+        H[6 * C : own, : 6 * C] = H[: 6 * C, 6 * C : own].T
+        H[6 * C : own, 6 * C : own] = np.einsum("nij,nik->jk", self.J_shared, self.J_shared) + np.diag(
+            1.0 / sigma[:K] ** 2
+        )
+        g[: 6 * C] = (gradient + pull).reshape(-1)
+        g[6 * C : own] = (
+            np.einsum("nij,ni->j", self.J_shared, r) + (state.intrinsics - start_intrinsics) / sigma[:K] ** 2
+        )
+        g[own:] = at.mounting / sigma[K:] ** 2 - pull.sum(axis=0)
+        self.H, self.g = H, g
+        self.V = np.zeros((P, 3, 3))
+        np.add.at(self.V, point, np.einsum("nij,nik->njk", self.J_point, self.J_point))
+        self.g_point = np.zeros((P, 3))
+        np.add.at(self.g_point, point, np.einsum("nij,ni->nj", self.J_point, r))
+
+    def step(self, state: BundleState, damping: float) -> BundleState:
+        """The state after one damped step. Raises LinAlgError when the system is singular."""
+        C, P, K = self.images, self.points, _INTRINSICS
+        trace = np.maximum(np.einsum("nii->n", self.V), 1e-9)
+        V = self.V + (damping * trace + 1e-12)[:, None, None] * np.eye(3)
+        # V^-1 = L^T L; with the points' Jacobian times L^T their elimination is a plain product.
+        L = np.linalg.inv(np.linalg.cholesky(V))
+        J_point = np.einsum("nij,nkj->nik", self.J_point, L[self.point])
+        rows = (
+            6 * self.image[:, None, None] + np.arange(6)[None, :, None] + np.zeros((1, 1, 3), dtype=np.intp)
+        )
+        columns = (
+            3 * self.point[:, None, None] + np.arange(3)[None, None, :] + np.zeros((1, 6, 1), dtype=np.intp)
+        )
+        W = scipy.sparse.csr_array(
+            (
+                np.einsum("nij,nik->njk", self.J_pose, J_point).reshape(-1),
+                (rows.reshape(-1), columns.reshape(-1)),
+            ),
+            shape=(6 * C, 3 * P),
+        )
+        shared = np.zeros((P, K, 3))
+        np.add.at(shared, self.point, np.einsum("nij,nik->njk", self.J_shared, J_point))
+        W_shared = shared.transpose(1, 0, 2).reshape(K, 3 * P)
+        S = self.H.copy()
+        own = 6 * C + K
+        S[: 6 * C, : 6 * C] -= (W @ W.T).toarray()
+        cross = W @ W_shared.T
+        S[: 6 * C, 6 * C : own] -= cross
+        S[6 * C : own, : 6 * C] -= cross.T
+        S[6 * C : own, 6 * C : own] -= W_shared @ W_shared.T
+        S[np.diag_indices(self.size)] *= 1.0 + damping
+        l_g = np.einsum("nij,nj->ni", L, self.g_point).reshape(-1)
+        right = -self.g
+        right[: 6 * C] += W @ l_g
+        right[6 * C : own] += W_shared @ l_g
+        # Fixed unknowns have huge diagonals; scaling by the diagonal keeps the system well conditioned.
+        scale = 1.0 / np.sqrt(np.maximum(np.diag(S), 1e-12))
+        step = scale * scipy.linalg.solve(S * scale * scale[:, None], right * scale, assume_a="pos")
+        back = (l_g + W.T @ step[: 6 * C] + W_shared.T @ step[6 * C : own]).reshape(P, 3)
+        return BundleState(
+            state.T_map_refined @ _exp(step[: 6 * C].reshape(C, 6)),
+            state.points - np.einsum("nji,nj->ni", L, back),
+            state.intrinsics + step[6 * C : own],
+            state.T_cam_refined @ _exp(step[own:][None])[0],
+        )
+
+
+def _projected(intrinsics: Array, p: Array) -> tuple[Array, Array, Array]:
+    """Pixels (N, 2) of points in the camera, and their Jacobians by point (N, 2, 3) and by intrinsics (N, 2, 8)."""
+    fx, fy, cx, cy, k1, k2, p1, p2 = intrinsics
+    inverse_z = 1.0 / np.where(np.abs(p[:, 2]) > 1e-6, p[:, 2], 1e-6)
+    x, y = p[:, 0] * inverse_z, p[:, 1] * inverse_z
+    r2 = x * x + y * y
+    radial = 1.0 + k1 * r2 + k2 * r2 * r2
+    u = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x)
+    v = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y
+    slope = k1 + 2.0 * k2 * r2
+    ux = radial + 2.0 * x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x
+    uy = 2.0 * x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y
+    vy = radial + 2.0 * y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x
+    by_point = np.empty((len(p), 2, 3))
+    by_point[:, 0, 0], by_point[:, 0, 1] = fx * ux * inverse_z, fx * uy * inverse_z
+    by_point[:, 0, 2] = -fx * (ux * x + uy * y) * inverse_z
+    by_point[:, 1, 0], by_point[:, 1, 1] = fy * uy * inverse_z, fy * vy * inverse_z
+    by_point[:, 1, 2] = -fy * (uy * x + vy * y) * inverse_z
+    by_intrinsics = np.zeros((len(p), 2, _INTRINSICS))
+    by_intrinsics[:, 0, 0], by_intrinsics[:, 1, 1] = u, v
+    by_intrinsics[:, 0, 2] = by_intrinsics[:, 1, 3] = 1.0
+    by_intrinsics[:, 0, 4], by_intrinsics[:, 1, 4] = fx * x * r2, fy * y * r2
+    by_intrinsics[:, 0, 5], by_intrinsics[:, 1, 5] = fx * x * r2 * r2, fy * y * r2 * r2
+    by_intrinsics[:, 0, 6], by_intrinsics[:, 1, 6] = 2.0 * fx * x * y, fy * (r2 + 2.0 * y * y)
+    by_intrinsics[:, 0, 7], by_intrinsics[:, 1, 7] = fx * (r2 + 2.0 * x * x), 2.0 * fy * x * y
+    return np.stack([fx * u + cx, fy * v + cy], axis=1), by_point, by_intrinsics
+
+
+def _skew(v: Array) -> Array:
+    S = np.zeros((len(v), 3, 3))
+    S[:, 0, 1], S[:, 0, 2], S[:, 1, 2] = -v[:, 2], v[:, 1], -v[:, 0]
+    S[:, 1, 0], S[:, 2, 0], S[:, 2, 1] = v[:, 2], -v[:, 1], v[:, 0]
+    return S
+
+
+def _exp(xi: Array) -> Array:
+    return np.asarray(RigidTransform.from_exp_coords(xi).as_matrix())
+
+
+def _log(T: Array) -> Array:
+    return np.asarray(RigidTransform.from_matrix(T).as_exp_coords())

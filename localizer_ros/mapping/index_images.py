@@ -1,0 +1,123 @@
+"""Training of global descriptors on a scene's own images, and the index of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import faiss
+import numpy as np
+
+from localizer_ros.core.config.mapping import RetrievalConfig
+from localizer_ros.core.types import Array, SourceError
+from localizer_ros.features.local_features import Float32, Index, UInt8
+from localizer_ros.features.onnx_descriptor import NetworkDescriptor, open_network_descriptor
+from localizer_ros.scene.image_index import GlobalDescriptor, ImageDatabase, ImageIndex, one_thread
+
+# Enough for a few hundred words; more only takes time.
+_SAMPLE = 60_000
+
+
+def train_global_descriptor(
+    descriptors: Sequence[Float32], config: RetrievalConfig, seed: int
+) -> GlobalDescriptor:
+    """Visual words and projection from the local descriptors of the mapping images.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        config: which kind (``vlad`` or ``bow``), how many words and dimensions.
+        seed: of sampling and clustering.
+
+    Raises:
+        SourceError: fewer descriptors than words.
+    """
+    kind: Literal["vlad", "bow"] = "bow" if config.kind == "bow" else "vlad"
+    rng = np.random.default_rng(seed)
+    everything = np.concatenate(list(descriptors)) if descriptors else np.zeros((0, 1), np.float32)
+    if len(everything) < config.words:
+        raise SourceError(
+            f"retrieval: {len(everything)} features in all mapping images, expected at least {config.words}"
+        )
+    if len(everything) > _SAMPLE:
+        everything = everything[rng.choice(len(everything), _SAMPLE, replace=False)]
+    kmeans = faiss.Kmeans(
+        everything.shape[1], config.words, niter=15, seed=seed, min_points_per_centroid=1, verbose=False
+    )
+    with one_thread():
+        kmeans.train(np.ascontiguousarray(everything))
+    words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
+    none = np.zeros(0, dtype=np.float32)
+    describe = GlobalDescriptor(kind, words, np.ones(config.words, np.float32), none, none)
+    full = np.stack([describe.unprojected(d) for d in descriptors])
+    if kind == "bow":
+        frequency = np.count_nonzero(full, axis=0)
+        weight = np.log((1.0 + len(full)) / (1.0 + frequency)).astype(np.float32) + 0.1
+        describe = GlobalDescriptor("bow", words, weight, none, none)
+        full = np.stack([describe.unprojected(d) for d in descriptors])
+    dimensions = min(config.dimensions, len(full) - 1)
+    if config.dimensions == 0 or dimensions < 8 or dimensions >= full.shape[1]:
+        return describe
+    mean = full.mean(axis=0)
+    _, _, axes = np.linalg.svd(full - mean, full_matrices=False)
+    return GlobalDescriptor(
+        kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
+    )
+
+
+def describe_images(
+    descriptors: Sequence[Float32],
+    read: Callable[[int], UInt8],
+    training: Index,
+    config: RetrievalConfig,
+    seed: int,
+) -> tuple[GlobalDescriptor | NetworkDescriptor, Float32]:
+    """A global descriptor, trained where it is to be trained, and those of all images.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        read: the k-th image itself, for a network.
+        training: the images that visual words are trained on.
+        config: which kind.
+        seed: of sampling and clustering.
+
+    Raises:
+        ConfigError: kind onnx without a card.
+        BackendError: its network cannot be used.
+        SourceError: fewer descriptors than words.
+    """
+    if config.kind == "onnx":
+        network = open_network_descriptor(config.card)
+        return network, np.stack([network(read(k)) for k in range(len(descriptors))])
+    describe = train_global_descriptor([descriptors[k] for k in training], config, seed)
+    return describe, describe.many(descriptors)
+
+
+def index_images(
+    descriptors: Sequence[Float32],
+    read: Callable[[int], UInt8],
+    T_map_cam: Array,
+    names: tuple[str, ...],
+    carrying: Index,
+    config: RetrievalConfig,
+    seed: int,
+) -> ImageDatabase:
+    """The index of all images of a recording, its words trained on those that carry keypoints.
+
+    Args:
+        descriptors: for each image (N, D) float32 unit vectors.
+        read: the k-th image itself, for a network.
+        T_map_cam: (I, 4, 4) given poses.
+        names: I frame names.
+        carrying: the images that carry keypoints, ascending; they are numbered in this order.
+        config: kind of descriptor and index.
+        seed: of sampling and clustering.
+
+    Raises:
+        ConfigError, BackendError, SourceError: see :func:`describe_images`.
+    """
+    describe, vectors = describe_images(descriptors, read, carrying, config, seed)
+    index = ImageIndex(vectors.shape[1], config.index)
+    index.add(vectors)
+    mapped = np.full(len(descriptors), -1, dtype=np.int32)
+    mapped[carrying] = np.arange(len(carrying))
+    return ImageDatabase(index, describe, T_map_cam, names, mapped)

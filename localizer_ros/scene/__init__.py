@@ -1,0 +1,1 @@
+"""The scene: what lies on disk and is opened on a robot."""

@@ -1,0 +1,198 @@
+"""The scene: a folder with everything a localizer needs. Written whole or not at all, checked when read.
+
+A scene is movable: it holds no absolute path. No pickle is ever written or read. ``engines/`` is a cache outside the
+checksums and may be deleted.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localizer_ros import __version__
+from localizer_ros.core.types import Camera, ConfigError, SceneError
+from localizer_ros.inference.backend import sha256_of
+
+# Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
+# it is ignored, and that is said.
+FORMAT_VERSION = 2
+MANIFEST = "scene.yaml"
+ENGINES = "engines"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A scene on disk whose files are all there and unchanged.
+
+    Attributes:
+        path: its folder.
+        manifest: the content of ``scene.yaml``.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @staticmethod
+    def load(path: Path) -> Scene:
+        """Read the manifest and check every file.
+
+        Raises:
+            SceneError: not a scene, another format version, or a file is missing or has changed; names it.
+        """
+        manifest_path = path / MANIFEST
+        if not path.exists():
+            raise SceneError(f"{path}: no such scene")
+        if not manifest_path.is_file():
+            raise SceneError(f"{path}: not a scene ({MANIFEST} is missing)")
+        try:
+            manifest = yaml.safe_load(manifest_path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SceneError(f"{manifest_path}: cannot be read ({' '.join(str(error).split())})") from error
+        check_format(manifest_path, manifest, "format_version", FORMAT_VERSION)
+        for key in ("method", "map_frame", "camera", "training", "files"):
+            if key not in manifest:
+                raise SceneError(f"{manifest_path}: {key} is missing")
+        for key, kind in (
+            ("method", str),
+            ("map_frame", str),
+            ("camera", dict),
+            ("training", dict),
+            ("files", dict),
+        ):
+            if not isinstance(manifest[key], kind):
+                raise SceneError(f"{manifest_path}: {key} is not as it was written ({manifest[key]!r:.40})")
+        for name, digest in manifest["files"].items():
+            file = path / str(name)
+            if not file.is_file():
+                raise SceneError(f"{file}: is missing from the scene")
+            if sha256_of(file) != digest:
+                raise SceneError(f"{file}: has changed since the scene was made")
+        return Scene(path, manifest)
+
+    @property
+    def method(self) -> str:
+        """How it localises, e.g. ``posenet``."""
+        return str(self.manifest["method"])
+
+    @property
+    def map_frame(self) -> str:
+        """Name of the frame of all poses."""
+        return str(self.manifest["map_frame"])
+
+    @property
+    def camera(self) -> Camera:
+        """The camera it was mapped with."""
+        try:
+            return Camera.from_dict(self.manifest["camera"])
+        except ConfigError as error:
+            raise SceneError(f"{self.path / MANIFEST}: {error}") from error
+
+
+def check_format(path: Path, values: Any, key: str, expected: int) -> None:
+    """Raise SceneError, naming both versions, unless a file of a scene has the format this version reads.
+
+    Args:
+        path: of the file.
+        values: what it holds.
+        key: where its format stands.
+        expected: the format.
+    """
+    found = values.get(key) if isinstance(values, dict) else None
+    if found == expected:
+        return
+    if not isinstance(found, int):
+        raise SceneError(f"{path}: {key} is missing: damaged, or not written by localizer_ros")
+    versions = values.get("versions")
+    writer = versions.get("localizer_ros") if isinstance(versions, dict) else None
+    help_ = "update localizer_ros" if found > expected else "map the recording again"
+    raise SceneError(
+        f"{path}: {key} {found}, written by localizer_ros {writer or 'of another version'}; this is localizer_ros "
+        f"{__version__}, which reads {key} {expected}: {help_}"
+    )
+
+
+def is_scene(path: Path) -> bool:
+    """True when the folder has a manifest."""
+    return (path / MANIFEST).is_file()
+
+
+@contextmanager
+def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill; on leaving without an error it becomes the scene ``path`` in one rename.
+
+    Args:
+        path: where the scene shall be.
+        manifest: method, map_frame, camera, training, and whatever else the method records; may be filled in while
+            the folder is open. Version, versions of libraries and checksums are added here.
+        overwrite: replace a scene that is there already.
+
+    Raises:
+        SceneError: ``path`` exists and is not to be overwritten, or is not a scene.
+    """
+    check_free(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.partial"
+    # What a killed run left behind is of no use: what it may go on from lies elsewhere.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        files = sorted(
+            str(file.relative_to(temporary))
+            for file in temporary.rglob("*")
+            if file.is_file() and file.relative_to(temporary).parts[0] != ENGINES
+        )
+        full = {
+            "format_version": FORMAT_VERSION,
+            **manifest,
+            "versions": library_versions(),
+            "files": {name: sha256_of(temporary / name) for name in files},
+        }
+        with (temporary / MANIFEST).open("w") as file:
+            yaml.safe_dump(full, file, sort_keys=False)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            old = path.parent / f".{path.name}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise SceneError when a scene cannot be written to ``path``; called before hours of work."""
+    replaced = path.parent / f".{path.name}.old"
+    if replaced.is_dir() and not path.exists():
+        # Killed between the two renames of write_scene: the old scene is still the scene.
+        replaced.rename(path)
+    if not path.exists():
+        return
+    if not overwrite:
+        raise SceneError(f"{path}: exists already; use --overwrite to replace it")
+    if not is_scene(path):
+        raise SceneError(f"{path}: exists and is not a scene; nothing is overwritten")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions that matter for reproducing a result."""
+    versions = {"localizer_ros": __version__}
+    for name in ("numpy", "opencv-python-headless", "torch", "openvino", "gtsam", "pycolmap"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

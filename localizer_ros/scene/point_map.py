@@ -1,0 +1,245 @@
+"""The map of points as it is used online: points, their descriptors as mapping images saw them, and those images.
+
+``map/structure.npz`` holds arrays only (no pickle), ``map/structure.yaml`` the calibration and the settings that the
+online part must share with the mapping.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import scipy.sparse
+import yaml
+from numpy.typing import NDArray
+
+from localizer_ros.core.config.mapping import StructureConfig
+from localizer_ros.core.config.schema import config_from_dict, config_to_dict, without_unknown
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Array, ConfigError, SceneError
+from localizer_ros.features.local_features import Float32, from_bytes
+from localizer_ros.geometry.rays import Calibration
+from localizer_ros.scene.bundle import check_format
+
+logger = logging.getLogger(__name__)
+
+ARRAYS = "structure.npz"
+SETTINGS = "structure.yaml"
+FORMAT = 1
+
+# Keypoints are stored as 16-bit fixed point with 1/16 px: below the noise of any detector.
+_SUBPIXELS = 16.0
+
+
+@dataclass(frozen=True, eq=False)
+class StructureMap:
+    """Points, observations and mapping images.
+
+    A map of posed images alone has no points: their keypoints are kept as observations of none.
+
+    Two frames of the camera: ``opt``, in which rays and points agree (after bundle adjustment), and ``cam``,
+    whose poses were given. They differ by the mounting ``T_cam_refined``, and by the pose field where poses were
+    given with an error that varies over the scene.
+
+    Attributes:
+        calibration: pixels to rays.
+        T_cam_refined: optical frame in the frame of the given poses.
+        points: (P, 3) float32 positions in the map, metres.
+        observation_image: (N,) int32 image of each observation, ascending.
+        observation_point: (N,) int32 its point; -1 for a keypoint without one.
+        observation_xy_px: (N, 2) float32 its keypoint, distorted pixels.
+        descriptors: (N, D) uint8, see ``features.to_bytes``.
+        signed: whether descriptors have negative components.
+        T_map_refined: (I, 4, 4) refined poses of the mapping images.
+        T_map_cam: (I, 4, 4) given poses of the mapping images.
+        names: I frame names.
+        settings: what the map was built with.
+        systematic_covariance: (6, 6) of answers against the given poses beyond the noise of keypoints.
+        statistics: figures for ``localizer info``.
+    """
+
+    calibration: Calibration
+    T_cam_refined: SE3
+    points: Float32
+    observation_image: NDArray[np.int32]
+    observation_point: NDArray[np.int32]
+    observation_xy_px: Float32
+    descriptors: NDArray[np.uint8]
+    signed: bool
+    T_map_refined: Array
+    T_map_cam: Array
+    names: tuple[str, ...]
+    settings: StructureConfig
+    systematic_covariance: Array
+    statistics: dict[str, Any]
+
+    @cached_property
+    def unit_descriptors(self) -> Float32:
+        """(N, D) float32 of unit length."""
+        return from_bytes(self.descriptors, self.signed)
+
+    @cached_property
+    def observation_ray(self) -> Array:
+        """(N, 2) rays of the observed keypoints, plane z = 1."""
+        return self.calibration.rays(self.calibration.camera, self.observation_xy_px)
+
+    @cached_property
+    def image_start(self) -> NDArray[np.intp]:
+        """(I + 1,) observations of image i are ``image_start[i]:image_start[i + 1]``."""
+        return np.searchsorted(self.observation_image, np.arange(len(self.names) + 1))
+
+    @cached_property
+    def covisibility(self) -> NDArray[np.int32]:
+        """(I, I) number of points that two images share."""
+        ones = np.ones(len(self.observation_point), dtype=np.int32)
+        seen = scipy.sparse.csr_array(
+            (ones, (self.observation_image, self.observation_point)),
+            shape=(len(self.names), len(self.points)),
+        )
+        return np.asarray((seen @ seen.T).toarray(), dtype=np.int32)
+
+    @cached_property
+    def mean_descriptors(self) -> Float32:
+        """(P, D) float32 unit mean of each point's descriptors, for matching against the whole map."""
+        means = np.zeros((len(self.points), self.descriptors.shape[1]), dtype=np.float32)
+        np.add.at(means, self.observation_point, self.unit_descriptors)
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+        return means
+
+    @cached_property
+    def median_depth(self) -> float:
+        """Median depth of observed points, metres; of those that mapping looked at where none are kept."""
+        if len(self.points) == 0:
+            return float(self.statistics.get("median_depth_m", 1.0))
+        T = self.T_map_refined[self.observation_image]
+        depth = np.einsum("ni,ni->n", T[:, :3, 2], self.points[self.observation_point] - T[:, :3, 3])
+        return float(np.median(depth))
+
+    def prepare(self) -> None:
+        """Of a map with points: work out now what the first frame would otherwise wait for."""
+        for name in ("unit_descriptors", "image_start", "covisibility", "median_depth"):
+            getattr(self, name)
+
+    def observations_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Indices of all observations made by the images."""
+        start = self.image_start
+        return np.concatenate(
+            [np.zeros(0, dtype=np.intp), *(np.arange(start[i], start[i + 1]) for i in images)]
+        )
+
+    def view_distances(self, T_map_refined: SE3) -> Array:
+        """(I,) how differently the images look at the scene than a camera at the pose, radians.
+
+        A turn counts as its angle, a move as the angle under which it is seen from the median depth.
+        """
+        move = np.linalg.norm(self.T_map_refined[:, :3, 3] - T_map_refined.t, axis=1) / self.median_depth
+        cosine = 0.5 * (np.einsum("nij,ij->n", self.T_map_refined[:, :3, :3], T_map_refined.R) - 1.0)
+        return np.asarray(np.hypot(move, np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+    def save(self, folder: Path) -> int:
+        """Write to ``folder``; returns the bytes written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            folder / ARRAYS,
+            points=self.points.astype(np.float32),
+            observation_image=self.observation_image.astype(np.int32),
+            observation_point=self.observation_point.astype(np.int32),
+            observation_xy=np.clip(np.rint((self.observation_xy_px + 1.0) * _SUBPIXELS), 0, 65535).astype(
+                np.uint16
+            ),
+            descriptors=self.descriptors,
+            T_map_refined=self.T_map_refined[:, :3],
+            T_map_cam=self.T_map_cam[:, :3],
+            names=np.array(self.names, dtype=np.str_),
+            T_cam_refined=self.T_cam_refined.matrix(),
+            systematic_covariance=self.systematic_covariance,
+        )
+        values = {
+            "format": FORMAT,
+            "signed": self.signed,
+            "calibration": self.calibration.to_dict(),
+            "settings": config_to_dict(self.settings),
+            "statistics": self.statistics,
+        }
+        (folder / SETTINGS).write_text(yaml.safe_dump(values, sort_keys=False))
+        return sum((folder / name).stat().st_size for name in (ARRAYS, SETTINGS))
+
+    @staticmethod
+    def load(folder: Path) -> StructureMap:
+        """Read a map.
+
+        Raises:
+            SceneError: a file is missing or damaged, or of another format; the message names it.
+        """
+        settings_path, arrays_path = folder / SETTINGS, folder / ARRAYS
+        try:
+            values = yaml.safe_load(settings_path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SceneError(f"{settings_path}: cannot be read ({' '.join(str(error).split())})") from error
+        check_format(settings_path, values, "format", FORMAT)
+        try:
+            with np.load(arrays_path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            bottom = np.array([0.0, 0.0, 0.0, 1.0])
+
+            def full(poses: Array) -> Array:
+                return np.concatenate([poses, np.broadcast_to(bottom, (len(poses), 1, 4))], axis=1)
+
+            structure = StructureMap(
+                calibration=Calibration.from_dict(values["calibration"]),
+                T_cam_refined=SE3.from_matrix(arrays["T_cam_refined"]),
+                points=arrays["points"],
+                observation_image=arrays["observation_image"],
+                observation_point=arrays["observation_point"],
+                observation_xy_px=arrays["observation_xy"].astype(np.float32) / np.float32(_SUBPIXELS) - 1.0,
+                descriptors=arrays["descriptors"],
+                signed=bool(values["signed"]),
+                T_map_refined=full(arrays["T_map_refined"]),
+                T_map_cam=full(arrays["T_map_cam"]),
+                names=tuple(str(name) for name in arrays["names"]),
+                settings=_settings(settings_path, values["settings"]),
+                systematic_covariance=arrays["systematic_covariance"],
+                statistics=dict(values["statistics"]),
+            )
+        except ConfigError as error:
+            raise SceneError(str(error)) from error
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise SceneError(f"{arrays_path}: cannot be read ({error})") from error
+        structure._check(arrays_path)
+        return structure
+
+    def _check(self, path: Path) -> None:
+        n, images, points = len(self.observation_image), len(self.names), len(self.points)
+        shapes = (
+            self.points.shape == (points, 3)
+            and self.observation_point.shape == (n,)
+            and self.observation_xy_px.shape == (n, 2)
+            and self.descriptors.ndim == 2
+            and self.descriptors.shape[0] == n
+            and self.T_map_refined.shape == self.T_map_cam.shape == (images, 4, 4)
+        )
+        if not shapes:
+            raise SceneError(f"{path}: array shapes do not fit together")
+        if n and (
+            np.any(np.diff(self.observation_image) < 0)
+            or not 0 <= self.observation_image[0] <= self.observation_image[-1] < images
+            or not -1 <= self.observation_point.min() <= self.observation_point.max() < points
+        ):
+            raise SceneError(f"{path}: an observation names an image or a point that is not there")
+
+
+def _settings(path: Path, values: Any) -> StructureConfig:
+    """Settings of a map, without those that only the version that made it had."""
+    known, unknown = without_unknown(StructureConfig, values)
+    if unknown:
+        logger.warning(
+            "%s: made by another version of localizer_ros with settings that this one does not have, ignored: %s",
+            path,
+            ", ".join(unknown),
+        )
+    return config_from_dict(StructureConfig, known, str(path))

@@ -1,0 +1,122 @@
+"""Scenes side by side: one evaluation each, told apart by their settings, and a scene that cannot run is a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY_WORLD
+from typer.testing import CliRunner, Result
+
+from localizer_ros.cli.main import app
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.config.schema import dump_yaml
+from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.evaluation.compare import Comparison, SceneResult, compare, telling_settings
+from localizer_ros.scene.bundle import Scene
+
+
+@pytest.fixture(scope="module")
+def comparison(tiny_source: FrameSource, tiny_scene: Path, tiny_map: Path) -> Comparison:
+    scenes = [tiny_scene, tiny_map.parent / "nowhere", tiny_map]
+    return compare(scenes, tiny_source, "all", LocalizerConfig(), limit=12, geometric_vo=True)
+
+
+def test_each_scene_is_evaluated_and_one_that_cannot_be_is_a_row(comparison: Comparison) -> None:
+    values = json.loads(comparison.to_json("localizer compare a b c d"))
+    assert values["command"] == "localizer compare a b c d"
+    assert (values["split"], values["frames"]) == ("all", 12)
+    network, missing, structure = values["scenes"]
+    assert [s["label"] for s in values["scenes"]] == ["posenet", "nowhere", "hierarchical"]
+    assert missing["eval"] is None and "no such scene" in missing["error"]
+    assert [s.path.name for s in comparison.failed] == ["nowhere"]
+    for scene in (network, structure):
+        assert scene["error"] is None and scene["eval"]["frames"] == 12
+        assert scene["megabytes"] > 0.0 and scene["minutes"] > 0.0
+    assert network["training_minutes"] is not None and structure["training_minutes"] is None
+    assert network["settings"]["network.encoder"] == "mobilenet_v3_small"
+    # Of the first scene that has the baseline, and once.
+    assert values["nearest_neighbour"]["scene"] == network["scene"]
+    assert structure["eval"]["nearest_neighbour"]["median_t_m"] is None
+    assert "geometric" in network["eval"]["odometry"] and "geometric" not in structure["eval"]["odometry"]
+
+
+def test_the_tables_have_a_row_for_each(comparison: Comparison) -> None:
+    poses, motions = comparison.tables()
+    assert all(len(row) == len(table.columns) for table in (poses, motions) for row in table.rows)
+    assert [row[0] for row in poses.rows][:3] == ["posenet", "nowhere", "hierarchical"]
+    assert "no such scene" in poses.rows[1][1]
+    assert poses.rows[3][0].startswith("nearest neighbour")
+    evaluation = comparison.scenes[0].evaluation
+    assert evaluation is not None
+    counts = evaluation.raw.answered, evaluation.metrics.answered, evaluation.metrics.frames
+    assert poses.rows[0][1] == "{} -> {} of {}".format(*counts)
+    assert [row[:2] for row in motions.rows] == [
+        ("posenet", "vo"),
+        ("hierarchical", "tracking"),
+        ("external odometry", "odom"),
+        ("geometric VO, lengths: odometry", "geometric"),
+    ]
+    text = comparison.markdown("localizer compare these")
+    assert "\nlocalizer compare these\n" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * 2 + len(poses.rows) + len(motions.rows)
+    assert len({line.count("|") for line in lines[: 2 + len(poses.rows)]}) == 1
+
+
+def result(path: str, method: str, **settings: str) -> SceneResult:
+    return SceneResult(Path(path), method, tuple(settings.items()))
+
+
+def test_scenes_of_a_method_are_named_by_what_differs(tiny_source: FrameSource) -> None:
+    def labels(*scenes: SceneResult) -> list[str]:
+        return Comparison(tiny_source, "all", scenes).labels
+
+    a = result("s/a", "posenet", loss="sigma", head="placed", encoder="resnet18")
+    b = result("s/b", "posenet", loss="sigma", head="lstm", encoder="resnet18")
+    c = result("s/c", "lsg", memory="memory 5")
+    assert labels(a, b, c) == ["posenet, placed", "posenet, lstm", "lsg"]
+    assert labels(a, c) == ["posenet", "lsg"]
+    again = result("s/again", "posenet", loss="sigma", head="placed", encoder="resnet18")
+    assert labels(a, again) == ["posenet (a)", "posenet (again)"]
+    assert labels(result("s/lost", ""), c) == ["lost", "lsg"]
+
+
+def test_settings_are_those_of_the_scene(tmp_path: Path) -> None:
+    config = MapConfig(method="lsg")
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    scene = Scene(tmp_path, {"method": "lsg"})
+    found = dict(telling_settings(scene))
+    assert found["lsg.memory"] == "memory 5" and found["lsg.size"] == "light"
+    assert telling_settings(Scene(tmp_path / "nowhere", {"method": "lsg"})) == ()
+
+
+def test_an_unknown_split_is_the_recordings_error(tiny_source: FrameSource, tiny_map: Path) -> None:
+    with pytest.raises(SourceError, match="validation"):
+        compare([tiny_map], tiny_source, "validation", LocalizerConfig())
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+def test_the_command_writes_what_made_the_table(tiny_map: Path, tmp_path: Path) -> None:
+    world = tmp_path / "world.yaml"
+    world.write_text(yaml.safe_dump(TINY_WORLD))
+    table, values = tmp_path / "tables" / "table.md", tmp_path / "result.json"
+    ran = run(tiny_map, world, "--limit", "4", "--out", table, "--json", values)
+    assert ran.exit_code == 0, ran.output
+    made_by = f"localizer compare {tiny_map} {world} --limit 4"
+    assert made_by in table.read_text() and json.loads(values.read_text())["command"] == made_by
+    assert table.read_text() in ran.stdout  # not a terminal: the table that can be pasted
+    # A scene that cannot run: the rest of the table is there, and the exit code says it.
+    ran = run(tiny_map, tmp_path / "nowhere", world, "--limit", "2", "--json", "-")
+    assert ran.exit_code == 1
+    assert [s["error"] is None for s in json.loads(ran.stdout)["scenes"]] == [True, False]
+    assert ran.stderr.splitlines()[-1] == "localizer: 1 of 2 scenes could not be run"
+    ran = run(tiny_map, tmp_path / "no recording")
+    assert ran.exit_code == 1 and "does not exist" in ran.stderr

@@ -1,0 +1,348 @@
+"""The algorithm on one screen: gates, status, time, late answers, odometry. The front end is scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from localizer_ros.core.config.runtime import GateConfig, LocalizerConfig, OdometryConfig, SmootherConfig
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import (
+    Camera,
+    Frame,
+    FrameRejected,
+    LocalizerOutput,
+    PoseEstimate,
+    RelativePose,
+    Status,
+)
+from localizer_ros.localization.front_end import Observation
+from localizer_ros.localization.localizer import RELOCALIZED, UNCONFIRMED, Localizer
+from localizer_ros.smoothing import open_smoother
+
+CAMERA = Camera.pinhole(8, 6, 5.0, 5.0, 3.5, 2.5)
+PERIOD_NS = 33_333_333
+STEP = SE3.exp([0.0, 0.01, 0.0, 0.0, 0.0, 0.03])
+SHARP = np.diag(np.repeat([0.01**2, 0.02**2], 3))
+
+
+class Scripted:
+    """Answers what the test's function says for each stamp; records what it was given."""
+
+    def __init__(self, answer: Callable[[int], Observation]) -> None:
+        self.answer = answer
+        self.priors: list[PoseEstimate | None] = []
+        self.resets = self.losses = 0
+
+    def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
+        self.priors.append(prior)
+        return self.answer(frame.stamp_ns)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def lost(self) -> None:
+        self.losses += 1
+
+    def close(self) -> None:
+        pass
+
+
+def truth(index: int) -> SE3:
+    T = SE3.exp([0.2, 0.1, 0.0, 1.0, 2.0, 3.0])
+    for _ in range(index):
+        T = T @ STEP
+    return T
+
+
+def at(index: int, T: SE3 | None = None) -> PoseEstimate:
+    return PoseEstimate(index * PERIOD_NS, truth(index) if T is None else T, SHARP, "test")
+
+
+def motion(index: int) -> RelativePose:
+    return RelativePose((index - 1) * PERIOD_NS, index * PERIOD_NS, STEP, np.eye(6) * 1e-6, "vo")
+
+
+def frame(index: int) -> Frame:
+    return Frame(index * PERIOD_NS, np.zeros((6, 8), np.uint8), CAMERA)
+
+
+def make(
+    answer: Callable[[int], Observation], config: LocalizerConfig | None = None, T_base_cam: SE3 | None = None
+) -> tuple[Localizer, Scripted]:
+    config = config or LocalizerConfig()
+    front_end = Scripted(answer)
+    return Localizer(front_end, open_smoother(config.smoother), config, T_base_cam), front_end
+
+
+def run(localizer: Localizer, indices: range) -> list[LocalizerOutput]:
+    return [localizer.process(frame(i)) for i in indices]
+
+
+def test_it_tracks_and_every_answer_has_its_frames_stamp() -> None:
+    localizer, _ = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))))
+    outputs = run(localizer, range(1, 60))
+    assert {o.status for o in outputs} == {Status.TRACKING}
+    for index, output in enumerate(outputs, start=1):
+        assert output.estimate is not None
+        assert output.stamp_ns == output.estimate.stamp_ns == index * PERIOD_NS
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(59)) < 0.05
+    assert list(outputs[-1].timings_ms)[-1] == "total"
+
+
+def test_nothing_is_published_before_the_first_absolute_pose() -> None:
+    localizer, _ = make(lambda ns: Observation(reason="no neighbours"))
+    outputs = run(localizer, range(1, 10))
+    assert all(o.status is Status.INITIALIZING and o.estimate is None for o in outputs)
+    assert "no neighbours" in outputs[0].reason
+
+
+def test_without_absolute_poses_it_degrades_with_growing_covariance_then_is_lost_and_comes_back() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        seen = index <= 30 or index > 130
+        return Observation(
+            absolute=at(index) if seen else None, relative=motion(index) if index > 1 else None
+        )
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 160))
+    statuses = [o.status for o in outputs]
+    assert statuses[:30] == [Status.TRACKING] * 30
+    assert Status.DEGRADED in statuses[30:100]
+    blind = [np.trace(o.estimate.covariance) for o in outputs[30:80] if o.estimate is not None]
+    assert np.all(np.diff(blind) > 0.0)
+    lost = outputs[120]
+    assert lost.status is Status.LOST and lost.estimate is None and "believable" in lost.reason
+    assert outputs[-1].status is Status.TRACKING
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(159)) < 0.05
+
+
+def test_a_front_end_whose_poses_led_nowhere_starts_over_when_lost_once() -> None:
+    """It tracks its own error on; the gate rejects that, and it must not be the pose it comes back with."""
+    front_end: Scripted
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        drift = 0.15 * max(0, index - 30) if front_end.losses == 0 else 0.0
+        T = SE3.exp([0, 0, 0, drift * (-1) ** index, 0, 0]) @ truth(index)
+        return Observation(absolute=at(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, front_end = make(answer)
+    outputs = run(localizer, range(1, 130))
+    lost = [i for i, o in enumerate(outputs) if o.status is Status.LOST]
+    assert lost and front_end.losses == 1 and front_end.resets == 0
+    assert outputs[lost[-1] + 1].status is Status.TRACKING
+    errors = [o.estimate.T_map_cam.distance_to(truth(i)) for i, o in enumerate(outputs, 1) if o.estimate]
+    assert max(errors) < 0.3
+
+
+def test_an_absolute_pose_far_from_the_prediction_is_rejected_and_said() -> None:
+    far = SE3.exp([0, 0, 0, 3.0, 0, 0])
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        T = far @ truth(index) if index == 40 else truth(index)
+        return Observation(absolute=at(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 60))
+    assert "rejected" in outputs[39].reason
+    assert outputs[39].absolute is not None  # what was rejected is still shown
+    assert outputs[39].estimate.T_map_cam.distance_to(truth(40)) < 0.05
+
+
+def test_many_rejected_poses_that_agree_move_it_there() -> None:
+    far = SE3.exp([0, 0, 0, 3.0, 0, 0])
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        T = far @ truth(index) if index >= 40 else truth(index)
+        return Observation(absolute=at(index, T), relative=motion(index) if index > 1 else None)
+
+    config = LocalizerConfig(gate=GateConfig(agreeing_rejections=10))
+    localizer, _ = make(answer, config)
+    outputs = run(localizer, range(1, 70))
+    moved = [i for i, o in enumerate(outputs) if RELOCALIZED in o.reason]
+    assert moved == [48] and outputs[48].reset
+    assert outputs[-1].estimate.T_map_cam.distance_to(far @ truth(69)) < 0.05
+
+
+def test_poses_with_a_covariance_that_is_not_finite_never_move_it() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        absolute = at(index) if index < 40 else replace(at(index), covariance=np.full((6, 6), np.nan))
+        return Observation(absolute=absolute, relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer, LocalizerConfig(gate=GateConfig(agreeing_rejections=5)))
+    outputs = run(localizer, range(1, 60))
+    assert not any(o.reset or o.estimate is None for o in outputs)
+    assert outputs[-1].status is Status.DEGRADED
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(59)) < 0.05
+
+
+def unsure(index: int, T: SE3 | None = None) -> PoseEstimate:
+    return replace(at(index, T), confidence=0.7)
+
+
+def test_a_start_that_is_not_sure_of_itself_waits_for_two_that_agree(rng: np.random.Generator) -> None:
+    wild = {i: SE3.exp([0, 0, 0, *rng.uniform(-5, 5, 3)]) for i in range(1, 10)}
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        T = wild[index] @ truth(index) if index in wild else truth(index)
+        return Observation(absolute=unsure(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 40))
+    # The ninth wild one agrees with none; 10, 11 and 12 agree with each other.
+    assert all(o.estimate is None and o.status is Status.INITIALIZING for o in outputs[:11])
+    assert all(UNCONFIRMED in o.reason for o in outputs[:11])
+    for index, output in enumerate(outputs[11:], start=12):
+        assert output.status is Status.TRACKING and not output.reset
+        assert output.estimate.T_map_cam.distance_to(truth(index)) < 0.05
+
+
+@pytest.mark.parametrize("confidence", [None, 0.99])
+def test_a_start_that_is_sure_or_knows_no_confidence_does_not_wait(confidence: float | None) -> None:
+    localizer, _ = make(
+        lambda ns: Observation(absolute=replace(at(round(ns / PERIOD_NS)), confidence=confidence))
+    )
+    assert run(localizer, range(1, 2))[0].status is Status.TRACKING
+
+
+def test_scattered_wrong_poses_never_move_it(rng: np.random.Generator) -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        wild = SE3.exp([0, 0, 0, *rng.uniform(-5, 5, 3)])
+        T = wild @ truth(index) if index >= 40 else truth(index)
+        return Observation(absolute=at(index, T), relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 90))
+    assert not any(o.reset for o in outputs)
+    # With nothing believable for half a second it says so.
+    assert outputs[-1].status is Status.DEGRADED
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(89)) < 0.1
+
+
+def test_stamps_that_repeat_or_step_back_are_dropped_and_change_nothing() -> None:
+    localizer, front_end = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))))
+    run(localizer, range(1, 20))
+    seen = len(front_end.priors)
+    for stamp, kind in ((19 * PERIOD_NS, "stamp_repeats"), (18 * PERIOD_NS, "stamp_goes_back")):
+        with pytest.raises(FrameRejected) as caught:
+            localizer.process(Frame(stamp, np.zeros((6, 8), np.uint8), CAMERA))
+        assert caught.value.kind == kind
+    assert len(front_end.priors) == seen
+    assert localizer.process(frame(20)).status is Status.TRACKING
+
+
+def test_time_that_jumps_back_starts_over_and_says_so() -> None:
+    localizer, front_end = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))))
+    run(localizer, range(1, 100))
+    output = localizer.process(frame(1))
+    assert output.reset and "time jumped back" in output.reason
+    assert output.estimate.T_map_cam.distance_to(truth(1)) < 0.05
+    assert front_end.resets == 1
+
+
+def test_a_long_gap_starts_over() -> None:
+    localizer, front_end = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))))
+    run(localizer, range(1, 20))
+    output = localizer.process(frame(400))
+    assert front_end.resets == 1 and front_end.priors[-1] is None
+    assert output.status is Status.TRACKING
+    assert output.reset and "no frame for 12.7 s: started over" in output.reason
+    after = localizer.process(frame(401))
+    assert not after.reset and not after.reason
+
+
+@pytest.mark.parametrize(("jump_to", "said"), [(1, "time jumped back"), (400, "no frame for")])
+def test_a_start_over_at_a_rejected_frame_is_said_with_the_next_one(jump_to: int, said: str) -> None:
+    rejecting: list[int] = []
+
+    def answer(ns: int) -> Observation:
+        if round(ns / PERIOD_NS) in rejecting:
+            raise FrameRejected("image_size", "another camera")
+        return Observation(absolute=at(round(ns / PERIOD_NS)))
+
+    localizer, _ = make(answer)
+    run(localizer, range(30, 50))
+    rejecting.append(jump_to)
+    with pytest.raises(FrameRejected, match="another camera"):
+        localizer.process(frame(jump_to))
+    output = localizer.process(frame(jump_to + 1))
+    assert output.reset and said in output.reason
+    assert not localizer.process(frame(jump_to + 2)).reset
+    # What somebody resets has nothing left to say.
+    rejecting.append(jump_to + 300)
+    with pytest.raises(FrameRejected, match="another camera"):
+        localizer.process(frame(jump_to + 300))
+    localizer.reset()
+    assert not localizer.process(frame(jump_to + 301)).reset
+
+
+def test_late_answers_are_fused_at_their_own_frame_and_start_the_graph_when_there_is_none() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        late = (at(index - 6),) if index % 10 == 0 else ()
+        return Observation(late=late, relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 100))
+    assert outputs[8].estimate is None
+    for index in (10, 50, 99):
+        answer_ = outputs[index - 1].estimate
+        assert answer_ is not None and answer_.T_map_cam.distance_to(truth(index)) < 0.05
+
+
+def test_the_prior_predicts_the_next_frame() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        return Observation(absolute=at(index), relative=motion(index) if index > 1 else None)
+
+    localizer, front_end = make(answer)
+    run(localizer, range(1, 30))
+    assert front_end.priors[0] is None
+    prior = front_end.priors[-1]
+    assert prior is not None and prior.stamp_ns == 29 * PERIOD_NS
+    assert prior.T_map_cam.distance_to(truth(29)) < 0.02
+
+
+def test_external_odometry_carries_it_through_the_dark() -> None:
+    T_base_cam = SE3.exp([0.1, -0.4, 0.2, 0.3, 0.0, 0.5])
+    start = SE3.exp([0, 0, 1.0, 7.0, 8.0, 0.0])  # odom is not map
+
+    def T_odom_base(index: int) -> SE3:
+        return start @ T_base_cam @ truth(0).inverse() @ truth(index) @ T_base_cam.inverse()
+
+    localizer, _ = make(
+        lambda ns: Observation(absolute=at(round(ns / PERIOD_NS)) if ns <= 30 * PERIOD_NS else None),
+        LocalizerConfig(odometry=OdometryConfig()),
+        T_base_cam,
+    )
+    for index in range(1, 60):
+        localizer.add_odometry(index * PERIOD_NS, T_odom_base(index))
+        output = localizer.process(frame(index))
+    assert output.relative is not None and output.relative.source == "odom"
+    assert output.estimate is not None
+    assert output.estimate.T_map_cam.distance_to(truth(59)) < 0.05
+
+
+def test_a_given_pose_is_where_it_starts() -> None:
+    localizer, front_end = make(lambda ns: Observation(reason="nothing seen"))
+    localizer.set_prior(at(5))
+    output = localizer.process(frame(5))
+    assert front_end.priors[0] is not None
+    assert output.estimate is not None and output.estimate.T_map_cam.distance_to(truth(5)) < 1e-6
+
+
+def test_pass_through_gives_the_raw_poses() -> None:
+    config = LocalizerConfig(smoother=SmootherConfig(kind="none"))
+    localizer, _ = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))), config)
+    for output in run(localizer, range(1, 20)):
+        assert output.estimate is output.absolute

@@ -1,0 +1,104 @@
+"""The launch file and what it refers to; the parts that need the launch packages skip without them."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = REPOSITORY / "launch" / "localizer.launch.py"
+NEEDS_LAUNCH = pytest.mark.skipif(
+    importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None,
+    reason="needs the launch and launch_ros packages of a ROS distribution; they have no wheel",
+)
+CONTRACT = {"scene", "image", "bag", "rviz"}
+
+
+def tree() -> ast.Module:
+    return ast.parse(LAUNCH_FILE.read_text(encoding="utf-8"), str(LAUNCH_FILE))
+
+
+def declared_arguments() -> dict[str, tuple[str | None, str]]:
+    """The table of arguments, read without the launch packages."""
+    for node in tree().body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ARGUMENTS":
+            assert node.value is not None
+            table = ast.literal_eval(node.value)
+            assert isinstance(table, dict)
+            return table
+    raise AssertionError("no table of arguments")
+
+
+def test_it_compiles_and_has_what_ros2_launch_calls() -> None:
+    compile(tree(), str(LAUNCH_FILE), "exec")
+    names = [node.name for node in tree().body if isinstance(node, ast.FunctionDef)]
+    assert "generate_launch_description" in names
+
+
+def test_every_argument_is_used_and_described() -> None:
+    arguments = declared_arguments()
+    assert set(arguments) >= CONTRACT
+    text = LAUNCH_FILE.read_text(encoding="utf-8")
+    for name, (default, description) in arguments.items():
+        assert description, name
+        assert default is None or isinstance(default, str), name
+        assert re.search(rf'value\[["\']{name}["\']\]|for name in \([^)]*"{name}"', text, re.S), (
+            f"{name} is not used"
+        )
+
+
+def test_files_and_executables_it_names_exist() -> None:
+    text = LAUNCH_FILE.read_text(encoding="utf-8")
+    files = re.findall(r'in_config\("([^"]+)"\)', text)
+    assert set(files) == {"localizer.param.yaml", "localizer.rviz", "fastdds.xml"}
+    for name in files:
+        assert (REPOSITORY / "config" / name).is_file(), name
+    setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
+    for name in re.findall(r'executable="(\w+)"', text):
+        assert name == "rviz2" or f'"{name} = ' in setup, name
+
+
+def test_rviz_shows_what_the_node_publishes() -> None:
+    view = yaml.safe_load((REPOSITORY / "config" / "localizer.rviz").read_text(encoding="utf-8"))
+    displays = view["Visualization Manager"]["Displays"]
+    topics = {display["Topic"]["Value"] for display in displays if "Topic" in display}
+    node = (REPOSITORY / "localizer_ros" / "ros" / "node.py").read_text(encoding="utf-8")
+    for topic in topics:
+        assert topic.startswith("/localizer/") and f'"{topic.removeprefix("/localizer/")}"' in node, topic
+    kinds = {display["Class"].rpartition("/")[2] for display in displays}
+    assert kinds >= {"Path", "TF", "PoseWithCovariance", "Image", "MarkerArray"}
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("localizer_launch", LAUNCH_FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@NEEDS_LAUNCH
+def test_the_description_declares_every_argument() -> None:
+    declared = load().generate_launch_description().get_launch_arguments()
+    assert {argument.name for argument in declared} == set(declared_arguments())
+    assert all(argument.description for argument in declared)
+
+
+@NEEDS_LAUNCH
+@pytest.mark.parametrize(
+    "given", [{}, {"bag": "/a/bag", "loop": "true", "image": "/cam/image"}, {"rviz": "true"}]
+)
+def test_the_entities_can_be_made(given: dict[str, str]) -> None:
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    values = {name: default or "" for name, (default, _) in declared_arguments().items()}
+    context.launch_configurations.update(values | {"scene": "/a/scene"} | given)
+    entities = load().node(context)
+    kinds = [type(entity).__name__ for entity in entities]
+    assert kinds.count("LifecycleNode") == 1
+    assert kinds.count("ExecuteProcess") == ("bag" in given)

@@ -1,0 +1,119 @@
+"""The node in a process of its own, fed by the player in this one, over real DDS: the main job end to end."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rosbags.highlevel import AnyReader
+
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.se3 import SE3
+from localizer_ros.datasets.convert import write_bag
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+from localizer_ros.datasets.source import FrameSource, open_source
+from localizer_ros.evaluation.replay import POSE_TOPIC, replay
+from localizer_ros.localization.localizer import open_localizer
+from localizer_ros.ros.conversions import pose_from_msg, stamp_ns
+from localizer_ros.ros.latency import LiveRun, measure
+from localizer_ros.ros.play import PlayOptions
+from localizer_ros.scene.bundle import Scene
+
+DRIVE = {"duration_s": 3.0, "fps": 30.0, "width_px": 640, "height_px": 480, "moving_objects": 0}
+# Threads of the network that do not fight for the cores of the machine that also plays and listens.
+ONE_THREAD = ["-p", "backend.threads:=1"]
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> FrameSource:
+    """Three seconds of 640x480 at 30 Hz with odometry, as a bag."""
+    out = tmp_path_factory.mktemp("live") / "drive"
+    write_bag(SimulatedSource(config_from_dict(WorldConfig, DRIVE)), out)
+    return open_source(out)
+
+
+def run_config() -> RunConfig:
+    return config_from_dict(RunConfig, {"localizer": {"backend": {"threads": 1}}})
+
+
+def replayed(scene: Path, source: FrameSource, out: Path) -> dict[int, SE3]:
+    """Poses of ``localizer replay`` by stamp."""
+    config = run_config()
+    localizer = open_localizer(scene, config, source.T_base_cam)
+    try:
+        replay(localizer, Scene.load(scene), source, out, config)
+    finally:
+        localizer.close()
+    with AnyReader([out]) as reader:
+        connections = [c for c in reader.connections if c.topic == POSE_TOPIC]
+        messages = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)]
+    return {stamp_ns(message.header.stamp): pose_from_msg(message.pose) for message in messages}
+
+
+def live_poses(live: LiveRun) -> dict[int, SE3]:
+    return {stamp_ns(message.header.stamp): pose_from_msg(message.pose) for message in live.poses}
+
+
+def test_no_frame_is_lost_at_camera_rate(tiny_scene: Path, bag: FrameSource) -> None:
+    live = measure(tiny_scene, bag, ros_arguments=ONE_THREAD)
+    report = live.latency
+    print("\n".join(report.lines()))
+    assert report.received == report.frames == len(bag.records), "images were lost on the way"
+    # Where the machine is busy the node may skip to a newer image; that is counted, and nothing else is dropped.
+    assert set(report.dropped) <= {"superseded"}
+    assert report.poses + sum(report.dropped.values()) == report.frames
+    stamps = [record.stamp_ns for record in bag.records]
+    assert set(live_poses(live)) <= set(stamps)
+    assert report.latency_ms["p50"] > 0.0 and report.stages_ms["network"]["p50"] > 0.0
+
+
+def test_poses_are_those_of_replay(tiny_scene: Path, bag: FrameSource, tmp_path: Path) -> None:
+    # At half speed a busy machine keeps up as well; poses depend on stamps alone.
+    live = measure(tiny_scene, bag, PlayOptions(rate=0.5), ONE_THREAD)
+    assert not live.latency.dropped
+    online, offline = live_poses(live), replayed(tiny_scene, bag, tmp_path / "answers")
+    assert online.keys() == offline.keys() and len(online) > len(bag.records) / 2
+    worst_m = max(online[stamp].distance_to(offline[stamp]) for stamp in online)
+    worst_rad = max(online[stamp].angle_to(offline[stamp]) for stamp in online)
+    # The same numbers go through the same code; the contract allows 1e-6.
+    assert worst_m < 1e-6 and worst_rad < 1e-6, (worst_m, worst_rad)
+
+
+def node(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "localizer_ros.ros.node", "--ros-args", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if "rror" in line or "ERROR" in line]
+
+
+def test_a_missing_scene_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    done = node("-p", f"scene:={tmp_path / 'nowhere'}")
+    assert done.returncode == 1
+    assert len(errors_of(done)) == 1 and "no such scene" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_scene_at_all_is_one_line_and_exit_code_1() -> None:
+    done = node()
+    assert done.returncode == 1
+    assert len(errors_of(done)) == 1 and "parameter scene" in done.stderr
+
+
+def test_a_changed_scene_is_named(tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "changed scene"
+    shutil.copytree(tiny_scene, scene)
+    name = next(iter(Scene.load(scene).manifest["files"]))
+    with (scene / name).open("ab") as file:
+        file.write(b"!")
+    done = node("-p", f"scene:='{scene}'")
+    assert done.returncode == 1
+    assert len(errors_of(done)) == 1 and f"{name}: has changed" in done.stderr
+
+
+def test_a_misspelt_parameter_is_named() -> None:
+    done = node("-p", "localizer.smother.lag_s:=1.0")
+    assert done.returncode == 1
+    assert len(errors_of(done)) == 1 and "unknown localizer.smother.lag_s" in done.stderr
