@@ -30,10 +30,17 @@ demo: venv ## Record a drive, map it, localise a second drive live over ROS 2, s
 test: lint types ## Everything that must pass: lint, types, all tests
 	$(PYTHON_VENV) -m pytest
 
+.PHONY: quick
+quick: venv ## The inner loop, under a minute: style, floors and sizes, and the tests that are neither slow nor need ROS
+	$(PYTHON_VENV) -m ruff check
+	$(PYTHON_VENV) tools/check_house.py
+	$(PYTHON_VENV) -m pytest -q -m "not slow and not ros"
+
 .PHONY: lint
-lint: venv ## Check style and formatting
+lint: venv ## Check style, formatting, and the floors and sizes of the code
 	$(PYTHON_VENV) -m ruff check
 	$(PYTHON_VENV) -m ruff format --check
+	$(PYTHON_VENV) tools/check_house.py
 
 .PHONY: types
 types: venv ## Check types (strict in the packages named in pyproject.toml)

@@ -1,12 +1,10 @@
-"""What the package promises as a whole: its install, its layers, its pinned requirements."""
+"""What the package promises as a whole: its install and its pinned requirements."""
 
-import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,62 +100,6 @@ def test_installed_node_resolves_and_ros_initialises(install: Path) -> None:
         "assert callable(point.load()); rclpy.init(); rclpy.create_node('probe'); print('ok')"
     )
     assert run_installed(install, sys.executable, "-c", code).split()[-1] == "ok"
-
-
-# --- layers ---
-
-# Imports go only downwards, or sideways within a line. What is not listed (cli, demo, ros) is the top.
-LAYERS = [
-    {"core"},
-    {"geometry", "networks"},
-    {"inference", "smoothing", "datasets"},
-    {"features"},
-    {"scene"},
-    {"localization"},
-    {"training", "evaluation", "export"},
-    {"mapping"},
-    {"ros"},
-]
-ROS = re.compile(r"(rclpy|launch(_ros)?|cv_bridge|tf2_ros|[a-z0-9_]+_msgs|builtin_interfaces|std_srvs)(\.|$)")
-TORCH = re.compile(rf"(torch|lightning_fabric|safetensors\.torch|{PACKAGE}\.networks)(\.|$)")
-GTSAM = re.compile(r"gtsam(\.|$)")
-# (what is imported, the modules that may)
-ONLY_IN = [
-    (ROS, re.compile(rf"{PACKAGE}\.ros(\.|$)")),
-    (GTSAM, re.compile(rf"{PACKAGE}\.smoothing\.gtsam_smoother$")),
-    (TORCH, re.compile(rf"{PACKAGE}\.(networks|training|export|inference\.torch_backend)(\.|$)")),
-]
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at its top or inside a function."""
-    package = path.relative_to(REPOSITORY).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = [*package[: len(package) - node.level + 1]] if node.level else []
-            module = ".".join([*base, node.module] if node.module else base)
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def layer(module: str) -> int:
-    room = module.partition(".")[2].partition(".")[0]
-    return next((height for height, rooms in enumerate(LAYERS) if room in rooms), len(LAYERS))
-
-
-def test_imports_go_only_downwards() -> None:
-    wrong = []
-    for path in sorted((REPOSITORY / PACKAGE).rglob("*.py")):
-        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for imported in imports(path):
-            # The package itself holds nothing but its version, which everything may ask for.
-            inside = imported.startswith(f"{PACKAGE}.") and imported != f"{PACKAGE}.__version__"
-            upwards = inside and layer(imported) > layer(name)
-            misplaced = any(what.match(imported) and not where.match(name) for what, where in ONLY_IN)
-            if upwards or misplaced:
-                wrong.append(f"{name} imports {imported}")
-    assert not wrong, "\n".join(wrong)
 
 
 # --- requirements ---
