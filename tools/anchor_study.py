@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from localizer_ros.cli.main import progress_bar
+from localizer_ros.cli.console import progress_bar
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.preprocess import network_camera

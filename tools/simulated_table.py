@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from localizer_ros.cli.main import progress_bar
+from localizer_ros.cli.console import progress_bar
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict, load_config

@@ -16,6 +16,10 @@ from localizer_ros.core.se3 import SE3
 
 TF_TOPIC, TF_STATIC_TOPIC = "/tf", "/tf_static"
 
+Storage = Literal["mcap", "sqlite3"]
+Compression = Literal["none", "jpeg", "png"]
+"""What compresses the images of a bag; ``none`` writes them raw."""
+
 _STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _STORE = get_typestore(Stores.ROS2_JAZZY)
 
@@ -29,9 +33,7 @@ class BagWriter:
         notes: custom data of the bag, e.g. what its ground truth is.
     """
 
-    def __init__(
-        self, folder: Path, storage: Literal["mcap", "sqlite3"] = "mcap", notes: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, storage: Storage = "mcap", notes: dict[str, str] | None = None) -> None:
         # rosbags makes the folder itself.
         folder.rmdir()
         # Version 8 is read by every distribution since Iron; 9 differs in how it spells QoS.

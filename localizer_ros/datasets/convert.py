@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +26,8 @@ from localizer_ros.core.types import Camera, Frame, SourceError
 from localizer_ros.datasets.bag_writer import (
     TF_STATIC_TOPIC,
     BagWriter,
+    Compression,
+    Storage,
     header,
     make,
     pose,
@@ -50,8 +52,8 @@ GROUND_TRUTH_TOPIC, ODOM_TOPIC = "/ground_truth", "/odom"
 def write_bag(
     source: FrameSource,
     out: Path,
-    storage: Literal["mcap", "sqlite3"] = "mcap",
-    compression: Literal["none", "jpeg", "png"] = "none",
+    storage: Storage = "mcap",
+    compression: Compression = "none",
     progress: Progress | None = None,
 ) -> None:
     """Write a rosbag2 folder.
@@ -145,7 +147,7 @@ def write_kapture(source: FrameSource, out: Path, progress: Progress | None = No
 class _Recorder:
     """Messages of one source into an open bag."""
 
-    def __init__(self, bag: BagWriter, source: FrameSource, compression: str) -> None:
+    def __init__(self, bag: BagWriter, source: FrameSource, compression: Compression) -> None:
         self._bag, self._source, self._compression = bag, source, compression
         self._frames = frame_names(source)
 

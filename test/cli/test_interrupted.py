@@ -30,14 +30,15 @@ SETTINGS += ["structure.retrieval.words=16"]
 
 def run_command(arguments: list[str], moments: Connection) -> None:
     """A command in a process of its own, telling of every step it takes."""
-    from localizer_ros.cli import main as cli
+    from localizer_ros.cli import console
+    from localizer_ros.cli.main import app as command_line
 
     @contextlib.contextmanager
     def told() -> Iterator[object]:
         yield lambda stage, done, total: moments.send(stage)
 
-    cli.progress_bar = told
-    cli.app(arguments)
+    console.progress_bar = told
+    command_line(arguments)
 
 
 @pytest.fixture(scope="module")

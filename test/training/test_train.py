@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from localizer_ros.cli.main import _minutes, app
+from localizer_ros.cli.main import app
+from localizer_ros.cli.options import minutes as read_minutes
 from localizer_ros.core.config.mapping import AugmentationConfig, MapConfig, TrainingConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.preprocess import network_camera
@@ -382,13 +383,13 @@ def test_a_time_budget_and_patience_end_it_with_the_best_weights(
     ("text", "minutes"), [("10min", 10.0), ("90s", 1.5), ("0.5h", 30.0), (" 2 h ", 120.0), ("7", 7.0)]
 )
 def test_a_time_budget_is_read(text: str, minutes: float) -> None:
-    assert _minutes(text) == pytest.approx(minutes)
+    assert read_minutes(text) == pytest.approx(minutes)
 
 
 @pytest.mark.parametrize("text", ["", "ten", "10 m", "-5min", "0s", "nan", "infh", "1e3", "5min5s"])
 def test_nonsense_is_no_time_budget(text: str) -> None:
     with pytest.raises(ConfigError, match="--time-budget: expected"):
-        _minutes(text)
+        read_minutes(text)
 
 
 def test_a_time_budget_without_training_is_an_error(tmp_path: Path) -> None:

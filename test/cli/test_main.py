@@ -12,16 +12,24 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from localizer_ros.cli.main import app
-
-COMMANDS = [
-    *("info", "simulate", "convert", "sfm", "map", "eval"),
-    *("replay", "play", "run", "export", "bench", "view", "compare"),
-]
+from localizer_ros.cli.main import COMMANDS, app
 
 
 def localizer(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_starting_imports_nothing_heavy() -> None:
+    heavy = "{'numpy', 'cv2', 'yaml', 'msgspec', 'rich.console', 'torch', 'rclpy'}"
+    script = f"import localizer_ros.cli.main, sys; print({heavy} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stdout + result.stderr
+
+
+def test_python_runs_the_package_and_its_main_module() -> None:
+    for module in ("localizer_ros.cli", "localizer_ros.cli.main"):
+        result = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+        assert result.stdout.startswith("localizer 0."), result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,209 @@
+"""What the commands say and how: one line for a known error, a progress bar, facts, tables, JSON and logging."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from localizer_ros.core.progress import Progress
+    from localizer_ros.evaluation.compare import Table
+
+P = ParamSpec("P")
+
+LINE_EVERY_S = 5.0
+NEW_STAGE_EVERY_S = 2.0
+LONGEST_LIST = 12
+
+
+def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """The command with every known error turned into one line on standard error and exit code 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from localizer_ros.core.types import LocalizerError
+
+        try:
+            command(*args, **kwargs)
+        except LocalizerError as error:
+            say(f"localizer: {' '.join(str(error).split())}")
+            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+        except OSError as error:
+            # Whatever cannot be read or written and was not foreseen nearer to it: a full disk, a folder of others.
+            where = f"{error.filename}: " if error.filename is not None else ""
+            taken = isinstance(error, FileExistsError)
+            why = "is a file, expected a folder" if taken else error.strerror or str(error)
+            say(f"localizer: {where}{why}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            say("localizer: interrupted")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Log warnings of everything, and with ``verbose`` what this package does, on standard error."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("localizer_ros").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+# --- progress ---
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on a terminal, a plain line every few seconds elsewhere; on standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _drawn_bar(console) as draw:
+            yield draw
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _drawn_bar(console: Console) -> Iterator[Progress]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            bar.update(tasks[stage], completed=done, total=total or None)
+
+        yield draw
+
+
+def _plain_lines() -> Progress:
+    last_stage, last_at = "", time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal last_stage, last_at
+        now = time.monotonic()
+        if now - last_at >= (LINE_EVERY_S if stage == last_stage else NEW_STAGE_EVERY_S):
+            say(f"{stage}: {done}/{total}" if total else f"{stage}: {done}")
+            last_stage, last_at = stage, now
+
+    return tell
+
+
+# --- results ---
+
+
+def say(line: str) -> None:
+    """A line on standard error: a remark, not a result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def make_room(json_file: Path | None = None, report: Path | None = None) -> None:
+    """Make the folders that results go to before the work: a mistyped path must not cost its result.
+
+    Raises:
+        OSError: a folder cannot be made, or the JSON file is one.
+    """
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
+    if json_file is not None and not _is_stdout(json_file):
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        if json_file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(json_file))
+
+
+def write_json(json_file: Path | None, text: str) -> bool:
+    """Write a JSON text where ``--json`` says; whether standard output is still free for what a person reads."""
+    if json_file is None:
+        return True
+    if _is_stdout(json_file):
+        print(text.rstrip("\n"))
+        return False
+    json_file.write_text(text.rstrip("\n") + "\n")
+    return True
+
+
+def _is_stdout(json_file: Path) -> bool:
+    return str(json_file) == "-"
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(facts, indent=2))
+
+
+def print_facts(facts: dict[str, Any], indent: str = "") -> None:
+    """A line for each fact on standard output, those of a dictionary indented below its name."""
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            print_facts(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{indent}{key}:")
+            for row in value:
+                cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+                print(f"{indent}  {', '.join(cells)}")
+        elif isinstance(value, float):
+            print(f"{indent}{key}: {value:.6g}")
+        else:
+            print(f"{indent}{key}: {_in_words(value) if isinstance(value, list) else value}")
+
+
+def _in_words(values: list[Any]) -> str:
+    listed = ", ".join(str(value) for value in values[:LONGEST_LIST])
+    return f"{listed}, ... ({len(values)})" if len(values) > LONGEST_LIST else listed or "none"
+
+
+def print_tables(tables: Sequence[Table], markdown: str) -> None:
+    """Tables with lines on a terminal, elsewhere the Markdown text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        print(markdown, end="")
+        return
+    for table in tables:
+        drawn = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in table.columns:
+            drawn.add_column(Text(name.replace(", ", "\n")), overflow="fold")
+        for row in table.rows:
+            # Raw above smoothed: a terminal has little width.
+            drawn.add_row(*(Text(cell.replace(" -> ", "\n")) for cell in row))
+        console.print(drawn)

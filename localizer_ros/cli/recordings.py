@@ -1,0 +1,154 @@
+"""Commands about recordings: info, simulate, convert, sfm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localizer_ros.cli import console
+from localizer_ros.cli.options import (
+    COMPRESSIONS,
+    STORAGES,
+    CompressionOption,
+    ConfigOption,
+    FormatOption,
+    ResumeOption,
+    SetOption,
+    SourceArgument,
+    StorageOption,
+    TopicOption,
+    VerboseOption,
+    one_of,
+    open_recording,
+)
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="SOURCE|SCENE", help="A recording or a scene.")],
+    format: FormatOption = None,
+    topics: TopicOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell what is in a recording or a scene.
+
+    Example: `localizer info ../shared/data/redkitchen`
+    """
+    from localizer_ros.scene.bundle import is_scene
+
+    if is_scene(path):
+        from localizer_ros.scene.info import scene_info
+
+        facts = scene_info(path)
+    else:
+        from localizer_ros.datasets.info import info as source_info
+
+        facts = {"kind": "recording", **source_info(open_recording(path, format, topics))}
+    if as_json:
+        console.print_json(facts)
+    else:
+        console.print_facts(facts)
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new bag.")],
+    world: Annotated[
+        Path | None,
+        typer.Option("--world", help="YAML file of the world and the drive; all settings have defaults."),
+    ] = None,
+    settings: SetOption = None,
+    storage: StorageOption = "mcap",
+    compression: CompressionOption = "none",
+) -> None:
+    """Record a drive through a simulated place, with exact ground truth and drifting odometry, as a rosbag2.
+
+    Example: `localizer simulate drive1 --set drive=1 --set duration_s=20`
+    """
+    from localizer_ros.core.config.schema import load_config
+    from localizer_ros.datasets.convert import write_bag
+    from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+
+    bag = one_of("--storage", storage, STORAGES), one_of("--compression", compression, COMPRESSIONS)
+    source = SimulatedSource(load_config(WorldConfig, world, settings or ()))
+    with console.progress_bar() as progress:
+        write_bag(source, out, *bag, lambda done, total: progress("simulating", done, total))
+    print(f"{out}: {len(source.records)} frames, {len(source.records) / source.config.fps:.1f} s")
+
+
+def convert(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
+    to: Annotated[str, typer.Option("--to", help="Format to write: bag, tum or kapture.")],
+    split: Annotated[str, typer.Option("--split", help="Part to convert.")] = "all",
+    storage: StorageOption = "mcap",
+    compression: CompressionOption = "none",
+    format: FormatOption = None,
+    topics: TopicOption = None,
+) -> None:
+    """Write a recording in another format.
+
+    Example: `localizer convert ../shared/data/redkitchen kitchen.bag --to bag --split test`
+    """
+    from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
+
+    part = open_recording(source, format, topics).split(split)
+    one_of("--to", to, ("bag", "tum", "kapture"))
+    bag = one_of("--storage", storage, STORAGES), one_of("--compression", compression, COMPRESSIONS)
+    with console.progress_bar() as progress:
+
+        def told(done: int, total: int) -> None:
+            progress("converting", done, total)
+
+        if to == "bag":
+            write_bag(part, out, *bag, told)
+        elif to == "tum":
+            write_tum(part, out, told)
+        else:
+            write_kapture(part, out, told)
+    print(f"{out}: {len(part.records)} frames")
+    if to != "bag" and part.odometry is not None:
+        console.say(f"left out: odometry and the extrinsics of the camera, which {to} has no place for")
+
+
+def sfm(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for trajectory.txt (TUM) and the COLMAP model.")],
+    split: Annotated[str, typer.Option("--split", help="Part to reconstruct.")] = "all",
+    limit: Annotated[int | None, typer.Option("--limit", min=3, help="At most this many frames.")] = None,
+    align: Annotated[
+        str,
+        typer.Option(
+            "--align",
+            help="What gives place and scale: ground_truth, odometry or none; auto takes the first there is.",
+        ),
+    ] = "auto",
+    length: Annotated[
+        float | None,
+        typer.Option("--length", min=1e-6, help="Length of the path in metres: gives the scale."),
+    ] = None,
+    resume: ResumeOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = None,
+    topics: TopicOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find camera poses from images alone; map the recording with them by `localizer map --poses`.
+
+    Example: `localizer sfm ../shared/data/kitti_00 --limit 60 --out sfm`
+    """
+    console.set_up_logging(verbose)
+    from localizer_ros.core.config.mapping import MapConfig
+    from localizer_ros.core.config.schema import load_config
+    from localizer_ros.mapping.reconstruction import reference_poses, run_sfm
+
+    map_config = load_config(MapConfig, config, settings or ())
+    part = open_recording(source, format, topics).split(split)
+    kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
+    reference, reference_is = ({}, "") if length is not None else reference_poses(part, kind)
+    with console.progress_bar() as progress:
+        facts = run_sfm(
+            part, split, map_config.structure, out, limit, reference, reference_is, length, resume, progress
+        )
+    console.print_facts(facts)

@@ -1,0 +1,59 @@
+"""Commands that need ROS 2: play, run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from localizer_ros.cli import console
+from localizer_ros.cli.options import FormatOption, SceneArgument, SourceArgument, TopicOption, open_recording
+
+
+def play(
+    context: typer.Context,
+    source: SourceArgument,
+    rate: Annotated[float, typer.Option("--rate", help="Speed, 1 = as recorded.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end: time jumps back.")] = False,
+    image_format: Annotated[str, typer.Option("--image-format", help="raw, jpeg or png.")] = "raw",
+    wait_for_subscribers: Annotated[
+        int, typer.Option("--wait", min=0, help="Start when this many subscribe to the images.")
+    ] = 0,
+    split: Annotated[str, typer.Option("--split", help="Part to play.")] = "all",
+    format: FormatOption = None,
+    topics: TopicOption = None,
+) -> None:
+    """Publish a recording on ROS 2 topics with /clock, as a robot would; other arguments go to ROS.
+
+    Example: `localizer play drive.bag --rate 0.5`
+    """
+    from localizer_ros.ros.play import PlayOptions
+    from localizer_ros.ros.play import play as run_play
+
+    options = PlayOptions(
+        rate=rate,
+        loop=loop,
+        image_format=image_format,
+        wait_for_subscribers=wait_for_subscribers,
+        ros_arguments=[argument for argument in context.args if argument != "--ros-args"],
+    )
+    recording = open_recording(source, format, topics).split(split)
+    names = ["image" if image_format == "raw" else "image/compressed", "camera_info", "/clock"]
+    if recording.odometry is not None:
+        names += ["odom", "/tf"]
+    if recording.T_base_cam is not None:
+        names.append("/tf_static")
+    console.say(f"playing {len(recording.records)} frames on {', '.join(names)}")
+    with console.progress_bar() as progress:
+        report = run_play(recording, options, progress)
+    print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
+
+
+def run(context: typer.Context, scene: SceneArgument) -> None:
+    """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
+
+    Example: `localizer run scenes/room -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
+    """
+    from localizer_ros.ros.node import run_scene
+
+    raise typer.Exit(run_scene(scene, context.args))

@@ -1,0 +1,173 @@
+"""Commands that make something of a scene: map, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from localizer_ros.cli import console
+from localizer_ros.cli.options import (
+    ConfigOption,
+    FormatOption,
+    ResumeOption,
+    SceneArgument,
+    SetOption,
+    SourceArgument,
+    TopicOption,
+    VerboseOption,
+    minutes,
+    open_recording,
+    part_of,
+)
+
+if TYPE_CHECKING:
+    from localizer_ros.core.config.mapping import MapConfig
+    from localizer_ros.datasets.source import FrameSource
+
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="How to localise in it: hierarchical (default), direct, relative, local or retrieval by matching; "
+        "posenet, lsg, anchors or scene_coords by a network trained for the place.",
+    ),
+]
+PosesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--poses", help="TUM trajectory of camera poses to use, e.g. trajectory.txt of `localizer sfm`."
+    ),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Encoder weights, safetensors in torchvision's key names.")
+]
+TimeBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--time-budget",
+        help="Time to train a network, e.g. 10min, 90s or 0.5h; the best model on the validation part is kept.",
+    ),
+]
+
+
+def map_scene(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
+    method: MethodOption = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Part to map; train where the recording has one, else everything."),
+    ] = None,
+    poses: PosesOption = None,
+    weights: WeightsOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    map_frame: Annotated[str, typer.Option("--map-frame", help="Name of the frame of all poses.")] = "map",
+    time_budget: TimeBudgetOption = None,
+    resume: ResumeOption = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
+    format: FormatOption = None,
+    topics: TopicOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a scene from a recording with poses.
+
+    Example: `localizer map ../shared/data/redkitchen --out scenes/kitchen`
+
+    A network, in ten minutes: `localizer map ../shared/data/redkitchen --method posenet --time-budget 10min --weights
+    ../shared/weights/mobilenet_v2_imagenet.safetensors --out scenes/kitchen_posenet`
+    """
+    console.set_up_logging(verbose)
+    from localizer_ros.mapping.build import build_scene
+
+    map_config = _map_config(config, settings, method, time_budget)
+    recording = open_recording(source, format, topics)
+    if poses is not None:
+        recording = _with_poses(recording, poses)
+    part = part_of(recording, split, "train")
+    mapped = recording.split(part)
+    _tell_problems(mapped)
+    with console.progress_bar() as progress:
+        facts = build_scene(
+            mapped,
+            part,
+            map_config,
+            out,
+            weights=weights,
+            map_frame=map_frame,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    if not facts:  # a process of torchrun that trained along
+        return
+    print(
+        f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
+    )
+    console.print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
+
+
+def _map_config(
+    path: Path | None, settings: list[str] | None, method: str | None, time_budget: str | None
+) -> MapConfig:
+    """The settings of mapping, what has an option of its own last."""
+    from localizer_ros.core.config.mapping import MapConfig
+    from localizer_ros.core.config.schema import load_config
+    from localizer_ros.core.types import ConfigError
+    from localizer_ros.mapping.build import trains_network
+
+    overrides = list(settings or [])
+    if method is not None:
+        overrides.append(f"method={method}")
+    if time_budget is not None:
+        overrides.append(f"training.time_budget_min={minutes(time_budget)}")
+    config = load_config(MapConfig, path, overrides)
+    if time_budget is not None and not trains_network(config.method):
+        raise ConfigError(f"a {config.method} scene trains no network; leave --time-budget out")
+    return config
+
+
+def _with_poses(recording: FrameSource, poses: Path) -> FrameSource:
+    from localizer_ros.core.trajectory import Trajectory
+    from localizer_ros.datasets.derived import SourceWithPoses
+
+    return SourceWithPoses(recording, Trajectory.read_tum(poses), poses.name)
+
+
+def _tell_problems(recording: FrameSource) -> None:
+    """Say what is wrong with a recording: that something is shows in its map as well, but not what."""
+    from localizer_ros.datasets.info import info as source_info
+
+    for problem in source_info(recording)["problems"]:
+        console.say(f"recording: {problem}")
+
+
+def export(
+    scene: SceneArgument,
+    backend: Annotated[str, typer.Option("--backend", help="openvino, tensorrt, torch or onnx.")],
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="Recording whose images check the engine; random ones otherwise."),
+    ] = None,
+) -> None:
+    """Build the engine of a back end for a scene and check it against PyTorch, in metres and degrees.
+
+    Example: `localizer export scenes/kitchen --backend openvino --precision fp16`
+    """
+    from localizer_ros.core.config.runtime import BackendConfig
+    from localizer_ros.core.config.schema import config_from_dict
+    from localizer_ros.export import export_scene
+    from localizer_ros.scene.bundle import Scene
+
+    kind = {"onnx": "openvino"}.get(backend, backend)
+    config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision}, "export")
+    opened = Scene.load(scene)
+    result = export_scene(opened, config, None if source is None else open_recording(source))
+    print(
+        f"{backend} {precision}: differs from torch by {result.t_m:.6f} m and {result.r_deg:.5f} deg at most"
+    )
+    for path in result.files:
+        print(f"  {path.name}  {path.stat().st_size / 1e6:.1f} MB")
