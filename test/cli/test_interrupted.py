@@ -6,13 +6,12 @@ import contextlib
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_steps import run_command
 from typer.testing import CliRunner
 
 from localizer_ros.cli.main import app
@@ -26,19 +25,6 @@ from localizer_ros.scene.bundle import Scene, check_free
 WORLD = "width_px: 160\nheight_px: 120\nfps: 5\nduration_s: 4\nmoving_objects: 0\n"
 SETTINGS = ["structure.features.max_keypoints=400", "structure.images.max_images=12"]
 SETTINGS += ["structure.retrieval.words=16"]
-
-
-def run_command(arguments: list[str], moments: Connection) -> None:
-    """A command in a process of its own, telling of every step it takes."""
-    from localizer_ros.cli import console
-    from localizer_ros.cli.main import app as command_line
-
-    @contextlib.contextmanager
-    def told() -> Iterator[object]:
-        yield lambda stage, done, total: moments.send(stage)
-
-    console.progress_bar = told
-    command_line(arguments)
 
 
 @pytest.fixture(scope="module")
