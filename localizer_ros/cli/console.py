@@ -29,15 +29,15 @@ NEW_STAGE_EVERY_S = 2.0
 LONGEST_LIST = 12
 
 
-def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """The command with every known error turned into one line on standard error and exit code 1."""
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """The function as a command: every known error is one line on standard error and exit code 1."""
 
-    @wraps(command)
+    @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         from localizer_ros.core.types import LocalizerError
 
         try:
-            command(*args, **kwargs)
+            function(*args, **kwargs)
         except LocalizerError as error:
             say(f"localizer: {' '.join(str(error).split())}")
             raise typer.Exit(1) from error

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from localizer_ros.cli import measure, recordings, robot, scenes
-from localizer_ros.cli.console import one_line_errors
 
 app = typer.Typer(
     name="localizer",
@@ -53,7 +52,7 @@ for _name, _command in COMMANDS.items():
     app.command(
         _name,
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if _to_ros else None,
-    )(one_line_errors(_command))
+    )(_command)
 
 
 def main() -> None:

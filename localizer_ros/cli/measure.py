@@ -29,6 +29,7 @@ from localizer_ros.cli.options import (
 )
 
 
+@console.command
 def evaluate_scene(
     scene: SceneArgument,
     source: SourceArgument,
@@ -88,6 +89,7 @@ def evaluate_scene(
         console.print_facts({k: v for k, v in figures.items() if k not in ("config", "versions")})
 
 
+@console.command
 def compare(
     scenes: Annotated[
         list[Path], typer.Argument(metavar="SCENE", help="Scene folders made by `localizer map`.")
@@ -141,6 +143,7 @@ def compare(
         raise typer.Exit(1)
 
 
+@console.command
 def bench(
     scene: SceneArgument,
     source: SourceArgument,
@@ -190,6 +193,7 @@ def bench(
         console.print_facts(result)
 
 
+@console.command
 def replay(
     scene: SceneArgument,
     bag: SourceArgument,
@@ -220,6 +224,7 @@ def replay(
     console.print_facts({"bag": str(out), **summary})
 
 
+@console.command
 def view(
     result: Annotated[
         Path,

@@ -25,6 +25,7 @@ from localizer_ros.cli.options import (
 )
 
 
+@console.command
 def info(
     path: Annotated[Path, typer.Argument(metavar="SOURCE|SCENE", help="A recording or a scene.")],
     format: FormatOption = None,
@@ -51,6 +52,7 @@ def info(
         console.print_facts(facts)
 
 
+@console.command
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new bag.")],
     world: Annotated[
@@ -76,6 +78,7 @@ def simulate(
     print(f"{out}: {len(source.records)} frames, {len(source.records) / source.config.fps:.1f} s")
 
 
+@console.command
 def convert(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
@@ -111,6 +114,7 @@ def convert(
         console.say(f"left out: odometry and the extrinsics of the camera, which {to} has no place for")
 
 
+@console.command
 def sfm(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for trajectory.txt (TUM) and the COLMAP model.")],

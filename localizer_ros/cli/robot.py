@@ -10,6 +10,7 @@ from localizer_ros.cli import console
 from localizer_ros.cli.options import FormatOption, SceneArgument, SourceArgument, TopicOption, open_recording
 
 
+@console.command
 def play(
     context: typer.Context,
     source: SourceArgument,
@@ -49,6 +50,7 @@ def play(
     print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
 
 
+@console.command
 def run(context: typer.Context, scene: SceneArgument) -> None:
     """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
 

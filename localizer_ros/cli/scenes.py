@@ -52,6 +52,7 @@ TimeBudgetOption = Annotated[
 ]
 
 
+@console.command
 def map_scene(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
@@ -144,6 +145,7 @@ def _tell_problems(recording: FrameSource) -> None:
         console.say(f"recording: {problem}")
 
 
+@console.command
 def export(
     scene: SceneArgument,
     backend: Annotated[str, typer.Option("--backend", help="openvino, tensorrt, torch or onnx.")],
