@@ -26,7 +26,7 @@ from localizer_ros.inference.network_step import MOTION, NetworkStep
 from localizer_ros.scene.bundle import ENGINES, Scene
 
 # Beyond this a back end does not compute the network that was trained. Lower precision may differ more.
-PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5), "int8": (5e-2, 2.5)}
+PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5)}
 
 
 # Pixels between the two images of a motion that back ends are compared by.

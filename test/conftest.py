@@ -53,7 +53,7 @@ TINY_MAP = {
     "method": "hierarchical",
     "structure": {
         "features": {"max_keypoints": 400},
-        "images": {"max_images": 12},
+        "keyframes": {"max_images": 12},
         "retrieval": {"words": 16},
     },
 }

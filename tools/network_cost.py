@@ -47,7 +47,7 @@ def networks_of(name: str, size_hw: tuple[int, int]) -> dict[str, Network]:
     cells = size_hw[0] * size_hw[1] // 1024
     if name == "mobilenet_v2":
         for neck in NECKS:
-            hidden = 1024 if neck == "placed" else 2048
+            hidden = 1024 if neck == "spatial" else 2048
             head = PoseHead(build_neck(neck, encoder.coarse_channels, cells, hidden), 0.5)
             rows[f"{neck} head, {hidden}"] = Bare(encoder, head), (image,)
     for label, size in SIZES.items():

@@ -5,7 +5,7 @@ lights until the method fails. The same as `localizer map` and `localizer eval` 
 
 A condition whose JSON is in OUT already is not measured again.
 
-    .venv/bin/python tools/simulated_table.py OUT [--place room] [--set structure.images.max_images=150]
+    .venv/bin/python tools/simulated_table.py OUT [--place room] [--set structure.keyframes.max_images=150]
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _tell_problems(recording: FrameSource) -> None:
 def export(
     scene: SceneArgument,
     backend: Annotated[str, typer.Option("--backend", help="openvino, tensorrt, torch or onnx.")],
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or bf16.")] = "fp32",
     source: Annotated[
         Path | None,
         typer.Option("--source", help="Recording whose images check the engine; random ones otherwise."),

@@ -26,10 +26,6 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, folder: Path, card: ModelCard, config: BackendConfig) -> None:
-        if config.precision not in _PRECISIONS:
-            raise BackendError(
-                f"openvino: precision {config.precision} is not supported; take fp32, fp16 or bf16"
-            )
         self.card = card
         core = openvino.Core()
         settings: dict[str, str] = {

@@ -28,8 +28,6 @@ except ImportError as error:
         f"{automatic_backend()}"
     ) from error
 
-_PRECISIONS = ("fp32", "fp16", "bf16")
-
 
 class TensorRtBackend:
     """See :class:`localizer_ros.inference.backend.Backend`. The CUDA context belongs to the thread that made it."""
@@ -37,10 +35,6 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, folder: Path, card: ModelCard, config: BackendConfig) -> None:
-        if config.precision not in _PRECISIONS:
-            raise BackendError(
-                f"tensorrt: precision {config.precision} is not supported; take fp32, fp16 or bf16"
-            )
         self.card = card
         self._logger = trt.Logger(trt.Logger.WARNING)
         properties = _check(cudart.cudaGetDeviceProperties(0))

@@ -37,24 +37,25 @@ class TorchBackend:
             then, ``covariance`` (1, 6, 6) of [rotation (rad), translation (m)].
 
     Raises:
-        BackendError: precision or samples cannot be had.
-        SceneError: the weights do not fit their card.
+        BackendError: samples cannot be had.
+        SceneError: this version has no such network, or the weights do not fit their card.
     """
 
     name = "torch"
 
     def __init__(self, folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> None:
-        if config.precision not in _DTYPES:
-            raise BackendError(
-                f"torch: precision {config.precision} is not supported; take fp32, fp16 or bf16"
-            )
         self.card = card
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _DTYPES[config.precision]
         if config.threads:
             torch.set_num_threads(config.threads)
-        network = build_network(card.network)
         path = folder / f"{card.name}.safetensors"
+        try:
+            network = build_network(card.network)
+        except ValueError as error:
+            raise SceneError(
+                f"{path}: made by another version of localizer_ros ({error}); map it again"
+            ) from error
         try:
             network.load_state_dict(load_file(path))
         except (RuntimeError, OSError) as error:

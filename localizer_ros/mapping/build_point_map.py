@@ -113,7 +113,7 @@ def build_structure_map(
         store.extract([posed[k] for k in probed], False, progress, "features to probe the depth")
     with stages("images"):
         depth_m = probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
-        chosen = choose_images(T_given, depth_m, config.images.max_images, config.images.min_spacing_deg)
+        chosen = choose_images(T_given, depth_m, config.keyframes.max_images, config.keyframes.min_spacing_deg)
     images = [posed[k] for k in chosen]
     T = T_given[chosen]
     with stages("features"):
@@ -121,7 +121,7 @@ def build_structure_map(
         others = sorted(set(posed) - set(images))
         store.extract(others, False, progress, "features for retrieval")
     with stages("matches"):
-        pairs = choose_pairs(T, depth_m, config.images.neighbours, np.radians(config.images.max_angle_deg))
+        pairs = choose_pairs(T, depth_m, config.keyframes.neighbours, np.radians(config.keyframes.max_angle_deg))
         matches = _matched(store, images, pairs, config, work / "matches.npz", progress)
     with stages("bundle"):
         built = PointBuilder(store, images, T, source.camera, config, depth_m).build(matches, progress)
@@ -147,7 +147,7 @@ def build_structure_map(
         )
     with stages("bundle"):
         disagreement = built.disagreement()
-        field = _fit_field(structure, config, disagreement) if config.pose_field.enabled else None
+        field = _fit_field(structure, config, disagreement) if config.pose_correction.enabled else None
     extractor = open_extractor(config.features)
     structure = replace(structure, settings=take_along(config, out_dir))
     scene = StructureScene(structure, database, extractor, field, out_dir, open_static_mask(out_dir))
@@ -212,7 +212,7 @@ def _matched(
                 return [(a, b, m) for (a, b), m in zip(pairs, parts, strict=True)]
     found: list[tuple[int, int, Index]] = []
     card = Path(config.matcher.card) if config.matcher.card else None
-    matcher = open_matcher(config.matcher.kind, config.images.ratio, card)
+    matcher = open_matcher(config.matcher.kind, config.keyframes.ratio, card)
     current, first = -1, store.side(images[0])
     for n, (a, b) in enumerate(pairs):
         if a != current:
@@ -237,13 +237,13 @@ def _matched(
 def _fit_field(structure: StructureMap, config: StructureConfig, disagreement: Array) -> PoseField:
     mounting = structure.T_cam_refined.inverse().matrix()
     uncorrected = structure.T_map_refined @ mounting
-    reach = np.radians(config.pose_field.reach_deg)
+    reach = np.radians(config.pose_correction.reach_deg)
     return PoseField.fit(
         uncorrected,
         structure.T_map_cam,
         reach,
         reach * structure.median_depth,
-        config.pose_field.noise,
+        config.pose_correction.noise,
         disagreement,
     )
 

@@ -70,7 +70,7 @@ class PointBuilder:
         verified = [(a, b, self._on_epipolar_line(a, b, m)) for a, b, m in matches]
         image, keypoint, track = tracks_of(verified, [len(f) for f in self.features])
         # The first triangulation has the given poses with all their error: be generous.
-        self._keep_consistent(image, keypoint, track, c.images.epipolar_px, 0.5 * c.points.min_angle_deg)
+        self._keep_consistent(image, keypoint, track, c.keyframes.epipolar_px, 0.5 * c.points.min_angle_deg)
         if len(self.state.points) < FEWEST_POINTS:
             raise SourceError(
                 f"only {len(self.state.points)} points agree with the given poses; are poses camera to map, in "
@@ -162,7 +162,7 @@ class PointBuilder:
                 @ (K @ T_b_a[:3, :3] @ np.linalg.inv(K)).T
             )
             shift = np.linalg.norm(turned[:, :2] / turned[:, 2:] - self.ideal[b][matches[:, 1]], axis=1)
-            return matches[shift < 3.0 * self.config.images.epipolar_px]
+            return matches[shift < 3.0 * self.config.keyframes.epipolar_px]
         cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])
         K_inverse = np.linalg.inv(self.camera.K)
         F = K_inverse.T @ cross @ T_b_a[:3, :3] @ K_inverse
@@ -173,7 +173,7 @@ class PointBuilder:
         distance = np.abs(np.einsum("ni,ni->n", xb, in_b)) / np.sqrt(
             0.5 * (in_a[:, :2] ** 2 + in_b[:, :2] ** 2).sum(axis=1) + 1e-18
         )
-        return matches[distance < self.config.images.epipolar_px]
+        return matches[distance < self.config.keyframes.epipolar_px]
 
     def _keep_consistent(
         self, image: Index, keypoint: Index, track: Index, max_error_px: float, min_angle_deg: float
@@ -211,7 +211,7 @@ class PointBuilder:
 
     def _adjust(self, iterations: int) -> None:
         c = self.config.bundle
-        if c.refine_poses or c.refine_intrinsics or c.refine_mounting:
+        if c.refine_poses or c.refine_intrinsics or c.refine_extrinsics:
             self.state = self._adjusted(1.0, iterations)
 
     def _adjusted(self, freedom: float, iterations: int) -> BundleState:
@@ -223,8 +223,8 @@ class PointBuilder:
             freedom * np.radians(c.pose_sigma_deg) if c.refine_poses or freedom > 1.0 else 0.0,
             freedom * (c.pose_sigma_m or 6e-4 * self.depth_m) if c.refine_poses or freedom > 1.0 else 0.0,
             intrinsics if c.refine_intrinsics else np.zeros(8),
-            _MOUNTING_SIGMA_RAD if c.refine_mounting else 0.0,
-            _MOUNTING_SIGMA_OF_DEPTH * self.depth_m if c.refine_mounting else 0.0,
+            _MOUNTING_SIGMA_RAD if c.refine_extrinsics else 0.0,
+            _MOUNTING_SIGMA_OF_DEPTH * self.depth_m if c.refine_extrinsics else 0.0,
             c.keypoint_sigma_px,
         )
         xy = np.stack([self.ideal[i][k] for i, k in zip(self.image, self.keypoint, strict=True)])

@@ -80,7 +80,7 @@ def reconstruct(
 
     Args:
         source: the recording; its own poses are not looked at.
-        config: features and matching; the first ``images.max_images`` is no limit here.
+        config: features and matching; the first ``keyframes.max_images`` is no limit here.
         out_dir: the model, not aligned, is written to ``out_dir/sparse``.
         work: features are kept here, for going on after an interruption with the same recording and settings.
         progress: told as it goes.
@@ -309,7 +309,7 @@ def _fill_database(
             database.write_image(image, use_image_id=True)
             database.write_keypoints(i + 1, ideal[i].astype(np.float32))
         for n, (a, b) in enumerate(pairs):
-            matches = mutual_matches(features[a].descriptors, features[b].descriptors, config.images.ratio)
+            matches = mutual_matches(features[a].descriptors, features[b].descriptors, config.keyframes.ratio)
             if len(matches) >= _FEWEST_MATCHES:
                 found = pycolmap.estimate_calibrated_two_view_geometry(
                     model, ideal[a], model, ideal[b], matches.astype(np.uint32)

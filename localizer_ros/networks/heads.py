@@ -31,7 +31,7 @@ class PooledNeck(Neck):
         return F.relu(self.hidden(coarse_BChw.mean((2, 3))))
 
 
-class PlacedNeck(Neck):
+class SpatialNeck(Neck):
     """A few channels keep their place in the image (flattened), the rest is pooled as in the paper: where a thing is
     seen says as much of the pose as that it is seen."""
 
@@ -98,7 +98,7 @@ class AtlocNeck(Neck):
 
 
 NECKS: dict[str, Callable[[int, int, int], Neck]] = {
-    "placed": PlacedNeck,
+    "spatial": SpatialNeck,
     "pooled": PooledNeck,
     "lstm": LstmNeck,
     "atloc": AtlocNeck,
@@ -109,7 +109,7 @@ def build_neck(name: str, channels: int, cells: int, hidden: int) -> Neck:
     """A neck with random weights.
 
     Args:
-        name: ``placed``, ``pooled``, ``lstm`` or ``atloc``.
+        name: ``spatial``, ``pooled``, ``lstm`` or ``atloc``.
         channels: of the feature map.
         cells: h · w of the feature map.
         hidden: width of its wide layer; the papers' is 2048.

@@ -49,7 +49,7 @@ class LsgSize(NamedTuple):
 # As in the paper, and one for a robot without a GPU.
 SIZES = {
     "full": LsgSize("resnet34", 512, 5, "pooled", 2048, 2048),
-    "light": LsgSize("mobilenet_v2", 96, 5, "placed", 512, 256),
+    "light": LsgSize("mobilenet_v2", 96, 5, "spatial", 512, 256),
 }
 
 

@@ -176,7 +176,7 @@ class ViewSequences(Dataset[dict[str, Tensor]]):
         reach_m = 0.0 if depth is None else self.augmentation.virtual_move * depth.median_m
         move_m = rng.uniform(-reach_m, reach_m, 3)
         colour = random_colour(rng, self.augmentation.colour)
-        night = random_night(rng) if rng.random() < self.augmentation.night else None
+        night = random_night(rng) if rng.random() < self.augmentation.low_light else None
         window = random_window(rng, self.augmentation.crop, camera.width_px, camera.height_px)
         for row in rows:
             own_turn, own_move_m = rng.normal(0.0, OWN_SHARE, (2, 3))

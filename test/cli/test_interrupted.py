@@ -23,7 +23,7 @@ from localizer_ros.localization.map_based.front_end import open_structure_front_
 from localizer_ros.scene.bundle import Scene, check_free
 
 WORLD = "width_px: 160\nheight_px: 120\nfps: 5\nduration_s: 4\nmoving_objects: 0\n"
-SETTINGS = ["structure.features.max_keypoints=400", "structure.images.max_images=12"]
+SETTINGS = ["structure.features.max_keypoints=400", "structure.keyframes.max_images=12"]
 SETTINGS += ["structure.retrieval.words=16"]
 
 

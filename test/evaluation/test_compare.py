@@ -76,12 +76,12 @@ def test_scenes_of_a_method_are_named_by_what_differs(tiny_source: FrameSource) 
     def labels(*scenes: SceneResult) -> list[str]:
         return Comparison(tiny_source, "all", scenes).labels
 
-    a = result("s/a", "posenet", loss="sigma", head="placed", encoder="resnet18")
+    a = result("s/a", "posenet", loss="sigma", head="spatial", encoder="resnet18")
     b = result("s/b", "posenet", loss="sigma", head="lstm", encoder="resnet18")
     c = result("s/c", "lsg", memory="memory 5")
-    assert labels(a, b, c) == ["posenet, placed", "posenet, lstm", "lsg"]
+    assert labels(a, b, c) == ["posenet, spatial", "posenet, lstm", "lsg"]
     assert labels(a, c) == ["posenet", "lsg"]
-    again = result("s/again", "posenet", loss="sigma", head="placed", encoder="resnet18")
+    again = result("s/again", "posenet", loss="sigma", head="spatial", encoder="resnet18")
     assert labels(a, again) == ["posenet (a)", "posenet (again)"]
     assert labels(result("s/lost", ""), c) == ["lost", "lsg"]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.config.runtime import BackendConfig, LocalizerConfig
-from localizer_ros.core.types import BackendError, Frame, SceneError
+from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.types import BackendError, ConfigError, Frame, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import PARITY, check_parity, export_scene
 from localizer_ros.inference.backend import BACKENDS, ModelCard, automatic_backend, open_backend
@@ -109,16 +110,18 @@ def test_a_scene_can_be_moved_and_its_cache_deleted(tiny_scene: Path, tmp_path: 
     assert str(tiny_scene.parent) not in (scene / "scene.yaml").read_text()
 
 
-def test_wrong_inputs_and_precisions_are_said(tiny_scene: Path) -> None:
+def test_wrong_inputs_are_said(tiny_scene: Path) -> None:
     folder = tiny_scene / "networks"
     backend = open_backend(folder, "posenet", BackendConfig(kind="openvino"))
     with pytest.raises(BackendError, match="image is missing"):
         backend.run({})
     with pytest.raises(BackendError, match="expected shape"):
         backend.run({"image": np.zeros((1, 3, 8, 8), np.float32)})
-    for kind in ("openvino", "torch"):
-        with pytest.raises(BackendError, match="int8 is not supported"):
-            open_backend(folder, "posenet", BackendConfig(kind=kind, precision="int8"))
+
+
+def test_a_precision_that_no_back_end_has_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="int8"):
+        config_from_dict(BackendConfig, {"precision": "int8"})
 
 
 def test_tensorrt_where_it_is_missing_says_so_and_what_auto_would_take(tiny_scene: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_scene_of_a_family_localises(
             "scene_coords": {"width": 32},
             "structure": {
                 "features": {"max_keypoints": 400},
-                "images": {"max_images": 12},
+                "keyframes": {"max_images": 12},
                 "retrieval": {"words": 16},
             },
             "training": {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localizer_ros.core.config.mapping import LocalFeatureConfig, MappingImagesConfig, StructureConfig
+from localizer_ros.core.config.mapping import KeyframeConfig, LocalFeatureConfig, StructureConfig
 from localizer_ros.core.config.runtime import LocalizerConfig, SearchConfig, TrackingConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, SceneError, SourceError
@@ -49,7 +49,7 @@ class Mapped:
 
 CONFIG = StructureConfig(
     features=LocalFeatureConfig(max_keypoints=1200),
-    images=MappingImagesConfig(max_images=20, neighbours=8),
+    keyframes=KeyframeConfig(max_images=20, neighbours=8),
 )
 
 

@@ -39,7 +39,7 @@ class SmallEncoder(Encoder):
         return nn.Sequential(self.coarse, nn.ReLU())
 
 
-def small(channels: int = 16, memory: int = 3, head: str = "placed", aligned: bool = False) -> Lsg:
+def small(channels: int = 16, memory: int = 3, head: str = "spatial", aligned: bool = False) -> Lsg:
     torch.manual_seed(0)
     size = LsgSize("small", channels, memory, head, 16, 12)
     return Lsg(SmallEncoder(), size, (64, 96), 0.5, aligned).eval()

@@ -42,7 +42,7 @@ SPEC = {
     "stride_padding": "symmetric",
     "height_px": 64,
     "width_px": 96,
-    "head": "placed",
+    "head": "spatial",
     "hidden": 32,
     "dropout": 0.5,
     "anchors": 5,
@@ -207,13 +207,13 @@ def test_the_spread_does_not_shape_the_features(name: str) -> None:
     assert all(p.grad is None for p in network.neck.parameters())
 
 
-def test_only_the_placed_head_sees_where_things_are() -> None:
+def test_only_the_spatial_head_sees_where_things_are() -> None:
     torch.manual_seed(0)
     coarse = torch.rand(2, 24, 2, 3)
     mirrored = coarse.flip(3)
     for name in NECKS:
         a, b = (head(name).eval()(x)[1] for x in (coarse, mirrored))
-        assert torch.allclose(a, b, atol=1e-5) == (name != "placed"), name
+        assert torch.allclose(a, b, atol=1e-5) == (name != "spatial"), name
 
 
 def test_the_lstm_head_reads_its_feature_in_four_directions() -> None:
@@ -237,7 +237,7 @@ def test_heads_export_to_onnx(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_heads_and_widths_are_named() -> None:
-    with pytest.raises(ValueError, match="head: expected one of placed"):
+    with pytest.raises(ValueError, match="head: expected one of spatial"):
         build_neck("none", 24, 6, 64)
     with pytest.raises(ValueError, match="multiple of 32"):
         build_neck("lstm", 24, 6, 40)

@@ -59,7 +59,7 @@ def stored_of(frames: ViewSequences, encoder: nn.Module, variants: int) -> Store
 def test_features_and_poses_are_those_of_the_rendered_views(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     encoder = build_encoder("mobilenet_v3_small")
-    frames = frames_of(rng, AugmentationConfig(night=0.5))
+    frames = frames_of(rng, AugmentationConfig(low_light=0.5))
     # Features of ordinary size: norms that know the images.
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -167,7 +167,7 @@ def test_nights_are_dark_noisy_and_differ_while_a_sequence_has_one(rng: np.rando
     smooth = np.tile(np.linspace(60, 200, 64, dtype=np.uint8)[None, :, None], (12, 48, 1, 3))
     data = replace(some_data(12, rng), images=smooth)
     day, dark = (
-        ViewSequences(data, 2, 1, replace_settings(NOTHING, night=share), seed=2) for share in (0.0, 1.0)
+        ViewSequences(data, 2, 1, replace_settings(NOTHING, low_light=share), seed=2) for share in (0.0, 1.0)
     )
     levels, noise = [], []
     for index in range(12):
@@ -177,7 +177,7 @@ def test_nights_are_dark_noisy_and_differ_while_a_sequence_has_one(rng: np.rando
         noise.append(float((image[..., 1:] - image[..., :-1]).std()))
     assert max(levels) < 0.7 and np.std(levels) > 0.05
     assert min(noise) > 1.0
-    some = ViewSequences(data, 2, 1, replace_settings(NOTHING, night=0.5), seed=2)
+    some = ViewSequences(data, 2, 1, replace_settings(NOTHING, low_light=0.5), seed=2)
     assert 2 <= sum(torch.equal(some[i]["images"], day[i]["images"]) for i in range(12)) <= 10
 
 

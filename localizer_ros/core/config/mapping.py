@@ -30,7 +30,7 @@ class LocalFeatureConfig(Config, frozen=True):
     ] = 1280
 
 
-class MappingImagesConfig(Config, frozen=True):
+class KeyframeConfig(Config, frozen=True):
     """Which images carry the map, and which of them are matched with each other."""
 
     max_images: Annotated[
@@ -85,7 +85,7 @@ class BundleConfig(Config, frozen=True):
     refine_intrinsics: Annotated[
         bool, Meta(description="refine focal lengths, principal point and distortion against their prior")
     ] = True
-    refine_mounting: Annotated[
+    refine_extrinsics: Annotated[
         bool,
         Meta(
             description="find the camera's place on the body whose poses were given (depth camera, marker): "
@@ -112,7 +112,7 @@ class MatcherConfig(Config, frozen=True):
     kind: Annotated[
         Literal["mutual", "lightglue"],
         Meta(
-            description="of mapping images: mutual nearest with images.ratio, or the network of card (slow)"
+            description="of mapping images: mutual nearest with keyframes.ratio, or the network of card (slow)"
         ),
     ] = "mutual"
     card: Annotated[
@@ -156,7 +156,7 @@ class RetrievalConfig(Config, frozen=True):
     ] = "auto"
 
 
-class PoseFieldConfig(Config, frozen=True):
+class PoseCorrectionConfig(Config, frozen=True):
     """Smooth correction that carries the map's poses to the given ones."""
 
     enabled: Annotated[bool, Meta(description="answer as the given poses would, local drift included")] = True
@@ -173,12 +173,12 @@ class StructureConfig(Config, frozen=True):
 
     features: LocalFeatureConfig = LocalFeatureConfig()
     masks: MaskConfig = MaskConfig()
-    images: MappingImagesConfig = MappingImagesConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
     matcher: MatcherConfig = MatcherConfig()
     bundle: BundleConfig = BundleConfig()
     points: MapPointConfig = MapPointConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
-    pose_field: PoseFieldConfig = PoseFieldConfig()
+    pose_correction: PoseCorrectionConfig = PoseCorrectionConfig()
     seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
 
 
@@ -209,11 +209,11 @@ class NetworkConfig(Config, frozen=True):
     width_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 256
     height_px: Annotated[int, Meta(ge=64, le=1024, multiple_of=32)] = 192
     head: Annotated[
-        Literal["placed", "pooled", "lstm", "atloc"],
+        Literal["spatial", "pooled", "lstm", "atloc"],
         Meta(
             description="from features to a vector: with places kept, pooled as in PoseNet, LSTM-PoseNet, or AtLoc"
         ),
-    ] = "placed"
+    ] = "spatial"
     hidden: Annotated[int, Meta(ge=16, le=8192, description="width of the layer before the pose")] = 1024
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     freeze_fine: Annotated[
@@ -238,7 +238,7 @@ class AugmentationConfig(Config, frozen=True):
             "and pose stay",
         ),
     ] = 0.0
-    night: Annotated[
+    low_light: Annotated[
         float,
         Meta(
             ge=0.0,

@@ -116,9 +116,9 @@ class BackendConfig(Config, frozen=True):
             description="inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch"
         ),
     ] = "auto"
-    precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "int8"], Meta(description="arithmetic of the network")
-    ] = "fp32"
+    precision: Annotated[Literal["fp32", "fp16", "bf16"], Meta(description="arithmetic of the network")] = (
+        "fp32"
+    )
     threads: Annotated[int, Meta(ge=0, le=256, description="CPU threads of the network, 0 = all cores")] = 0
 
 
