@@ -109,7 +109,9 @@ def build_posed_images(
         store.extract([posed[k] for k in probed], False, progress, "features to probe the depth")
     with stages("images"):
         depth_m = probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
-        chosen = choose_images(T_given, depth_m, config.keyframes.max_images, config.keyframes.min_spacing_deg)
+        chosen = choose_images(
+            T_given, depth_m, config.keyframes.max_images, config.keyframes.min_spacing_deg
+        )
     images = [posed[k] for k in chosen]
     carrying = set(images)
     fine = method == "local"

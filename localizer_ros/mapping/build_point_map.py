@@ -113,7 +113,9 @@ def build_structure_map(
         store.extract([posed[k] for k in probed], False, progress, "features to probe the depth")
     with stages("images"):
         depth_m = probe_depth_m(store, source.camera, [posed[k] for k in probed], T_given[probed])
-        chosen = choose_images(T_given, depth_m, config.keyframes.max_images, config.keyframes.min_spacing_deg)
+        chosen = choose_images(
+            T_given, depth_m, config.keyframes.max_images, config.keyframes.min_spacing_deg
+        )
     images = [posed[k] for k in chosen]
     T = T_given[chosen]
     with stages("features"):
@@ -121,7 +123,9 @@ def build_structure_map(
         others = sorted(set(posed) - set(images))
         store.extract(others, False, progress, "features for retrieval")
     with stages("matches"):
-        pairs = choose_pairs(T, depth_m, config.keyframes.neighbours, np.radians(config.keyframes.max_angle_deg))
+        pairs = choose_pairs(
+            T, depth_m, config.keyframes.neighbours, np.radians(config.keyframes.max_angle_deg)
+        )
         matches = _matched(store, images, pairs, config, work / "matches.npz", progress)
     with stages("bundle"):
         built = PointBuilder(store, images, T, source.camera, config, depth_m).build(matches, progress)

@@ -35,7 +35,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> FrameSource:
 
 
 def run_config() -> RunConfig:
-    return config_from_dict(RunConfig, {"localizer": {"backend": {"threads": 1}}})
+    return config_from_dict(RunConfig, {"backend": {"threads": 1}})
 
 
 def replayed(scene: Path, source: FrameSource, out: Path) -> dict[int, SE3]:

@@ -277,7 +277,7 @@ def test_a_localizer_takes_views_and_samples_from_its_settings(
     tiny_scene: Path, tiny_source: FrameSource
 ) -> None:
     one, several = (
-        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"network": {"views": views}}))
+        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"ensemble": {"views": views}}))
         for views in (1, 5)
     )
     frame = tiny_source.read(0)
@@ -285,7 +285,7 @@ def test_a_localizer_takes_views_and_samples_from_its_settings(
     # A network trained for a moment answers nearly the same to everything.
     assert a.T_map_cam.distance_to(b.T_map_cam) < 1.0 and not np.array_equal(a.covariance, b.covariance)
     with pytest.raises(BackendError, match="has no dropout"):
-        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"network": {"samples": 8}}))
+        open_localizer(tiny_scene, config_from_dict(LocalizerConfig, {"ensemble": {"samples": 8}}))
 
 
 def test_a_sampled_front_end_is_less_certain_than_the_network_alone(
@@ -297,7 +297,7 @@ def test_a_sampled_front_end_is_less_certain_than_the_network_alone(
     backend = {"kind": "torch", "threads": 1}
     found = []
     for samples in (0, 50):
-        config = config_from_dict(LocalizerConfig, {"backend": backend, "network": {"samples": samples}})
+        config = config_from_dict(LocalizerConfig, {"backend": backend, "ensemble": {"samples": samples}})
         step = NetworkStep(folder, "posenet", config.backend, samples)
         run = step.run
         # Without a motion network there is no motion; the front end needs one.
@@ -329,5 +329,5 @@ def test_a_network_with_states_answers_to_one_view(tmp_path: Path) -> None:
 
     step = Step()
     step.card = card  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"network\.views: lsg answers to one view"):
+    with pytest.raises(ConfigError, match=r"ensemble\.views: lsg answers to one view"):
         NetworkFrontEnd(step, "lsg", 3)  # type: ignore[arg-type]
