@@ -1,13 +1,17 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders: a folder that appears whole or not at all, YAML read safely, names in their natural order."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from localizer_ros.core.types import SourceError
+import yaml
+
+from localizer_ros.core.types import LocalizerError, SourceError
 
 
 @contextmanager
@@ -33,3 +37,70 @@ def new_folder(out: Path) -> Iterator[Path]:
         folder.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for an empty file.
+
+    Args:
+        path: the file.
+        error: what a failure is raised as.
+
+    Raises:
+        LocalizerError: of the given kind, in one line that begins with the path: there is no such file, it is not
+            UTF-8 text, not YAML, nested too deeply, or holds something else than a mapping.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: cannot be read (not a regular file)")
+        text = path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({failure.strerror or failure})") from failure
+    except UnicodeDecodeError as failure:
+        raise error(f"{path}: cannot be read (not UTF-8 text: {failure.reason})") from failure
+    values = parse_yaml(text, str(path), error)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise error(f"{path}: expected a mapping (lines of 'key: value'), got {_kind(values)}")
+    return values
+
+
+def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:
+    """The plain value that a YAML text holds, None for an empty one.
+
+    Args:
+        text: YAML.
+        where: begins the message of an error.
+        error: what a failure is raised as.
+
+    Raises:
+        LocalizerError: of the given kind, in one line: not YAML, nested too deeply, or a value that is none (a number
+            of thousands of digits, a date that does not exist).
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as failure:
+        raise error(f"{where}: cannot be read (nested too deeply)") from failure
+    except Exception as failure:
+        # PyYAML lets through whatever its constructors of numbers, dates and booleans raise.
+        why = " ".join(str(failure).split()) or type(failure).__name__
+        raise error(f"{where}: cannot be read as YAML ({why})") from failure
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def natural_key(name: str | Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key of a name or path in which ``seq2`` comes before ``seq10``: numbers by value, digits before letters."""
+    text = str(name)
+    return [_part_key(part) for part in re.findall("[0-9]+|[^0-9]+", text)], text
+
+
+def _part_key(part: str) -> tuple[int, int, str]:
+    if part[0] not in "0123456789":
+        return 1, 0, part
+    # By length, then by digits: the order of numbers of any size.
+    digits = part.lstrip("0")
+    return 0, len(digits), digits

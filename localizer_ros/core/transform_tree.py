@@ -27,14 +27,19 @@ class TransformTree:
     """Frames that know their parents.
 
     Args:
-        history_s: seconds of a moving edge that are kept.
+        history_s: seconds of a moving edge that are kept; None keeps all, in whatever order they come.
         time_jump_s: a stamp further back than this means that time itself went back (a looping recording).
     """
 
-    def __init__(self, history_s: float = 10.0, time_jump_s: float = 0.5) -> None:
-        self._history_ns = round(history_s * 1e9)
+    def __init__(self, history_s: float | None = 10.0, time_jump_s: float = 0.5) -> None:
+        self._history_ns = None if history_s is None else round(history_s * 1e9)
         self._time_jump_ns = round(time_jump_s * 1e9)
         self._edges: dict[str, _Edge] = {}
+
+    @property
+    def frames(self) -> set[str]:
+        """The names of all frames that an edge joins to another."""
+        return {*self._edges, *(edge.parent for edge in self._edges.values())}
 
     def set(self, parent: str, child: str, T_parent_child: SE3, stamp_ns: int | None) -> None:
         """Remember an edge; ``stamp_ns`` None makes it fixed."""
@@ -45,7 +50,11 @@ class TransformTree:
             edge.fixed = T_parent_child
             return
         edge.fixed = None
-        if edge.stamps_ns and stamp_ns < edge.stamps_ns[-1] - self._time_jump_ns:
+        if (
+            self._history_ns is not None
+            and edge.stamps_ns
+            and stamp_ns < edge.stamps_ns[-1] - self._time_jump_ns
+        ):
             edge.stamps_ns.clear()
             edge.transforms.clear()
         index = bisect.bisect_left(edge.stamps_ns, stamp_ns)
@@ -54,8 +63,9 @@ class TransformTree:
             return
         edge.stamps_ns.insert(index, stamp_ns)
         edge.transforms.insert(index, T_parent_child)
-        keep = bisect.bisect_left(edge.stamps_ns, edge.stamps_ns[-1] - self._history_ns)
-        del edge.stamps_ns[:keep], edge.transforms[:keep]
+        if self._history_ns is not None:
+            keep = bisect.bisect_left(edge.stamps_ns, edge.stamps_ns[-1] - self._history_ns)
+            del edge.stamps_ns[:keep], edge.transforms[:keep]
 
     def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> SE3:
         """``T_target_source`` at a time, or over fixed edges only.
@@ -68,10 +78,8 @@ class TransformTree:
         of_target, of_source = self._ancestors(target), self._ancestors(source)
         common = next((frame for frame in of_source if frame in of_target), None)
         if common is None:
-            known = ", ".join(sorted({*self._edges, *(edge.parent for edge in self._edges.values())}))
-            raise TransformError(
-                f"no transform connects {target!r} and {source!r}; known frames: {known or 'none'}"
-            )
+            known = ", ".join(sorted(self.frames)) or "none"
+            raise TransformError(f"no transform connects {target!r} and {source!r}; known frames: {known}")
         T_common_source = self._climb(of_source[: of_source.index(common)], stamp_ns)
         T_common_target = self._climb(of_target[: of_target.index(common)], stamp_ns)
         return T_common_target.inverse() @ T_common_source
