@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from localizer_ros.networks.backbones import Encoder, build_encoder
+from localizer_ros.networks.encoders.build import build_encoder
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.heads import NECKS, PoseHead, build_neck
 from localizer_ros.networks.lsg import SIZES, Lsg
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.encoders.layers import Encoder
 
 
 def pooled(coarse_BChw: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.heads import PoseHead, build_neck, spread_layers
 from localizer_ros.networks.motion import MotionHead
@@ -30,7 +30,7 @@ class LsgSize(NamedTuple):
     """What an LsG is made of.
 
     Attributes:
-        encoder: name in ``backbones.ENCODERS``.
+        encoder: name in ``encoders.build.ENCODERS``.
         channels: of all maps behind the encoder; fewer than the encoder's are squeezed by a 1x1 convolution.
         memory: how many hidden states are attended; 0 = without content augmentation.
         head: neck of the absolute head, a name in ``heads.NECKS``.
@@ -214,7 +214,7 @@ class Lsg(nn.Module):
     """Encoder, VO branch with its memory, absolute branch.
 
     Args:
-        encoder: any of ``backbones``.
+        encoder: any of ``encoders``.
         size: sizes of everything behind it; its encoder's name is not looked at.
         size_hw: height and width of the input, pixels, multiples of 32.
         dropout: before the absolute pose, while training.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.motion import MotionHead
 
@@ -38,7 +38,7 @@ class PoseNet(nn.Module):
     """Encoder, absolute head and motion head.
 
     Args:
-        encoder: any of ``backbones``.
+        encoder: any of ``encoders``.
         absolute: ``absolute(coarse_BChw) -> (t_B3, q_B4, log_sigma_B6)``.
     """
 

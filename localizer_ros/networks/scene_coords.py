@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.backbones import Encoder
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.motion import MotionHead
 
@@ -73,7 +73,7 @@ class SceneCoordinates(nn.Module):
     """Encoder, coordinate head and motion head.
 
     Args:
-        encoder: any of ``backbones``.
+        encoder: any of ``encoders``.
         width: channels of the coordinate head.
     """
 

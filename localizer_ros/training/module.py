@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.localization.learned.scene_coordinates import RefinedCamera
-from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.losses import spread_loss
 from localizer_ros.networks.motion import MotionHead

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from localizer_ros.core.config.mapping import AnchorsConfig, PosenetConfig
 from localizer_ros.localization.learned.scene_coordinates import RefinedCamera, pose_from_coordinates
 from localizer_ros.networks.anchors import AnchorHead, AnchorLoss, anchor_pose
-from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.losses import (
     BalancedLoss,
     BetaLoss,

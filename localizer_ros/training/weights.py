@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from localizer_ros.core.types import ConfigError
-from localizer_ros.networks.backbones import encoder_of_weights, has_folded_norms, load_encoder
+from localizer_ros.networks.encoders.build import encoder_of_weights, has_folded_norms, load_encoder
 
 # Prefix of the encoder's weights in a network of ours.
 ENCODER = "encoder."

@@ -9,7 +9,8 @@ import torch
 from onnx_export import exported
 from torch import nn
 
-from localizer_ros.networks.backbones import Encoder, build_encoder
+from localizer_ros.networks.encoders.build import build_encoder
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.losses import LsgLoss
 from localizer_ros.networks.lsg import (
     SIZES,

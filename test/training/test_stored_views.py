@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from localizer_ros.core.config.mapping import AugmentationConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.networks.backbones import Features, build_encoder
+from localizer_ros.networks.encoders.build import build_encoder
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.training.data import PosedImages, ViewSequences
 from localizer_ros.training.module import Normalize
 from localizer_ros.training.stored_views import StoredSequences, StoredViews, store_views

@@ -28,7 +28,7 @@ from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.networks.backbones import Features
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.poses import Pose
 from localizer_ros.scene.bundle import Scene
