@@ -24,9 +24,9 @@ from localizer_ros.inference.backend import TensorSpec
 from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.learned.out_of_distribution import Familiarity
 from localizer_ros.mapping.build_point_map import build_structure_map
+from localizer_ros.networks.build import build_network
 from localizer_ros.networks.encoders.build import load_encoder
 from localizer_ros.networks.encoders.layers import Encoder
-from localizer_ros.networks.build import build_network
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.scene.map_scene import StructureScene

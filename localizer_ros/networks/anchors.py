@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.heads import Neck, spread_layers
+from localizer_ros.networks.heads import Neck, sigma_layers
 from localizer_ros.networks.poses import conjugate, quaternion_product, rotate, rotation_vector, same_side
 
 Orientation = Literal["absolute", "relative"]
@@ -65,7 +65,7 @@ class AnchorHead(nn.Module):
         self.relevance = nn.Linear(neck.width, anchors)
         self.offset = nn.Linear(neck.width, 3 * anchors)
         self.orientation = nn.Linear(neck.width, 4 * anchors if self.relative else 4)
-        self.floor = spread_layers(neck.width)
+        self.floor = sigma_layers(neck.width)
         self.register_buffer("anchors_t_N3", torch.zeros(anchors, 3))
         self.register_buffer("anchors_q_N4", torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat(anchors, 1))
         self.register_buffer("scale", torch.ones(()))

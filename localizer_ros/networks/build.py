@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from localizer_ros.networks.anchors import AnchorHead
+from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.encoders.build import build_encoder
 from localizer_ros.networks.encoders.layers import Encoder
-from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.heads import Neck, PoseHead, build_neck
 from localizer_ros.networks.lsg import Lsg, LsgSize
 from localizer_ros.networks.motion import MotionHead

@@ -122,7 +122,7 @@ def build_neck(name: str, channels: int, cells: int, hidden: int) -> Neck:
     return NECKS[name](channels, cells, hidden)
 
 
-def spread_layers(width: int) -> nn.Sequential:
+def sigma_layers(width: int) -> nn.Sequential:
     """From a feature to the log standard deviations of [rotation (rad), translation (m)], before clamping."""
     return nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 6))
 
@@ -141,7 +141,7 @@ class PoseHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.position = nn.Linear(neck.width, 3)
         self.orientation = nn.Linear(neck.width, 4)
-        self.spread = spread_layers(neck.width)
+        self.sigma = sigma_layers(neck.width)
         self.register_buffer("centre", torch.zeros(3))
         self.register_buffer("scale", torch.ones(()))
         nn.init.zeros_(self.position.bias)
@@ -152,6 +152,6 @@ class PoseHead(nn.Module):
         [rotation (rad), translation (m)] in the tangent of the pose."""
         x = self.neck(coarse_BChw)
         # The spread must not shape the features the pose is read from.
-        log_sigma = self.spread(x.detach()).clamp(-7.0, 3.0)
+        log_sigma = self.sigma(x.detach()).clamp(-7.0, 3.0)
         x = self.dropout(x)
         return self.centre + self.scale * self.position(x), self.orientation(x), log_sigma

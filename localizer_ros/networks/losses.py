@@ -80,7 +80,7 @@ def log_quaternion_distance(q: Tensor, q_true: Tensor) -> Tensor:
     return (quaternion_log(q) - quaternion_log(q_true)).abs().sum(-1).mean()
 
 
-def spread_loss(residual: Tensor, log_sigma: Tensor) -> Tensor:
+def sigma_loss(residual: Tensor, log_sigma: Tensor) -> Tensor:
     """Mean distance of the log spread to the log of the residual's size; its minimum is the median.
 
     A Gaussian likelihood would do the same up to a factor, which calibration sets anyway, but one surprising residual

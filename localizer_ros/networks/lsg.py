@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
-from localizer_ros.networks.heads import PoseHead, build_neck, spread_layers
+from localizer_ros.networks.encoders.layers import Encoder
+from localizer_ros.networks.heads import PoseHead, build_neck, sigma_layers
 from localizer_ros.networks.motion import MotionHead
 
 
@@ -197,7 +197,7 @@ class MeanMotionHead(nn.Module):
         self.hidden = nn.Linear(channels, hidden)
         self.rotation = nn.Linear(hidden, 3)
         self.translation = nn.Linear(hidden, 3)
-        self.spread = spread_layers(hidden)
+        self.sigma = sigma_layers(hidden)
         self.register_buffer("scale_6", torch.ones(6))
         for layer in (self.rotation, self.translation):
             nn.init.normal_(layer.weight, std=1e-2)
@@ -207,7 +207,7 @@ class MeanMotionHead(nn.Module):
         """(B, 6) motion and (B, 6) log standard deviations."""
         x = F.relu(self.hidden(hidden_BChw.mean((2, 3))))
         motion = torch.cat([self.rotation(x), self.translation(x)], 1)
-        return self.scale_6 * motion, self.spread(x.detach()).clamp(-8.0, 2.0)
+        return self.scale_6 * motion, self.sigma(x.detach()).clamp(-8.0, 2.0)
 
 
 class Lsg(nn.Module):

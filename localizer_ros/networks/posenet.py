@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.descriptor import pooled
+from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
 
 
@@ -57,7 +57,7 @@ class CoordinateHead(nn.Module):
             nn.ReLU(),
         )
         self.points = nn.Conv2d(width, 3, 1)
-        self.spread = nn.Conv2d(width, 1, 1)
+        self.sigma = nn.Conv2d(width, 1, 1)
         self.register_buffer("centre", torch.zeros(3))
         self.register_buffer("scale", torch.ones(()))
 
@@ -66,7 +66,7 @@ class CoordinateHead(nn.Module):
         context = F.interpolate(F.relu(self.context(coarse_BChw)), fine_BFhw.shape[2:], mode="bilinear")
         x = self.layers(torch.cat([context, F.relu(self.detail(fine_BFhw))], 1))
         points = self.centre[:, None, None] + self.scale * self.points(x)
-        return points, self.spread(x.detach())[:, 0].clamp(-6.0, 3.0)
+        return points, self.sigma(x.detach())[:, 0].clamp(-6.0, 3.0)
 
 
 class SceneCoordinates(nn.Module):

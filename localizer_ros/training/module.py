@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.localization.learned.scene_coordinates import RefinedCamera
-from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.descriptor import pooled
-from localizer_ros.networks.losses import spread_loss
+from localizer_ros.networks.encoders.layers import Features
+from localizer_ros.networks.losses import sigma_loss
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.poses import Pose
 from localizer_ros.training.data import PosedImages, drive_bounds, motion_vector
@@ -91,7 +91,7 @@ class NetworkTraining(nn.Module):
         error = rel.detach() - batch["rel"][some]
         rotation, translation = error.abs().clamp_max(LOST_MOTION).unflatten(1, (2, 3)).sum(2).mean(0)
         return {
-            "motion": depth + spread_loss(error, log_sigma),
+            "motion": depth + sigma_loss(error, log_sigma),
             "depth": depth,
             "rel_rotation": rotation,
             "rel_translation": translation,

@@ -12,8 +12,8 @@ from torch import nn
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.types import ConfigError
 from localizer_ros.networks.anchors import AnchorHead
-from localizer_ros.networks.encoders.layers import freeze_batch_norms
 from localizer_ros.networks.build import build_network
+from localizer_ros.networks.encoders.layers import freeze_batch_norms
 from localizer_ros.networks.heads import PoseHead
 from localizer_ros.networks.lsg import SIZES, Lsg
 from localizer_ros.networks.motion import MotionHead

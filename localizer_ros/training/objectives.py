@@ -22,7 +22,7 @@ from localizer_ros.networks.losses import (
     position_distance,
     quaternion_distance,
     reprojection_loss,
-    spread_loss,
+    sigma_loss,
 )
 from localizer_ros.networks.lsg import Lsg
 from localizer_ros.networks.motion import MotionHead
@@ -239,7 +239,7 @@ class LsgObjective(nn.Module):
         )
         motion_error = (output.rel[:, 1:] - true_motion).detach()
         spread = _spread(Pose(output.t, output.q), true, output.log_sigma)
-        motion_spread = spread_loss(motion_error, output.rel_log_sigma[:, 1:])
+        motion_spread = sigma_loss(motion_error, output.rel_log_sigma[:, 1:])
         return {
             "total": sum(parts) + spread + motion_spread,
             "position": position_distance(output.t, true.t, 1),
@@ -338,7 +338,7 @@ def _points(motion: MotionHead, T_map_cam: Pose, inverse_depth_Bhw: Tensor) -> t
 def _spread(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:
     with torch.no_grad():
         residual = pose_residual(pose.t, pose.q, true.t, true.q)
-    return spread_loss(residual, log_sigma)
+    return sigma_loss(residual, log_sigma)
 
 
 def _answers(*values: Tensor) -> Answers:

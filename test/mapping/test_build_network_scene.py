@@ -19,8 +19,8 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.localization.learned.scene_coordinates import CELL_PX, RefinedCamera, pose_from_coordinates
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.build import build_network
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.poses import Pose
 from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, PosedImages, motion_vector
 from localizer_ros.training.module import NetworkTraining, predict, residuals

@@ -18,7 +18,7 @@ from localizer_ros.networks.losses import (
     log_quaternion_distance,
     quaternion_distance,
     reprojection_loss,
-    spread_loss,
+    sigma_loss,
 )
 from localizer_ros.networks.monte_carlo import dropout_on, mean_pose, monte_carlo_pose
 from localizer_ros.networks.poses import (
@@ -131,7 +131,7 @@ def test_spread_learns_the_size_of_the_residuals_and_an_outlier_moves_it_little(
     optimizer = torch.optim.Adam([log_sigma], lr=0.05)
     for _ in range(400):
         optimizer.zero_grad()
-        spread_loss(residual, log_sigma.expand(400, 6)).backward()
+        sigma_loss(residual, log_sigma.expand(400, 6)).backward()
         assert log_sigma.grad.norm() < 1.1
         optimizer.step()
     # The median of |x| of a Gaussian is 0.674 sigma.

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from onnx_export import exported
-from safetensors.torch import load_file
-from torch.nn import functional as F
-
 from localizer_ros.networks.backbones import (
     ENCODERS,
     Conv,
@@ -21,6 +17,10 @@ from localizer_ros.networks.backbones import (
     has_folded_norms,
     load_encoder,
 )
+from onnx_export import exported
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
 from localizer_ros.networks.build import FAMILIES, build_network
 from localizer_ros.networks.heads import NECKS, PoseHead, build_neck
 from localizer_ros.networks.motion import MotionHead

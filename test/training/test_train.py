@@ -28,8 +28,8 @@ from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.build import build_network
+from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.poses import Pose
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.training.data import PosedImages, ViewSequences, hold_out, load_posed_images, motion_vector

@@ -12,7 +12,6 @@ from localizer_ros.networks.encoders.layers import Encoder, StridePadding
 from localizer_ros.networks.encoders.mobilenet import V3_LARGE, V3_SMALL, MobileNetV2, MobileNetV3
 from localizer_ros.networks.encoders.resnet import ResNet
 
-
 ENCODERS: dict[str, Callable[[StridePadding], Encoder]] = {
     "resnet18": lambda padding: ResNet((2, 2, 2, 2), padding),
     "resnet34": lambda padding: ResNet((3, 4, 6, 3), padding),

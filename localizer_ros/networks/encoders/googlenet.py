@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from localizer_ros.networks.encoders.layers import BatchNorm, Conv, Encoder, StridePadding, conv_norm
 
 
-
 class ConvNorm(nn.Module):
     """Convolution, batch norm, ReLU, keyed conv and bn as in torchvision's GoogLeNet."""
 

@@ -7,8 +7,14 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.encoders.layers import BatchNorm, Conv, ConvNormAct, Encoder, Layers, StridePadding
-
+from localizer_ros.networks.encoders.layers import (
+    BatchNorm,
+    Conv,
+    ConvNormAct,
+    Encoder,
+    Layers,
+    StridePadding,
+)
 
 
 class InvertedResidual(nn.Module):
@@ -66,9 +72,7 @@ class MobileNetV2(Encoder):
         for row in _V2:
             for block in range(row.count):
                 stride = row.first_stride if block == 0 else 1
-                layers.append(
-                    InvertedResidual(channels, row.channels, stride, row.expansion, stride_padding)
-                )
+                layers.append(InvertedResidual(channels, row.channels, stride, row.expansion, stride_padding))
                 channels = row.channels
         layers.append(ConvNormAct(Conv(channels, self.coarse_channels, 1)))
         self.features = nn.Sequential(*layers)
@@ -150,9 +154,7 @@ class InvertedResidualV3(nn.Module):
         layers: list[nn.Module] = []
         if hidden != in_channels:
             layers.append(ConvNormAct(Conv(in_channels, hidden, 1), activation, _EPS_V3))
-        depthwise = Conv(
-            hidden, hidden, block.kernel, block.stride, hidden, stride_padding=stride_padding
-        )
+        depthwise = Conv(hidden, hidden, block.kernel, block.stride, hidden, stride_padding=stride_padding)
         layers.append(ConvNormAct(depthwise, activation, _EPS_V3))
         if block.attention:
             layers.append(SqueezeExcitation(hidden, _multiple_of_8(hidden // 4)))

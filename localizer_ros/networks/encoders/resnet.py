@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from localizer_ros.networks.encoders.layers import BatchNorm, Conv, Encoder, Layers, StridePadding, conv_norm
 
 
-
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut."""
 
