@@ -150,7 +150,7 @@ class Alignment(nn.Module):
 
     def _small_rotation(self, w_B3: Tensor) -> Tensor:
         """(B, 3, 3) of rotation vectors of one step; exact to 1e-9 up to half a radian."""
-        W = (w_B3 @ self.generators_39).unflatten(1, (3, 3))
+        W: Tensor = (w_B3 @ self.generators_39).unflatten(1, (3, 3))
         square = w_B3.square().sum(1)[:, None, None]
         sine = 1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0))
         cosine = 0.5 - square / 24.0 * (1.0 - square / 30.0 * (1.0 - square / 56.0))

@@ -51,6 +51,10 @@ class AnchorHead(nn.Module):
         scale: () buffer, typical size of an offset, metres.
     """
 
+    anchors_t_N3: Tensor
+    anchors_q_N4: Tensor
+    scale: Tensor
+
     def __init__(
         self, neck: Neck, dropout: float, anchors: int, orientation: Orientation, answer: Answer
     ) -> None:

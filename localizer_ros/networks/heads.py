@@ -92,9 +92,10 @@ class AtlocNeck(Neck):
         self.back = nn.Linear(hidden // 8, hidden)
 
     def forward(self, coarse_BChw: Tensor) -> Tensor:
-        x = self.pooled(coarse_BChw)
+        x: Tensor = self.pooled(coarse_BChw)
         attention_BDD = torch.softmax(self.theta(x)[:, :, None] * self.phi(x)[:, None, :], 2)
-        return x + self.back((attention_BDD @ self.g(x)[:, :, None])[..., 0])
+        attended: Tensor = self.back((attention_BDD @ self.g(x)[:, :, None])[..., 0])
+        return x + attended
 
 
 NECKS: dict[str, Callable[[int, int, int], Neck]] = {
@@ -134,6 +135,9 @@ class PoseHead(nn.Module):
         centre: (3,) buffer, mean of the training positions; the head starts from it.
         scale: () buffer, size of the scene, metres.
     """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(self, neck: Neck, dropout: float) -> None:
         super().__init__()

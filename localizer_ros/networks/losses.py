@@ -58,7 +58,8 @@ class BetaLoss(nn.Module):
 
 def position_distance(t: Tensor, t_true: Tensor, order: int) -> Tensor:
     """Mean norm of the difference of positions, metres."""
-    return torch.linalg.vector_norm(t - t_true, ord=order, dim=-1).mean()
+    distance: Tensor = torch.linalg.vector_norm(t - t_true, ord=order, dim=-1)
+    return distance.mean()
 
 
 def quaternion_distance(q: Tensor, q_true: Tensor, order: int) -> Tensor:
@@ -195,4 +196,5 @@ def _pairs(pose: Pose) -> tuple[Pose, Pose]:
 
 
 def _distance(balance: BalancedLoss, pose: Pose, true: Pose) -> Tensor:
-    return balance(position_distance(pose.t, true.t, 1), log_quaternion_distance(pose.q, true.q))
+    h: Tensor = balance(position_distance(pose.t, true.t, 1), log_quaternion_distance(pose.q, true.q))
+    return h

@@ -24,6 +24,7 @@ from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.heads import PoseHead, build_neck, sigma_layers
 from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.scene_network import SceneNetwork
 
 
 class LsgSize(NamedTuple):
@@ -139,6 +140,7 @@ def _initialize(module: nn.Module) -> None:
     # Without norms PyTorch's own initialisation would shrink a map to next to nothing in a few layers.
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        assert module.bias is not None
         nn.init.zeros_(module.bias)
 
 
@@ -148,6 +150,7 @@ class ConvLstmCell(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gates = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
+        assert self.gates.bias is not None
         with torch.no_grad():
             self.gates.bias.view(4, channels)[1] = 1.0  # remember at first
 
@@ -186,11 +189,13 @@ class ContentAugmentation(nn.Module):
 
 
 class MeanMotionHead(nn.Module):
-    """Motion and spread from the mean over a hidden state.
+    """Motion and its sigma from the mean over a hidden state.
 
     Attributes:
         scale_6: buffer, typical size of a motion [rotation (rad), translation (m)]; the head starts near zero motion.
     """
+
+    scale_6: Tensor
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -210,7 +215,7 @@ class MeanMotionHead(nn.Module):
         return self.scale_6 * motion, self.sigma(x.detach()).clamp(-8.0, 2.0)
 
 
-class Lsg(nn.Module):
+class Lsg(SceneNetwork):
     """Encoder, VO branch with its memory, absolute branch.
 
     Args:
@@ -294,8 +299,9 @@ class Lsg(nn.Module):
         features = self.encoder(image_B3HW)
         state = LsgState(previous_BChw, cell_BChw, memory_BNChw)
         output, state = self.sequence(features.coarse[:, None], state)
-        answers = [answer[:, 0] for answer in output]
+        t, q, log_sigma, rel, rel_log_sigma = (answer[:, 0] for answer in output)
+        descriptor = pooled(features.coarse)
         if self.motion is None:
-            return LsgStep(*answers, pooled(features.coarse), *state)
+            return LsgStep(t, q, log_sigma, rel, rel_log_sigma, descriptor, *state)
         inverse_depth = self.motion.inverse_depth(*features)
-        return AlignedLsgStep(*answers[:3], inverse_depth, pooled(features.coarse), *state)
+        return AlignedLsgStep(t, q, log_sigma, inverse_depth, descriptor, *state)

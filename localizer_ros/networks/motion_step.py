@@ -48,4 +48,7 @@ class MotionStep(nn.Module):
         self, image_B3HW: Tensor, inverse_depth_Bhw: Tensor, texture_prev_B1hw: Tensor
     ) -> MotionStepOutput:
         texture = self.motion.features(image_B3HW)
-        return MotionStepOutput(*self.motion(texture_prev_B1hw, texture, inverse_depth_Bhw), texture)
+        motion = self.motion(texture_prev_B1hw, texture, inverse_depth_Bhw)
+        return MotionStepOutput(
+            motion.rel_B6, motion.log_sigma_B6, motion.correlation_B66, motion.depth_error_B6, texture
+        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.scene_network import SceneNetwork
 
 
 class PosenetOutput(NamedTuple):
@@ -34,7 +35,7 @@ class PosenetOutput(NamedTuple):
     descriptor_BC: Tensor
 
 
-class PoseNet(nn.Module):
+class PoseNet(SceneNetwork):
     """Encoder, absolute head and motion head.
 
     Args:
@@ -42,7 +43,7 @@ class PoseNet(nn.Module):
         absolute: ``absolute(coarse_BChw) -> (t_B3, q_B4, log_sigma_B6)``.
     """
 
-    state_shapes: tuple[tuple[int, ...], ...] = ()
+    motion: MotionHead
 
     def __init__(self, encoder: Encoder, absolute: nn.Module) -> None:
         super().__init__()
@@ -52,5 +53,6 @@ class PoseNet(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> PosenetOutput:
         features = self.encoder(image_B3HW)
+        t, q, log_sigma = self.absolute(features.coarse)
         inverse_depth = self.motion.inverse_depth(*features)
-        return PosenetOutput(*self.absolute(features.coarse), inverse_depth, pooled(features.coarse))
+        return PosenetOutput(t, q, log_sigma, inverse_depth, pooled(features.coarse))

@@ -22,7 +22,8 @@ class Pose(NamedTuple):
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """Cross product of vectors (..., 3), broadcast."""
-    return torch.linalg.cross(*torch.broadcast_tensors(a, b))
+    product: Tensor = torch.linalg.cross(*torch.broadcast_tensors(a, b))
+    return product
 
 
 def quaternion_product(a: Tensor, b: Tensor) -> Tensor:

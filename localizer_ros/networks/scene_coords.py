@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
+from localizer_ros.networks.scene_network import SceneNetwork
 
 
 class SceneCoordinatesOutput(NamedTuple):
@@ -39,8 +40,11 @@ class CoordinateHead(nn.Module):
 
     Attributes:
         centre: (3,) buffer, mean of the training points, metres.
-        scale: () buffer, their spread, metres.
+        scale: () buffer, how far they reach from there, metres.
     """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(self, fine_channels: int, coarse_channels: int, width: int) -> None:
         super().__init__()
@@ -64,12 +68,13 @@ class CoordinateHead(nn.Module):
     def forward(self, fine_BFhw: Tensor, coarse_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, 3, h, w) and the log of their errors (B, h, w)."""
         context = F.interpolate(F.relu(self.context(coarse_BChw)), fine_BFhw.shape[2:], mode="bilinear")
-        x = self.layers(torch.cat([context, F.relu(self.detail(fine_BFhw))], 1))
+        x: Tensor = self.layers(torch.cat([context, F.relu(self.detail(fine_BFhw))], 1))
         points = self.centre[:, None, None] + self.scale * self.points(x)
-        return points, self.sigma(x.detach())[:, 0].clamp(-6.0, 3.0)
+        log_sigma: Tensor = self.sigma(x.detach())[:, 0]
+        return points, log_sigma.clamp(-6.0, 3.0)
 
 
-class SceneCoordinates(nn.Module):
+class SceneCoordinates(SceneNetwork):
     """Encoder, coordinate head and motion head.
 
     Args:
@@ -77,7 +82,7 @@ class SceneCoordinates(nn.Module):
         width: channels of the coordinate head.
     """
 
-    state_shapes: tuple[tuple[int, ...], ...] = ()
+    motion: MotionHead
 
     def __init__(self, encoder: Encoder, width: int) -> None:
         super().__init__()
@@ -87,6 +92,6 @@ class SceneCoordinates(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> SceneCoordinatesOutput:
         features = self.encoder(image_B3HW)
-        return SceneCoordinatesOutput(
-            *self.coordinates(*features), self.motion.inverse_depth(*features), pooled(features.coarse)
-        )
+        points, log_sigma = self.coordinates(*features)
+        inverse_depth = self.motion.inverse_depth(*features)
+        return SceneCoordinatesOutput(points, log_sigma, inverse_depth, pooled(features.coarse))

@@ -1,16 +1,13 @@
-"""Rigid transforms in torch against SE3, losses, and means of poses."""
+"""Losses of one pose, by reprojection, and of sequences: least at the truth, with gradients that lead there."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from localizer_ros.core.se3 import SE3
-from localizer_ros.networks.heads import PoseHead, build_neck
 from localizer_ros.networks.losses import (
     BalancedLoss,
     LsgLoss,
@@ -20,7 +17,6 @@ from localizer_ros.networks.losses import (
     reprojection_loss,
     sigma_loss,
 )
-from localizer_ros.networks.monte_carlo import dropout_on, mean_pose, monte_carlo_pose
 from localizer_ros.networks.poses import (
     Pose,
     compose,
@@ -28,22 +24,10 @@ from localizer_ros.networks.poses import (
     pose_of_motion,
     pose_residual,
     quaternion_exp,
-    quaternion_log,
     quaternion_product,
     relative,
     rotate,
-    rotation_vector,
-    same_side,
 )
-
-
-def random_pose(rng: np.random.Generator) -> SE3:
-    return SE3(Rotation.random(random_state=rng).as_matrix(), rng.normal(0.0, 3.0, 3))
-
-
-def to_torch(*poses: SE3) -> Pose:
-    t, q = (np.stack(values) for values in ([T.t for T in poses], [T.quaternion_xyzw() for T in poses]))
-    return Pose(torch.from_numpy(t), torch.from_numpy(q))
 
 
 def drive(frames: int, batch: int = 2) -> Pose:
@@ -62,60 +46,6 @@ def motions_of(true: Pose) -> Tensor:
     return torch.cat(
         [torch.full_like(true.t[:, :1], 9.0).repeat(1, 1, 2), motion_of_pose(relative(before, after))], 1
     )
-
-
-# --- rigid transforms ---
-
-
-def test_transforms_are_those_of_se3(rng: np.random.Generator) -> None:
-    for _ in range(20):
-        T_a_b, T_b_c = random_pose(rng), random_pose(rng)
-        T_a_c = compose(to_torch(T_a_b), to_torch(T_b_c))
-        np.testing.assert_allclose(T_a_c.t[0], (T_a_b @ T_b_c).t, atol=1e-12)
-        np.testing.assert_allclose(Rotation.from_quat(T_a_c.q).as_matrix()[0], (T_a_b @ T_b_c).R, atol=1e-12)
-        again = relative(to_torch(T_a_b), T_a_c)
-        np.testing.assert_allclose(again.t[0], T_b_c.t, atol=1e-12)
-        np.testing.assert_allclose(same_side(again.q, to_torch(T_b_c).q), to_torch(T_b_c).q, atol=1e-12)
-        v = rng.normal(size=3)
-        np.testing.assert_allclose(rotate(to_torch(T_a_b).q[0], torch.from_numpy(v)), T_a_b.R @ v, atol=1e-12)
-
-
-@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 1.0, 3.1])
-def test_exponential_and_logarithm_undo_each_other_and_have_gradients(angle: float) -> None:
-    axis = F.normalize(torch.tensor([[0.3, -0.5, 0.8]], dtype=torch.float64), dim=1)
-    w = (angle * axis).requires_grad_()
-    q = quaternion_exp(w)
-    np.testing.assert_allclose(q.detach(), Rotation.from_rotvec(w.detach().numpy()).as_quat(), atol=1e-12)
-    for sign in (1.0, -1.0):
-        found = rotation_vector(sign * q)
-        torch.testing.assert_close(found, w, atol=1e-9, rtol=1e-9)
-        (gradient,) = torch.autograd.grad(found.sum(), w, retain_graph=True)
-        torch.testing.assert_close(gradient, torch.ones_like(gradient), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(2.0 * quaternion_log(q), w, atol=1e-9, rtol=1e-9)
-
-
-def test_motions_are_rotation_first(rng: np.random.Generator) -> None:
-    motion = torch.tensor([[0.1, -0.2, 0.3, 1.0, 2.0, 3.0]])
-    T = pose_of_motion(motion)
-    np.testing.assert_allclose(Rotation.from_quat(T.q).as_rotvec()[0], motion[0, :3], atol=1e-6)
-    torch.testing.assert_close(motion_of_pose(T), motion)
-
-
-def test_pose_residual_is_the_tangent_residual(rng: np.random.Generator) -> None:
-    for _ in range(20):
-        T, xi = SE3.exp(rng.normal(0, 1, 6)), rng.normal(0, 0.05, 6)
-        xi[3:] = rng.normal(0, 1, 3)
-        T_true = SE3(T.R @ SE3.exp([*xi[:3], 0, 0, 0]).R, T.t + T.R @ xi[3:])
-        residual = pose_residual(
-            *(
-                torch.tensor(v[None], dtype=torch.float64)
-                for v in (T.t, -3.0 * T.quaternion_xyzw(), T_true.t, T_true.quaternion_xyzw())
-            )
-        )
-        np.testing.assert_allclose(residual[0].numpy(), xi, atol=1e-9)
-
-
-# --- one pose ---
 
 
 def test_quaternion_distance_does_not_mind_the_sign() -> None:
@@ -181,9 +111,6 @@ def test_log_quaternion_distance_pulls_towards_the_truth(sign: float) -> None:
     assert loss.item() < 1e-6 and torch.isfinite(at_truth.grad).all()
 
 
-# --- reprojection ---
-
-
 def view() -> tuple[Pose, Tensor, Tensor]:
     """Two true poses, points before them, and that all are seen."""
     torch.manual_seed(0)
@@ -230,9 +157,6 @@ def test_reprojection_refines_a_pose_that_is_nearly_right() -> None:
         optimizer.step()
     residual = pose_residual(t.detach(), q.detach(), *true)
     assert residual.abs().max() < 0.01
-
-
-# --- sequences ---
 
 
 def test_mapnet_loss_is_least_at_the_truth_for_pairs_and_triples() -> None:
@@ -298,52 +222,3 @@ def test_gradients_reach_all_of_a_sequence_and_every_balance() -> None:
     assert all((v.grad.flatten(2).abs().sum(2) > 0).all() for v in (t, q))
     assert (motion.grad[:, 1:].abs() > 0).any(2).all() and not motion.grad[:, 0].any()
     assert all(p.grad is not None and p.grad != 0 for p in loss.parameters())
-
-
-# --- means ---
-
-
-def test_the_mean_of_poses_is_where_residuals_cancel(rng: np.random.Generator) -> None:
-    T = random_pose(rng)
-    noise = rng.normal(0.0, 1.0, (400, 6)) * [0.05, 0.1, 0.2, 0.3, 0.1, 0.5]
-    poses = [T @ SE3(Rotation.from_rotvec(xi[:3]).as_matrix(), xi[3:]) for xi in noise]
-    t, q = to_torch(*poses)
-    q = q * torch.from_numpy(rng.choice([-2.0, 0.5, 1.0], (400, 1)))  # length and sign say nothing
-    mean = mean_pose(t[:, None], q[:, None])
-    residual = pose_residual(mean.t_B3, mean.q_B4, t, F.normalize(q, dim=1))
-    assert residual.mean(0).abs().max() < 1e-9
-    np.testing.assert_allclose(mean.covariance_B66[0].diagonal(), np.var(noise, axis=0), rtol=0.15)
-    np.testing.assert_allclose(mean.covariance_B66[0], np.cov(residual.T), atol=1e-9)
-
-
-def test_the_mean_moves_with_the_map(rng: np.random.Generator) -> None:
-    base, T_new_map = random_pose(rng), random_pose(rng)
-    poses = [base @ SE3.exp(rng.normal(0, 0.3, 6)) for _ in range(9)]
-    here = mean_pose(*(v[:, None] for v in to_torch(*poses)))
-    there = mean_pose(*(v[:, None] for v in to_torch(*(T_new_map @ T for T in poses))))
-    expected = compose(to_torch(T_new_map), Pose(here.t_B3, here.q_B4))
-    torch.testing.assert_close(there.t_B3, expected.t)
-    torch.testing.assert_close(same_side(there.q_B4, expected.q), expected.q)
-    torch.testing.assert_close(there.covariance_B66, here.covariance_B66)
-
-
-def test_monte_carlo_dropout_spreads_with_dropout_only_and_leaves_the_mode_alone() -> None:
-    torch.manual_seed(0)
-    coarse = torch.rand(2, 24, 2, 3)
-    spreads = []
-    for dropout in (0.0, 0.5):
-        head = PoseHead(build_neck("pooled", 24, 6, 64), dropout).eval()
-        mean = monte_carlo_pose(head, coarse, 40)
-        assert not any(module.training for module in head.modules())
-        assert mean.covariance_B66.shape == (2, 6, 6)
-        spreads.append(mean.covariance_B66.diagonal(dim1=1, dim2=2).sum(1))
-        # The mean is near the answer without dropout.
-        assert (mean.t_B3 - head(coarse)[0]).norm(dim=1).max() < 0.05
-    assert spreads[0].max() < 1e-8 < spreads[1].min()
-
-
-def test_dropout_on_leaves_batch_norms_frozen() -> None:
-    network = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5)).eval()
-    with dropout_on(network):
-        assert network[1].training and not network[0].training
-    assert not network[1].training

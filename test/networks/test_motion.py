@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.networks.motion import MotionHead, inverse_spd
+from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.poses import Pose
 
 W, H = 256, 192
 K = np.array([[210.0, 0.0, 126.0], [0.0, 208.0, 97.0], [0.0, 0.0, 1.0]])
-N_CAM = np.array([0.1, -0.2, -1.0]) / np.linalg.norm(
-    [0.1, -0.2, -1.0]
-)  # of a textured wall, towards the camera
+# Of a textured wall, towards the camera.
+N_CAM = np.array([0.1, -0.2, -1.0]) / np.linalg.norm([0.1, -0.2, -1.0])
 DISTANCE_M = 2.0
 
 
@@ -177,10 +176,3 @@ def test_gradients_reach_every_parameter(head: MotionHead) -> None:
     (out.rel_B6.square().sum() + out.log_sigma_B6.square().sum()).backward()
     missing = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert missing == []
-
-
-def test_inverse_of_positive_definite_matrices() -> None:
-    torch.manual_seed(0)
-    half = torch.randn(10, 6, 9, dtype=torch.float64)
-    A = half @ half.transpose(1, 2)
-    assert torch.allclose(inverse_spd(A) @ A, torch.eye(6, dtype=torch.float64).expand(10, 6, 6), atol=1e-8)

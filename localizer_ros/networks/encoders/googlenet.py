@@ -48,6 +48,9 @@ class Inception(nn.Module):
 class InputScale(nn.Module):
     """From ImageNet's mean and deviation, which all encoders take, to -1..1, which GoogLeNet's weights expect."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -108,7 +108,9 @@ def conv_norm(x: Tensor, conv: Conv, norm: BatchNorm) -> Tensor:
     """Convolution and batch norm. In training they are one convolution where the norm is frozen: large maps are read
     and written once less, forwards and backwards."""
     if not (norm.frozen and conv.training):
-        return norm(conv(x))
+        normalized: Tensor = norm(conv(x))
+        return normalized
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return conv.convolve(x, conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale)
 

@@ -44,7 +44,7 @@ class BlocksV2(NamedTuple):
 
     expansion: int
     channels: int
-    count: int
+    repeats: int
     first_stride: int
 
 
@@ -70,7 +70,7 @@ class MobileNetV2(Encoder):
         layers: list[nn.Module] = [ConvNormAct(Conv(3, 32, 3, 2, stride_padding=stride_padding))]
         channels = 32
         for row in _V2:
-            for block in range(row.count):
+            for block in range(row.repeats):
                 stride = row.first_stride if block == 0 else 1
                 layers.append(InvertedResidual(channels, row.channels, stride, row.expansion, stride_padding))
                 channels = row.channels
@@ -78,10 +78,10 @@ class MobileNetV2(Encoder):
         self.features = nn.Sequential(*layers)
 
     def fine_layers(self) -> nn.Sequential:
-        return self.features[:7]
+        return nn.Sequential(*list(self.features)[:7])
 
     def coarse_layers(self) -> nn.Sequential:
-        return self.features[7:]
+        return nn.Sequential(*list(self.features)[7:])
 
 
 class SqueezeExcitation(nn.Module):
@@ -198,7 +198,7 @@ class MobileNetV3(Encoder):
         self.features = nn.Sequential(*layers)
 
     def fine_layers(self) -> nn.Sequential:
-        return self.features[: self._fine_end]
+        return nn.Sequential(*list(self.features)[: self._fine_end])
 
     def coarse_layers(self) -> nn.Sequential:
-        return self.features[self._fine_end :]
+        return nn.Sequential(*list(self.features)[self._fine_end :])

@@ -33,6 +33,11 @@ class ResNet(Encoder):
     fine_channels = 128
     coarse_channels = 512
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depths: tuple[int, int, int, int], stride_padding: StridePadding) -> None:
         super().__init__()
         self.conv1 = Conv(3, 64, 7, 2, stride_padding=stride_padding)
@@ -41,7 +46,7 @@ class ResNet(Encoder):
         channels = 64
         for index, depth in enumerate(depths):
             width = 64 << index
-            blocks = []
+            blocks: list[nn.Module] = []
             for block in range(depth):
                 stride = 2 if index > 0 and block == 0 else 1
                 blocks.append(BasicBlock(channels, width, stride, stride_padding))
