@@ -69,7 +69,8 @@ class TorchBackend:
                     f"ensemble.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
                 )
             network.absolute = self._sampled = MonteCarloHead(network.absolute, samples)
-        network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
+        network = network.eval().to(self._device, self._dtype)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         self._network: Step = network
         if self._device.type == "cuda" and not samples:
             self._network = _recorded(network, [torch.zeros(spec.shape) for spec in card.inputs], self._dtype)

@@ -1,8 +1,8 @@
 """Direct alignment: the rigid motion between two images, given the depth of the newest one.
 
-Gauss-Newton on brightness over an image pyramid (Engel et al., "Semi-dense visual odometry for a monocular camera", ICCV
-2013). Nothing here is learned. Everything is written with few, large operations that export: a step is repeated many
-times in an exported network.
+Gauss-Newton on brightness over an image pyramid (Engel et al., "Semi-dense visual odometry for a monocular camera",
+ICCV 2013). Nothing here is learned. Everything is written with few, large operations that export: a step is repeated
+many times in an exported network.
 """
 
 from __future__ import annotations
