@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.se3 import SE3, compose_covariance, covariance_to_ros
+from localizer_ros.core.robot_pose import BasePose, base_pose, map_to_odom
+from localizer_ros.core.se3 import SE3, covariance_to_ros
 from localizer_ros.core.types import (
     ConfigError,
     FrameRejected,
@@ -186,23 +185,15 @@ class _Answers:
             self._diagnostics_due_ns = stamp_ns + _PERIOD_NS
         return pose is not None
 
-    def _base_pose(self, estimate: PoseEstimate | None) -> PoseEstimate | None:
-        """The robot's pose; ``T_map_cam`` of the result is that of the base. None for what is not finite."""
+    def _base_pose(self, estimate: PoseEstimate | None) -> BasePose | None:
+        """The robot's pose; None for what is not finite."""
         if estimate is None:
             return None
-        T_cam_base = self._frames.T_base_cam.inverse()
-        T_map_base = estimate.T_map_cam @ T_cam_base
-        covariance = estimate.covariance
-        if covariance is not None:
-            covariance = compose_covariance(covariance, T_cam_base)
-        if not np.all(np.isfinite(T_map_base.matrix())):
-            return None
-        if covariance is not None and not np.all(np.isfinite(covariance)):
-            return None
-        return PoseEstimate(estimate.stamp_ns, T_map_base, covariance, estimate.source)
+        pose = base_pose(estimate, self._frames.T_base_cam)
+        return pose if pose.finite else None
 
-    def _write_pose(self, pose: PoseEstimate) -> None:
-        stamped = pose_stamped(pose.stamp_ns, self._frames.map, pose.T_map_cam)
+    def _write_pose(self, pose: BasePose) -> None:
+        stamped = pose_stamped(pose.stamp_ns, self._frames.map, pose.T_map_base)
         self._bag.write(POSE_TOPIC, pose.stamp_ns, stamped)
         self._path.append(stamped)
         if pose.covariance is not None:
@@ -210,12 +201,12 @@ class _Answers:
         if self._config.publish_tf:
             self._write_map_transform(pose)
 
-    def _write_with_covariance(self, topic: str, pose: PoseEstimate) -> None:
+    def _write_with_covariance(self, topic: str, pose: BasePose) -> None:
         assert pose.covariance is not None
-        S_ros = covariance_to_ros(pose.T_map_cam, pose.covariance)
+        S_ros = covariance_to_ros(pose.T_map_base, pose.covariance)
         with_covariance = make(
             "geometry_msgs/msg/PoseWithCovariance",
-            pose=pose_message(pose.T_map_cam),
+            pose=pose_message(pose.T_map_base),
             covariance=(0.5 * (S_ros + S_ros.T)).reshape(-1),
         )
         message = make(
@@ -225,15 +216,15 @@ class _Answers:
         )
         self._bag.write(topic, pose.stamp_ns, message)
 
-    def _write_map_transform(self, pose: PoseEstimate) -> None:
+    def _write_map_transform(self, pose: BasePose) -> None:
         """``map -> base``, or ``map -> odom`` where the odometry of the image's own time is known."""
         frames, stamp_ns = self._frames, pose.stamp_ns
-        T_map_child, child = pose.T_map_cam, frames.base
+        T_map_child, child = pose.T_map_base, frames.base
         if frames.odom:
             T_odom_base = self._odometry.at(stamp_ns) if self._odometry is not None else None
             if T_odom_base is None:
                 return
-            T_map_child, child = pose.T_map_cam @ T_odom_base.inverse(), frames.odom
+            T_map_child, child = map_to_odom(pose.T_map_base, T_odom_base), frames.odom
             stamp_ns += round(self._config.transform_tolerance * 1e9)
         transform = transform_stamped(stamp_ns, frames.map, child, T_map_child)
         self._bag.write_transform(TF_TOPIC, pose.stamp_ns, transform)

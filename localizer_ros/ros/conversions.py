@@ -6,7 +6,6 @@ message cannot say is refused with an error, and what we do not know is not publ
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from localizer_ros.core.se3 import (
-    SE3,
-    compose_covariance,
-    covariance_from_ros,
-    covariance_to_ros,
-    inverse_covariance,
-)
-from localizer_ros.core.types import Array, Camera, Frame, FrameRejected, PoseEstimate, RelativePose
+from localizer_ros.core.robot_pose import BasePose, BaseTwist
+from localizer_ros.core.se3 import SE3, covariance_from_ros, covariance_to_ros
+from localizer_ros.core.types import Array, Camera, Frame, FrameRejected
 from localizer_ros.datasets.images import decode_message, encode_jpeg, encode_png
 
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
@@ -177,38 +171,6 @@ def covariance_from_values(T_a_b: SE3, values: Sequence[float]) -> Array | None:
     return covariance_from_ros(T_a_b, 0.5 * (S_ros + S_ros.T))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BasePose:
-    """A pose of the robot: what messages carry.
-
-    Attributes:
-        stamp_ns: of the image.
-        T_map_base: pose of the robot in the map.
-        covariance: (6, 6) in the tangent of ``T_map_base``, or None when unknown.
-    """
-
-    stamp_ns: int
-    T_map_base: SE3
-    covariance: Array | None
-
-    def finite(self) -> bool:
-        """False when any value is NaN or infinite."""
-        return bool(
-            np.all(np.isfinite(self.T_map_base.R))
-            and np.all(np.isfinite(self.T_map_base.t))
-            and (self.covariance is None or np.all(np.isfinite(self.covariance)))
-        )
-
-
-def base_pose(estimate: PoseEstimate, T_base_cam: SE3) -> BasePose:
-    """``T_map_base = T_map_cam @ T_cam_base``; the extrinsics are taken as exact."""
-    T_cam_base = T_base_cam.inverse()
-    covariance = None
-    if estimate.covariance is not None:
-        covariance = compose_covariance(estimate.covariance, T_cam_base)
-    return BasePose(estimate.stamp_ns, estimate.T_map_cam @ T_cam_base, covariance)
-
-
 def pose_stamped_msg(pose: BasePose, map_frame: str) -> PoseStamped:
     """Without the covariance."""
     return PoseStamped(header=header(pose.stamp_ns, map_frame), pose=pose_msg(pose.T_map_base))
@@ -228,19 +190,15 @@ def pose_with_covariance_msg(pose: BasePose, map_frame: str) -> PoseWithCovarian
     return message
 
 
-def prior_from_msg(message: PoseWithCovarianceStamped, T_base_cam: SE3) -> PoseEstimate:
-    """Camera pose in the map of an ``initialpose``, which is a pose of the robot.
+def base_pose_from_msg(message: PoseWithCovarianceStamped) -> BasePose:
+    """The robot's pose of an ``initialpose``; its covariance is None where the message leaves it zero.
 
     Raises:
         ValueError: a value that is not finite, a zero quaternion, or a malformed covariance.
     """
     T_map_base = pose_from_msg(message.pose.pose)
     covariance = covariance_from_values(T_map_base, message.pose.covariance)
-    if covariance is not None:
-        covariance = compose_covariance(covariance, T_base_cam)
-    return PoseEstimate(
-        stamp_ns(message.header.stamp), T_map_base @ T_base_cam, covariance, source="initialpose"
-    )
+    return BasePose(stamp_ns(message.header.stamp), T_map_base, covariance)
 
 
 # --- odometry ---
@@ -275,34 +233,6 @@ def odometry_from_msg(message: Odometry) -> OdometrySample:
         T_odom_base,
         covariance_from_values(T_odom_base, message.pose.covariance),
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BaseTwist:
-    """Velocity of the robot, in its own frame.
-
-    Attributes:
-        xi: (6,) angular (rad/s) then linear (m/s).
-        covariance: (6, 6) in the same order.
-    """
-
-    xi: Array
-    covariance: Array
-
-
-def base_twist(relative: RelativePose, T_base_cam: SE3) -> BaseTwist | None:
-    """Mean velocity between two frames, from the motion of the camera; None when no time passed.
-
-    ``T_prev_cur`` of the base is ``T_base_cam @ T_prev_cur @ T_cam_base`` of the camera's.
-    """
-    dt_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
-    if dt_s <= 0.0:
-        return None
-    T_prev_cur = T_base_cam @ relative.T_prev_cur @ T_base_cam.inverse()
-    # The tangent of a fixed conjugation: covariance moves with the adjoint of T_base_cam.
-    covariance = inverse_covariance(T_base_cam, relative.covariance)
-    twist = BaseTwist(T_prev_cur.log() / dt_s, covariance / dt_s**2)
-    return twist if np.all(np.isfinite(twist.xi)) and np.all(np.isfinite(twist.covariance)) else None
 
 
 def odometry_msg(pose: BasePose, twist: BaseTwist | None, map_frame: str, base_frame: str) -> Odometry:
@@ -361,12 +291,3 @@ def diagnostics_msg(
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
     return DiagnosticArray(header=header(stamp, ""), status=[status])
-
-
-def sigma_summary(pose: BasePose) -> tuple[float, float] | None:
-    """Largest standard deviation of position (m) and of rotation (rad); None when unknown."""
-    if pose.covariance is None:
-        return None
-    rotation = float(np.linalg.eigvalsh(pose.covariance[:3, :3])[-1])
-    position = float(np.linalg.eigvalsh(pose.covariance[3:, 3:])[-1])
-    return math.sqrt(max(position, 0.0)), math.sqrt(max(rotation, 0.0))

@@ -11,9 +11,10 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from localizer_ros.core.preprocess import to_rgb
+from localizer_ros.core.robot_pose import BasePose
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame, LocalizerOutput, Status
-from localizer_ros.ros.conversions import BasePose, header, pose_msg
+from localizer_ros.ros.conversions import header, pose_msg
 
 _COLOURS = {
     Status.TRACKING: (40, 170, 60),

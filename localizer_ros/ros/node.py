@@ -34,6 +34,7 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from localizer_ros.core.config.runtime import LocalizerConfig, RunConfig
+from localizer_ros.core.robot_pose import BasePose, base_pose, base_twist, camera_pose
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.core.types import (
@@ -134,7 +135,7 @@ class _Shown:
 
     job: _Job
     output: LocalizerOutput
-    pose: convert.BasePose | None
+    pose: BasePose | None
 
 
 class LocalizerNode(LifecycleNode):
@@ -551,8 +552,7 @@ class LocalizerNode(LifecycleNode):
         try:
             if frame != self._map_frame:
                 raise ValueError(f"its frame is {frame!r}, expected {self._map_frame!r}")
-            # Checked here, so that the message to the user does not wait for the next frame.
-            convert.prior_from_msg(message, SE3.identity())
+            pose = convert.base_pose_from_msg(message)
         except ValueError as error:
             self.get_logger().warning(f"initialpose is ignored: {error}")
             return
@@ -564,7 +564,7 @@ class LocalizerNode(LifecycleNode):
         except FrameRejected as error:
             self.get_logger().warning(f"initialpose is ignored: {error}")
             return
-        prior = convert.prior_from_msg(message, T_base_cam)
+        prior = camera_pose(pose, T_base_cam, "initialpose")
         self._worker.mailbox.command(lambda localizer: localizer.set_prior(prior))
         self.get_logger().info("initialpose taken: starting over there with the next frame")
 
@@ -667,8 +667,8 @@ class LocalizerNode(LifecycleNode):
                 broadcaster.forget()
         pose = None
         if output.estimate is not None and output.status is not Status.LOST:
-            pose = convert.base_pose(output.estimate, job.T_base_cam)
-            if not pose.finite():
+            pose = base_pose(output.estimate, job.T_base_cam)
+            if not pose.finite:
                 self._drop(FrameRejected("not_finite", "the estimate has values that are not finite"))
                 return
         if pose is not None:
@@ -676,8 +676,8 @@ class LocalizerNode(LifecycleNode):
         elif broadcaster is not None:
             broadcaster.forget()
         if output.absolute is not None:
-            absolute = convert.base_pose(output.absolute, job.T_base_cam)
-            if absolute.covariance is not None and absolute.finite():
+            absolute = base_pose(output.absolute, job.T_base_cam)
+            if absolute.covariance is not None and absolute.finite:
                 self._global_pose.publish(convert.pose_with_covariance_msg(absolute, self._map_frame))
         self._shown = _Shown(job, output, pose)
         if self.health.frame_processed(output, waited_s):
@@ -692,7 +692,7 @@ class LocalizerNode(LifecycleNode):
         self,
         job: _Job,
         output: LocalizerOutput,
-        pose: convert.BasePose,
+        pose: BasePose,
         broadcaster: MapBroadcaster | None,
     ) -> None:
         message = convert.pose_stamped_msg(pose, self._map_frame)
@@ -708,7 +708,7 @@ class LocalizerNode(LifecycleNode):
         self.health.pose_published(time.monotonic() - job.arrived_s, age_s)
         if pose.covariance is not None:
             self._pose_with_covariance.publish(convert.pose_with_covariance_msg(pose, self._map_frame))
-            twist = convert.base_twist(output.relative, job.T_base_cam) if output.relative else None
+            twist = base_twist(output.relative, job.T_base_cam) if output.relative else None
             self._odometry_out.publish(convert.odometry_msg(pose, twist, self._map_frame, job.base_frame))
         self._path.append(message)
 

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
+from localizer_ros.core.robot_pose import map_to_odom
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError, TransformTree
 from localizer_ros.ros.conversions import stamp_ns, transform_from_msg, transform_msg
@@ -143,7 +144,7 @@ class MapBroadcaster:
                 self.waiting_for = str(error)
                 return
             self._pending, self.waiting_for = None, ""
-            T_map_odom = T_map_base @ T_odom_base.inverse()
+            T_map_odom = map_to_odom(T_map_base, T_odom_base)
             self._publish(stamp + self._tolerance_ns, T_map_odom, self._odom_frame)
 
     def forget(self) -> None:

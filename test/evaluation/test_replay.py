@@ -9,6 +9,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.robot_pose import base_pose
 from localizer_ros.core.se3 import SE3, covariance_from_ros, inverse_covariance
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import (
@@ -171,7 +172,7 @@ def test_messages_are_the_nodes(tmp_path: Path) -> None:
     _, _, found = run(tmp_path / "answers", base_frame="base_link")
     for i, (_, message) in zip(ANSWERED, found["/localizer/pose_with_covariance"], strict=True):
         estimate = PoseEstimate(START_NS + i * PERIOD_NS, truth(i), S_CAM, "smoother")
-        theirs = conversions.pose_with_covariance_msg(conversions.base_pose(estimate, T_BASE_CAM), "map")
+        theirs = conversions.pose_with_covariance_msg(base_pose(estimate, T_BASE_CAM), "map")
         for part in ("position", "orientation"):
             ours, other = getattr(message.pose.pose, part), getattr(theirs.pose.pose, part)
             for axis in "xyzw" if part == "orientation" else "xyz":

@@ -770,7 +770,7 @@ def test_parameters_are_locked_while_configured(robot: Robot) -> None:
     assert not set_lag(1e6).successful
     assert set_lag(5.0).successful
     assert robot.change(Transition.TRANSITION_CONFIGURE)
-    assert robot.node._config.localizer.smoother.lag_s == 5.0
+    assert robot.node._config.smoother.lag_s == 5.0
 
 
 # --- QoS ---
