@@ -69,9 +69,11 @@ def open_recording(path: Path) -> FolderSource:
         if any(entries[name][0] == split for name in names)
     }
     files = [path / name for name in names]
-    return FolderSource(
+    source = FolderSource(
         path, "cambridge", "structure from motion (VisualSFM)", records, files, _cameras(path, names), splits
     )
+    source.stamps = "invented"
+    return source
 
 
 def _cameras(path: Path, names: list[str]) -> list[Camera] | None:

@@ -79,7 +79,7 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         )
     records.sort(key=lambda record: record.stamp_ns)
     by_name = {image.name: image for image in registered}
-    return FolderSource(
+    source = FolderSource(
         path,
         "colmap",
         "COLMAP model",
@@ -87,6 +87,8 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         [root / record.name for record in records],
         [cameras[by_name[record.name].camera_id] for record in records],
     )
+    source.stamps = "invented"
+    return source
 
 
 def _image_folder(path: Path, wanted: str | None, first: str) -> Path:

@@ -68,7 +68,7 @@ def write_bag(
     Raises:
         SourceError: ``out`` exists, or a frame cannot be read.
     """
-    notes = {"ground_truth": source.ground_truth}
+    notes = {"ground_truth": source.ground_truth, "stamps": source.stamps}
     with new_folder(out) as folder, BagWriter(folder, storage, notes) as bag:
         _Recorder(bag, source, compression).write_all(progress)
 

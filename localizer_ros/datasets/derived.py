@@ -8,7 +8,7 @@ from pathlib import Path
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Frame, SourceError
-from localizer_ros.datasets.source import FrameRecord, FrameSource, frame_names
+from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, frame_names
 
 
 class SourceWithPoses:
@@ -37,6 +37,7 @@ class SourceWithPoses:
         ]
         self.path: Path = source.path
         self.format, self.camera, self.ground_truth = source.format, source.camera, ground_truth
+        self.stamps: Stamps = source.stamps
         self.odometry: Trajectory | None = source.odometry
         self.T_base_cam: SE3 | None = source.T_base_cam
         self.splits: Sequence[str] = source.splits
@@ -65,6 +66,7 @@ class FirstFrames:
         self.records: Sequence[FrameRecord] = source.records[:count]
         self.path: Path = source.path
         self.format, self.camera, self.ground_truth = source.format, source.camera, source.ground_truth
+        self.stamps: Stamps = source.stamps
         self.odometry: Trajectory | None = source.odometry
         self.T_base_cam: SE3 | None = source.T_base_cam
         self.splits: Sequence[str] = source.splits

@@ -13,7 +13,7 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError
 from localizer_ros.datasets.calibration import read_camera_yaml
 from localizer_ros.datasets.images import decode_compressed
-from localizer_ros.datasets.source import FrameRecord, check_order, indices_of_names, split_error
+from localizer_ros.datasets.source import FrameRecord, Stamps, check_order, indices_of_names, split_error
 
 
 class FolderSource:
@@ -56,6 +56,8 @@ class FolderSource:
         note = path / "ground_truth.txt"
         notes = read_lines(note) if note.is_file() else []
         self.ground_truth = (notes[0][1] if notes else ground_truth) if has_poses else "none"
+        # A reader of a format without times says that it made them up.
+        self.stamps: Stamps = "recorded"
         self.odometry: Trajectory | None = None
         self.T_base_cam: SE3 | None = None
         self._files = files

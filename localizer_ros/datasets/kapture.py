@@ -74,7 +74,9 @@ def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
         raise SourceError(
             f"{listing}: folders {', '.join(sequences)} overlap in time; expected one after the other"
         )
-    return FolderSource(path, "kapture", "trajectories.txt", records, records_files, camera)
+    source = FolderSource(path, "kapture", "trajectories.txt", records, records_files, camera)
+    source.stamps = "invented" if numbered else "recorded"
+    return source
 
 
 def _interleaved(records: list[FrameRecord]) -> bool:

@@ -38,7 +38,7 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected, SourceError
 from localizer_ros.datasets.calibration import camera_from_info, read_camera_yaml
 from localizer_ros.datasets.images import decode_message
-from localizer_ros.datasets.source import FrameNames, FrameRecord, check_order, split_error
+from localizer_ros.datasets.source import FrameNames, FrameRecord, Stamps, check_order, split_error
 
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _INFO, _ODOMETRY, _TF = "sensor_msgs/msg/CameraInfo", "nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"
@@ -115,6 +115,8 @@ class RosbagSource:
             "frame_ids": {"camera": self.frames.camera, "base": self.frames.base, "odom": self.frames.odom},
         }
         truth = self._find_ground_truth(content, wanted)
+        # A bag made of a format without times notes that these are made up.
+        self.stamps: Stamps = "invented" if self._bag.custom.get("stamps") == "invented" else "recorded"
         self.ground_truth = "none"
         if truth is not None:
             self.ground_truth = self._bag.custom.get("ground_truth", f"topic {self.topics['ground_truth']}")

@@ -26,7 +26,7 @@ from localizer_ros.datasets.simulation.drive import Drive
 from localizer_ros.datasets.simulation.optics import Sensor, motion_blur
 from localizer_ros.datasets.simulation.place import Box, Place, Quad, lit, make_place, moving_box_quads, paint
 from localizer_ros.datasets.simulation.render import Renderer
-from localizer_ros.datasets.source import FrameRecord, split_error
+from localizer_ros.datasets.source import FrameRecord, Stamps, split_error
 
 Array = NDArray[np.float64]
 
@@ -100,6 +100,7 @@ class SimulatedSource:
         self.path = path
         self.format = "simulated"
         self.ground_truth = "simulation (exact)"
+        self.stamps: Stamps = "recorded"
         self.splits: Sequence[str] = ()
         f = 0.5 * config.width_px / np.tan(0.5 * np.deg2rad(config.fov_deg))
         self.camera = Camera.pinhole(

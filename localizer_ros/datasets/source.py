@@ -6,11 +6,16 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
+
+Stamps = Literal["recorded", "invented"]
+"""``recorded``: stamps tell the time between two frames of a sequence, as the data has them or as the running frame
+number of a camera of known rate (7-Scenes: 30 Hz). ``invented``: the data has no time (COLMAP, Cambridge); frames are
+merely spaced evenly in their order, so that speeds, rates and everything per second mean nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +57,7 @@ class FrameSource(Protocol):
         path: where it lies.
         format: e.g. ``7scenes``, ``tum``, ``rosbag``, ``kitti``, ``simulated``.
         ground_truth: what the poses are, in words for reports (``KinectFusion``, ``none``).
+        stamps: whether the times of the frames are the data's own, see ``Stamps``.
         camera: of the frames, at the images' size. Where a format has several (Cambridge, COLMAP) it is that
             of the first frame and ``Frame.camera`` is each frame's own.
         records: frames in order of time, sequence by sequence.
@@ -63,6 +69,7 @@ class FrameSource(Protocol):
     path: Path
     format: str
     ground_truth: str
+    stamps: Stamps
     camera: Camera
     records: Sequence[FrameRecord]
     odometry: Trajectory | None

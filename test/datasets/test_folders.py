@@ -71,6 +71,7 @@ def test_seven_scenes(seven_scenes):
         np.testing.assert_allclose(record.T_map_cam.R @ record.T_map_cam.R.T, np.eye(3), atol=1e-12)
     # Sequence number times 1000 s, then 30 Hz.
     assert source.records[5].stamp_ns == 2_000_000_000_000 + round(1e9 / 30)
+    assert source.stamps == "recorded"
     frame = source.read(5)
     assert (frame.name, frame.stamp_ns) == (source.records[5].name, source.records[5].stamp_ns)
     np.testing.assert_array_equal(frame.image, picture(21))
@@ -318,6 +319,7 @@ def test_cambridge(tmp_path, rng):
     source = open_source(root)
     # seq2 before seq10, frames in order.
     assert [record.name for record in source.records] == list(poses)
+    assert source.stamps == source.split("test").stamps == "invented"
     for record in source.records:
         assert_pose(record.T_map_cam, poses[record.name], atol=1e-6)
     assert [len(source.split(name).records) for name in ("train", "test")] == [3, 3]
@@ -386,6 +388,7 @@ def test_kapture_rigs_frame_numbers_and_several_cameras(tmp_path, rng):
     source = open_source(root, sensor="a")
     assert source.camera.K[0, 2] == 31.5
     assert [record.stamp_ns for record in source.records] == [0, round(1e9 / 30)]
+    assert source.stamps == "invented"
     assert_pose(source.records[0].T_map_cam, T_map_rig @ T_cam_rig.inverse())
     assert source.records[1].T_map_cam is None
 
@@ -413,6 +416,7 @@ def test_colmap(tmp_path, rng, binary):
     source = open_source(tmp_path)
     assert (source.format, [r.name for r in source.records]) == ("colmap", list(poses))
     assert [record.sequence for record in source.records] == ["x", "x", "y", "y"]
+    assert source.stamps == "invented"
     for record in source.records:
         assert_pose(record.T_map_cam, poses[record.name], atol=1e-8)
     np.testing.assert_allclose(source.camera.K[:2, 2], [31.5, 24.0])

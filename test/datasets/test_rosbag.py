@@ -4,6 +4,7 @@ words.
 
 from __future__ import annotations
 
+import copy
 import gc
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def test_round_trip(world, tmp_path, storage, compression):
     np.testing.assert_array_equal(source.odometry.stamps_ns, world.odometry.stamps_ns)
     np.testing.assert_allclose(source.odometry.positions, world.odometry.positions, atol=1e-12)
     np.testing.assert_allclose(source.odometry.covariances, world.odometry.covariances, atol=1e-12)
+
+
+def test_a_bag_of_invented_stamps_says_so(world, tmp_path):
+    stills = copy.copy(world)
+    stills.stamps = "invented"
+    write_bag(stills, tmp_path / "bag")
+    assert (world.stamps, open_source(tmp_path / "bag").stamps) == ("recorded", "invented")
 
 
 def test_a_storage_file_opens_by_itself(bag):

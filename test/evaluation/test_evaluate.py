@@ -25,7 +25,7 @@ from localizer_ros.core.types import (
     SourceError,
     Status,
 )
-from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.datasets.source import FrameRecord, Stamps
 from localizer_ros.evaluation.evaluate import FRAME_COLUMNS, Evaluation, evaluate
 from localizer_ros.evaluation.geometric_vo import GeometricMotion, GeometricVo
 from localizer_ros.scene.bundle import Scene
@@ -52,6 +52,7 @@ class FakeSource:
     path: Path = Path("recording")
     format: str = "fake"
     ground_truth: str = "made up"
+    stamps: Stamps = "recorded"
     camera: Camera = CAMERA
     odometry: Trajectory | None = None
     T_base_cam: SE3 | None = None

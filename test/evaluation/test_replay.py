@@ -44,7 +44,7 @@ class Drive:
 
     def __init__(self, odometry: bool = True) -> None:
         self.path, self.format, self.ground_truth = Path("drive"), "fake", "made up"
-        self.camera, self.splits = CAMERA, ()
+        self.camera, self.splits, self.stamps = CAMERA, (), "recorded"
         self.records = [
             FrameRecord(str(i), "drive", START_NS + i * PERIOD_NS, truth(i)) for i in range(COUNT)
         ]

@@ -24,7 +24,7 @@ from localizer_ros.core.types import (
     SourceError,
     Status,
 )
-from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.datasets.source import FrameRecord, Stamps
 from localizer_ros.evaluation.benchmark import NO_ANSWER, WARM_UP, bench, measure, smoother_benchmark
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
 from localizer_ros.evaluation.figures import map_views, training_figure
@@ -49,6 +49,7 @@ class Drive:
     """Two sequences in memory; the first pixel is the number of the frame."""
 
     path, format, camera, splits = Path("<drive>"), "fake", CAMERA, ("test",)
+    stamps: Stamps = "recorded"
     odometry: Trajectory | None = None
     T_base_cam: SE3 | None = None
 

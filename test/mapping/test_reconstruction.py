@@ -20,6 +20,7 @@ class Part:
         self.whole, self.keep = whole, keep
         self.path, self.format, self.camera = whole.path, whole.format, whole.camera
         self.ground_truth, self.odometry, self.T_base_cam, self.splits = whole.ground_truth, None, None, ()
+        self.stamps = whole.stamps
         self.records = [whole.records[i] for i in keep]
 
     def read(self, index: int) -> Frame:

@@ -31,7 +31,11 @@ class TwoDrives:
     def __init__(self, source: FrameSource) -> None:
         self._source = source
         self.path, self.format, self.camera = source.path, source.format, source.camera
-        self.ground_truth, self.T_base_cam = source.ground_truth, source.T_base_cam
+        self.ground_truth, self.T_base_cam, self.stamps = (
+            source.ground_truth,
+            source.T_base_cam,
+            source.stamps,
+        )
         self.odometry: Trajectory | None = None
         self.splits: Sequence[str] = ()
         self.records: Sequence[FrameRecord] = [
