@@ -84,6 +84,13 @@ class TransformTree:
         T_common_target = self._climb(of_target[: of_target.index(common)], stamp_ns)
         return T_common_target.inverse() @ T_common_source
 
+    def find_fixed(self, target: str, source: str) -> SE3 | None:
+        """``T_target_source`` over fixed edges only, None when they do not join the two frames."""
+        try:
+            return self.lookup(target, source)
+        except TransformError:
+            return None
+
     def clear_moving(self) -> None:
         """Forget moving edges (time went back); fixed ones stay."""
         self._edges = {child: edge for child, edge in self._edges.items() if edge.fixed is not None}

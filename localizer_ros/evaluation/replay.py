@@ -276,8 +276,9 @@ def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
         return _Frames(map_frame, "", camera, camera, SE3.identity())
     T_base_cam, known = source.T_base_cam, ""
     if isinstance(source, RosbagSource):
-        T_base_cam = source.static.find(node.base_frame, camera)
-        known = f"; it has {', '.join(sorted(source.static.frames))}" if source.static.frames else ""
+        frames = source.transforms.frames
+        T_base_cam = source.transforms.find_fixed(node.base_frame, camera)
+        known = f"; it has {', '.join(sorted(frames))}" if frames else ""
     if T_base_cam is None:
         raise ConfigError(
             f"node.base_frame: {source.path} has no static transform from {node.base_frame!r} to the camera "

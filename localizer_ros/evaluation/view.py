@@ -25,7 +25,7 @@ from rosbags.typesys import Stores, get_typestore
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, LocalizerError, SourceError
-from localizer_ros.datasets.rosbag import bag_notes
+from localizer_ros.datasets.bag_file import bag_notes
 from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, TRUE, map_views, quiet_axes
 from localizer_ros.scene.bundle import Scene, is_scene
 from localizer_ros.scene.nearest_image import DESCRIPTORS

@@ -29,3 +29,13 @@ def test_frames_are_all_that_an_edge_joins() -> None:
     tree.set("base", "camera", at(0.0), None)
     tree.set("odom", "base", at(0.0), 5)
     assert tree.frames == {"odom", "base", "camera"}
+
+
+def test_fixed_edges_are_found_or_unknown() -> None:
+    tree = TransformTree()
+    tree.set("base", "camera", at(0.5), None)
+    tree.set("odom", "base", at(1.0), 5)
+    found = tree.find_fixed("camera", "base")
+    assert found is not None and found.t[0] == -0.5
+    assert tree.find_fixed("odom", "camera") is None
+    assert tree.find_fixed("base", "laser") is None

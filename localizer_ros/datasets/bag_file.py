@@ -1,0 +1,177 @@
+"""The files of a bag: rosbag2 (sqlite3 or mcap, a folder or one file) or ROS 1, read by topic and time."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from localizer_ros.core.files import natural_key, read_yaml
+from localizer_ros.core.types import SourceError
+
+# Messages within this time after the last one are reached by reading on; opening the bag anew there costs more.
+_READ_ON_NS = 2_000_000_000
+
+
+class RawMessage(NamedTuple):
+    """A message as the bag holds it.
+
+    Attributes:
+        topic: where it was published.
+        log_ns: time of recording.
+        data: its bytes.
+        decode: gives the message; raises SourceError when the bytes are not of its type.
+    """
+
+    topic: str
+    log_ns: int
+    data: bytes
+    decode: Callable[[], Any]
+
+
+class BagFile:
+    """An open bag that reads messages by topic and time; opened again in every process that uses it.
+
+    Args:
+        path: bag folder or file.
+
+    Attributes:
+        types: message type of every topic.
+        notes: see :func:`bag_notes`.
+
+    Raises:
+        SourceError: not a bag, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._forget_reader()
+        reader = self._open()
+        self.types = {connection.topic: connection.msgtype for connection in reader.connections}
+        self.notes = bag_notes(path / "metadata.yaml")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": self._path, "types": self.types, "notes": self.notes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_reader()
+
+    def _forget_reader(self) -> None:
+        self._lock = threading.RLock()
+        self._process = 0
+        self._reader: AnyReader | None = None
+        self._stream: Iterator[tuple[Connection, int, bytes]] | None = None
+        # Topic, time of recording, and how many messages of that time were read.
+        self._position = ("", 0, 0)
+
+    def scan(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        """All messages on some topics, in order of recording. Raises SourceError where the bag is damaged."""
+        reader = self._open()
+        connections = [connection for connection in reader.connections if connection.topic in topics]
+        try:
+            for connection, log_ns, data in reader.messages(connections):
+                decode = partial(self._decode, reader, connection, data)
+                yield RawMessage(connection.topic, log_ns, data, decode)
+        except Exception as error:
+            # The errors of rosbags, sqlite and the decompressors have no base class in common.
+            raise self._damaged(error) from error
+
+    def read(self, topic: str, log_ns: int, occurrence: int) -> Any:
+        """One message: that recorded at a time, the nth of those. Reading in order reads the bag once.
+
+        Raises:
+            SourceError: the bag is damaged there, or has changed.
+        """
+        with self._lock:
+            reader = self._open()
+            try:
+                found = self._find(reader, topic, log_ns, occurrence)
+            except Exception as error:
+                raise self._damaged(error) from error
+        if found is None:
+            raise SourceError(
+                f"{self._path}: message of {topic} at {log_ns} ns has gone; did the bag change?"
+            )
+        return self._decode(reader, *found)
+
+    def _find(
+        self, reader: AnyReader, topic: str, log_ns: int, occurrence: int
+    ) -> tuple[Connection, bytes] | None:
+        """The message, from the open stream where it lies ahead and near; None when there is no such message."""
+        behind = self._position > (topic, log_ns, occurrence)
+        far = log_ns - self._position[1] > _READ_ON_NS
+        if self._stream is None or self._position[0] != topic or behind or far:
+            connections = [connection for connection in reader.connections if connection.topic == topic]
+            self._stream = reader.messages(connections, start=log_ns)
+            self._position = (topic, log_ns, 0)
+        for connection, at_ns, data in self._stream:
+            current = self._position[2] if at_ns == self._position[1] else 0
+            self._position = (topic, at_ns, current + 1)
+            if (at_ns, current) == (log_ns, occurrence):
+                return connection, data
+        return None
+
+    def header_stamp_ns(self, data: bytes) -> int:
+        """Stamp of a message that begins with a header, without decoding it."""
+        # ROS 2: four bytes of encapsulation (bit 0 of the second: little endian), then the stamp. ROS 1: the number of
+        # the message, then the stamp.
+        little = not self._is_ros2 or bool(data[1] & 1)
+        seconds, nanoseconds = struct.unpack_from("<iI" if little else ">iI", data, 4)
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+    def _open(self) -> AnyReader:
+        # An open file is one position for all processes that inherited it.
+        if self._reader is None or self._process != os.getpid():
+            self._stream = None
+            self._process = os.getpid()
+            paths = _storage_paths(self._path)
+            try:
+                self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+                self._reader.open()
+            except Exception as error:
+                raise self._damaged(error) from error
+            # Closed with the last that uses it; at the end of the process the system does that.
+            weakref.finalize(self, self._reader.close).atexit = False
+            self._is_ros2 = self._reader.is2
+        return self._reader
+
+    def _decode(self, reader: AnyReader, connection: Connection, data: bytes) -> Any:
+        try:
+            return reader.deserialize(data, connection.msgtype)
+        except Exception as error:
+            raise SourceError(
+                f"{self._path}: a message on {connection.topic} is not a {connection.msgtype} ({error})"
+            ) from error
+
+    def _damaged(self, error: Exception) -> SourceError:
+        return SourceError(f"{self._path}: bag cannot be read ({' '.join(str(error).split())})")
+
+
+def _storage_paths(path: Path) -> list[Path]:
+    """What ``rosbags`` opens: a rosbag2 folder, one storage file, or all files of a folder without metadata."""
+    # rosbags takes whatever ends in .bag for a file of ROS 1: of a folder with such a name it gets the storage files.
+    if path.is_file() or ((path / "metadata.yaml").is_file() and path.suffix != ".bag"):
+        return [path]
+    for pattern in ("*.mcap", "*.db3", "*.bag"):
+        if files := sorted(path.glob(pattern), key=natural_key):
+            return files
+    raise SourceError(f"{path}: no bag here; expected metadata.yaml, *.mcap, *.db3 or *.bag")
+
+
+def bag_notes(file: Path) -> dict[str, str]:
+    """What the writer of a rosbag2 noted about it in its ``metadata.yaml``; empty when there is nothing."""
+    try:
+        return dict(read_yaml(file, SourceError)["rosbag2_bagfile_information"]["custom_data"])
+    except (SourceError, KeyError, TypeError, ValueError):
+        # Optional since version 6; the rest of the file is checked by rosbags.
+        return {}
