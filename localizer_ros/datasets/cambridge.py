@@ -8,13 +8,15 @@ read from ``reconstruction.nvm``; ``camera.yaml`` replaces them all. The radial 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
-from localizer_ros.datasets.folder import FolderSource, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 # Frames were taken from videos at 2 Hz; sequences must not look continuous.
@@ -53,33 +55,32 @@ def open_recording(path: Path) -> FolderSource:
     if not entries:
         raise SourceError(f"{path}: no images listed in dataset_train.txt or dataset_test.txt")
 
-    sequences = sorted({name.rpartition("/")[0] for name in entries}, key=_natural)
-    names = sorted(entries, key=lambda name: (sequences.index(name.rpartition("/")[0]), _natural(name)))
-    records = []
+    sequences = sorted({name.rpartition("/")[0] for name in entries}, key=natural_key)
+    names = sorted(entries, key=lambda name: (sequences.index(name.rpartition("/")[0]), natural_key(name)))
+    cameras = _cameras(path, names)
+    frames = []
     last_ns = -1
-    for name in names:
+    for name, camera in zip(names, cameras, strict=True):
         folder, _, file = name.rpartition("/")
         digits = re.findall(r"\d+", file)
         stamp_ns = sequences.index(folder) * _SEQUENCE_NS + (int(digits[-1]) * _FRAME_NS if digits else 0)
         last_ns = max(stamp_ns, last_ns + 1)
-        records.append(FrameRecord(name, folder or path.resolve().name, last_ns, entries[name][1]))
+        record = FrameRecord(name, folder or path.resolve().name, last_ns, entries[name][1])
+        frames.append(ImageFile(record, path / name, camera))
     splits = {
         split: [i for i, name in enumerate(names) if entries[name][0] == split]
         for split in ("train", "test")
         if any(entries[name][0] == split for name in names)
     }
-    files = [path / name for name in names]
-    source = FolderSource(
-        path, "cambridge", "structure from motion (VisualSFM)", records, files, _cameras(path, names), splits
-    )
-    source.stamps = "invented"
-    return source
+    what = "structure from motion (VisualSFM)"
+    return FolderSource(path, "cambridge", frames, what, stamps="invented", splits=splits)
 
 
-def _cameras(path: Path, names: list[str]) -> list[Camera] | None:
+def _cameras(path: Path, names: list[str]) -> Sequence[Camera | None]:
+    """The camera of every image, None where ``camera.yaml`` tells it or nothing does."""
     nvm = path / "reconstruction.nvm"
     if (path / "camera.yaml").is_file() or not nvm.is_file():
-        return None
+        return [None] * len(names)
     focal = _read_focal_lengths(nvm)
     width, height = image_size(path / names[0])
     scale = max(width, height) / _ORIGINAL_SIDE_PX
@@ -109,12 +110,6 @@ def _read_focal_lengths(nvm: Path) -> dict[str, float]:
     except (ValueError, IndexError) as error:
         raise SourceError(f"{nvm}: expected an NVM_V3 file of VisualSFM ({error})") from error
     return focal
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Sort key in which seq2 comes before seq10."""
-    parts = re.findall(r"\d+|\D+", text)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def _is_number(text: str) -> bool:

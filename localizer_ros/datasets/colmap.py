@@ -1,18 +1,21 @@
 """A COLMAP model, text or binary, with its images: ``sparse/0``, ``sparse`` or the folder itself, beside
 ``images``.
 
-The model has no time: images are in order of their names, 30 a second, a folder of images is a sequence.
+The model has no time: images are in the natural order of their names (2 before 10), 30 a second, a folder of images
+is a sequence.
 Poses have the scale of the model, which is metric only if it was made so.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
-from localizer_ros.datasets.folder import FolderSource
+from localizer_ros.datasets.folder import FolderSource, ImageFile
 from localizer_ros.datasets.source import FrameRecord
 
 _FRAME_NS = 1e9 / 30.0
@@ -30,29 +33,10 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
     Raises:
         SourceError: no model, damaged, an unknown camera model, or no images.
     """
-    import pycolmap
-
-    folder = next(
-        (
-            path / at
-            for at in ("sparse/0", "sparse", ".")
-            if any((path / at / f"cameras.{kind}").is_file() for kind in ("bin", "txt"))
-        ),
-        None,
-    )
-    if folder is None:
-        raise SourceError(
-            f"{path}: no COLMAP model; expected cameras.bin or cameras.txt in sparse/0, sparse or here"
-        )
-    try:
-        model = pycolmap.Reconstruction(folder)
-    except Exception as error:
-        # pycolmap throws whatever its C++ threw.
-        raise SourceError(
-            f"{folder}: COLMAP model cannot be read ({' '.join(str(error).split())})"
-        ) from error
+    folder, model = _read_model(path)
     registered = sorted(
-        (image for image in model.images.values() if image.has_pose), key=lambda image: image.name
+        (image for image in model.images.values() if image.has_pose),
+        key=lambda image: natural_key(image.name),
     )
     if not registered:
         raise SourceError(f"{folder}: COLMAP model has no images with poses")
@@ -63,32 +47,41 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
             cameras[key] = camera_from_colmap(camera.model.name, camera.width, camera.height, camera.params)
         except ConfigError as error:
             raise SourceError(f"{folder}: {error}") from error
-    sequences = sorted({image.name.rpartition("/")[0] for image in registered})
-    counts = dict.fromkeys(sequences, 0)
-    records = []
+    sequences: dict[str, list[Any]] = {}
     for image in registered:
-        sequence = image.name.rpartition("/")[0]
-        stamp_ns = sequences.index(sequence) * _SEQUENCE_NS + round(counts[sequence] * _FRAME_NS)
-        counts[sequence] += 1
-        try:
-            T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
-        except ValueError as error:
-            raise SourceError(f"{folder}: image {image.name}: {error}") from error
-        records.append(
-            FrameRecord(image.name, sequence or path.resolve().name, stamp_ns, T_cam_map.inverse())
-        )
-    records.sort(key=lambda record: record.stamp_ns)
-    by_name = {image.name: image for image in registered}
-    source = FolderSource(
-        path,
-        "colmap",
-        "COLMAP model",
-        records,
-        [root / record.name for record in records],
-        [cameras[by_name[record.name].camera_id] for record in records],
+        sequences.setdefault(image.name.rpartition("/")[0], []).append(image)
+    frames = []
+    for number, name in enumerate(sorted(sequences, key=natural_key)):
+        for index, image in enumerate(sequences[name]):
+            stamp_ns = number * _SEQUENCE_NS + round(index * _FRAME_NS)
+            try:
+                T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
+            except ValueError as error:
+                raise SourceError(f"{folder}: image {image.name}: {error}") from error
+            record = FrameRecord(image.name, name or path.resolve().name, stamp_ns, T_cam_map.inverse())
+            frames.append(ImageFile(record, root / image.name, cameras[image.camera_id]))
+    return FolderSource(path, "colmap", frames, "COLMAP model", stamps="invented")
+
+
+def _read_model(path: Path) -> tuple[Path, Any]:
+    """The folder of the model, and it as a ``pycolmap.Reconstruction``."""
+    import pycolmap
+
+    folders = (path / at for at in ("sparse/0", "sparse", "."))
+    folder = next(
+        (f for f in folders if any((f / f"cameras.{kind}").is_file() for kind in ("bin", "txt"))), None
     )
-    source.stamps = "invented"
-    return source
+    if folder is None:
+        raise SourceError(
+            f"{path}: no COLMAP model; expected cameras.bin or cameras.txt in sparse/0, sparse or here"
+        )
+    try:
+        return folder, pycolmap.Reconstruction(folder)
+    except Exception as error:
+        # pycolmap throws whatever its C++ threw.
+        raise SourceError(
+            f"{folder}: COLMAP model cannot be read ({' '.join(str(error).split())})"
+        ) from error
 
 
 def _image_folder(path: Path, wanted: str | None, first: str) -> Path:

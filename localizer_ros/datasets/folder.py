@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError
 from localizer_ros.datasets.calibration import read_camera_yaml
 from localizer_ros.datasets.images import decode_compressed
 from localizer_ros.datasets.source import FrameRecord, Stamps, check_order, indices_of_names, split_error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFile:
+    """A frame of a recording of image files.
+
+    Attributes:
+        record: what is known of it.
+        file: its image.
+        camera: that took it, None where the format knows none.
+    """
+
+    record: FrameRecord
+    file: Path
+    camera: Camera | None
 
 
 class FolderSource:
@@ -25,56 +42,43 @@ class FolderSource:
     Args:
         path: the folder.
         format: its name in ``FORMATS``.
-        ground_truth: what the poses are, in words; a one-line ``ground_truth.txt`` in the folder knows
-            better.
-        records: all frames, in order of time.
-        files: image file of each record.
-        camera: one for all frames, or one a frame; None when the format knows none: then ``camera.yaml`` is
-            needed.
+        frames: all frames, in order of time.
+        ground_truth: what the poses are, in words; a one-line ``ground_truth.txt`` in the folder knows better.
+        stamps: whether the format has times.
         splits: indices of the format's own splits.
 
     Raises:
-        SourceError: no frames, repeated names, stamps out of order, no camera, a damaged ``camera.yaml`` or
-            split, a first image whose size is not the camera's.
+        SourceError: no frames, repeated names, stamps out of order, no camera, a damaged ``camera.yaml`` or split, a
+            first image whose size is not the camera's.
     """
 
     def __init__(
         self,
         path: Path,
         format: str,
+        frames: Sequence[ImageFile],
         ground_truth: str,
-        records: Sequence[FrameRecord],
-        files: Sequence[Path],
-        camera: Camera | Sequence[Camera] | None,
+        stamps: Stamps = "recorded",
         splits: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        check_order(path, records)
         self.path = path
         self.format = format
-        self.records: Sequence[FrameRecord] = records
-        has_poses = any(record.T_map_cam is not None for record in records)
+        self.stamps: Stamps = stamps
+        self.odometry: Trajectory | None = None
+        self.T_base_cam: SE3 | None = None
+        self.records: Sequence[FrameRecord] = [frame.record for frame in frames]
+        check_order(path, self.records)
+        has_poses = any(record.T_map_cam is not None for record in self.records)
         note = path / "ground_truth.txt"
         notes = read_lines(note) if note.is_file() else []
         self.ground_truth = (notes[0][1] if notes else ground_truth) if has_poses else "none"
-        # A reader of a format without times says that it made them up.
-        self.stamps: Stamps = "recorded"
-        self.odometry: Trajectory | None = None
-        self.T_base_cam: SE3 | None = None
-        self._files = files
-        calibration = path / "camera.yaml"
-        if calibration.is_file():
-            camera = read_camera_yaml(calibration)
-        if camera is None:
-            raise SourceError(
-                f"{path}: the camera is not known; expected a ROS calibration camera.yaml in the folder"
-            )
-        self._cameras = [camera] * len(records) if isinstance(camera, Camera) else list(camera)
+        self._files = [frame.file for frame in frames]
+        self._cameras = _cameras(path, frames)
         self.camera = self._cameras[0]
-        self._splits = {
-            **(splits or {}),
-            **{file.stem: _read_split(file, records) for file in sorted(path.glob("splits/*.txt"))},
-        }
-        self.splits: Sequence[str] = tuple(sorted(self._splits, key=lambda name: (name != "train", name)))
+        own = sorted(path.glob("splits/*.txt"), key=natural_key)
+        self._splits = {**(splits or {}), **{file.stem: _read_split(file, self.records) for file in own}}
+        in_order = sorted(self._splits, key=lambda name: (name != "train", natural_key(name)))
+        self.splits: Sequence[str] = tuple(in_order)
         # A calibration of another image size is the likeliest mistake: find it here, not during training.
         self.read(0)
 
@@ -103,6 +107,18 @@ class FolderSource:
         part._cameras = [self._cameras[i] for i in indices]
         part._splits, part.splits = {}, ()
         return part
+
+
+def _cameras(path: Path, frames: Sequence[ImageFile]) -> list[Camera]:
+    calibration = path / "camera.yaml"
+    if calibration.is_file():
+        return [read_camera_yaml(calibration)] * len(frames)
+    cameras = [frame.camera for frame in frames if frame.camera is not None]
+    if len(cameras) < len(frames):
+        raise SourceError(
+            f"{path}: the camera is not known; expected a ROS calibration camera.yaml in the folder"
+        )
+    return cameras
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
-from localizer_ros.datasets.folder import FolderSource, read_lines
-from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.datasets.folder import FolderSource, ImageFile, read_lines
+from localizer_ros.datasets.source import FrameRecord, Stamps
 
 # No camera runs at 10 kHz.
 _SHORTEST_STEP_NS = 100_000
@@ -42,21 +43,20 @@ def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
             images.setdefault(device, []).append((int(timestamp), name))
         except ValueError as error:
             raise SourceError(f"{listing}:{number}: expected 'timestamp, device_id, image_path'") from error
+    known = ", ".join(sorted(images, key=natural_key))
     if sensor is None:
         if len(images) != 1:
-            raise SourceError(
-                f"{path}: expected images of one camera, or choose one of: {', '.join(sorted(images))}"
-            )
+            raise SourceError(f"{path}: expected images of one camera, or choose one of: {known}")
         (sensor,) = images
     elif sensor not in images:
-        raise SourceError(f"{path}: no images of sensor {sensor!r}; there are {', '.join(sorted(images))}")
+        raise SourceError(f"{path}: no images of sensor {sensor!r}; there are {known}")
     camera = _read_camera(sensors / "sensors.txt", sensor)
     poses = _read_poses(sensors, sensor)
 
     taken = sorted(images[sensor])
     steps = np.diff([timestamp for timestamp, _ in taken])
     numbered = bool(len(steps)) and float(np.median(steps)) < _SHORTEST_STEP_NS
-    sequences = sorted({name.rpartition("/")[0] for _, name in taken})
+    sequences = sorted({name.rpartition("/")[0] for _, name in taken}, key=natural_key)
     records = [
         FrameRecord(
             name=name,
@@ -66,17 +66,16 @@ def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
         )
         for timestamp, name in taken
     ]
-    # Frame numbers often start anew in every folder, and drives must stay whole.
+    # Frame numbers often start anew in every folder, and sequences must stay whole.
     if len({timestamp for timestamp, _ in taken}) < len(taken):
         raise SourceError(f"{listing}: sensor {sensor!r} has two images at one timestamp")
-    records_files = [sensors / "records_data" / name for _, name in taken]
     if len(sequences) > 1 and _interleaved(records):
         raise SourceError(
             f"{listing}: folders {', '.join(sequences)} overlap in time; expected one after the other"
         )
-    source = FolderSource(path, "kapture", "trajectories.txt", records, records_files, camera)
-    source.stamps = "invented" if numbered else "recorded"
-    return source
+    frames = [ImageFile(record, sensors / "records_data" / record.name, camera) for record in records]
+    stamps: Stamps = "invented" if numbered else "recorded"
+    return FolderSource(path, "kapture", frames, "trajectories.txt", stamps)
 
 
 def _interleaved(records: list[FrameRecord]) -> bool:

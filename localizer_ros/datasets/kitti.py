@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
-from localizer_ros.datasets.folder import FolderSource, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 # Times of each sequence begin at zero.
@@ -34,37 +35,40 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
     if (path / "times.txt").is_file():
         folders = [path]
     else:
-        folders = sorted(file.parent for file in path.glob("sequences/*/times.txt"))
+        folders = sorted((file.parent for file in path.glob("sequences/*/times.txt")), key=natural_key)
     if not folders:
         raise SourceError(f"{path}: expected sequences/NN/times.txt or times.txt")
-    records: list[FrameRecord] = []
-    files: list[Path] = []
-    cameras: list[Camera] = []
+    frames: list[ImageFile] = []
     for position, folder in enumerate(folders):
         number = int(folder.name) if folder.name.isdigit() else position
-        kind = _image_folder(folder, images)
-        pictures = sorted(f for f in (folder / kind).iterdir() if f.stem.isdigit() and f.suffix != ".txt")
-        if not pictures:
-            raise SourceError(f"{folder / kind}: no images; expected NNNNNN.png")
-        camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], image_size(pictures[0]))
-        times = _read_times(folder / "times.txt")
-        poses = _read_poses(folder.parent.parent / "poses" / f"{folder.name}.txt")
-        for file in pictures:
-            index = int(file.stem)
-            if index >= len(times):
-                raise SourceError(f"{folder / 'times.txt'}: no line {index + 1} for image {file.name}")
-            T_map_cam0 = poses[index] if index < len(poses) else None
-            records.append(
-                FrameRecord(
-                    name=f"{folder.name}/{kind}/{file.name}",
-                    sequence=folder.name,
-                    stamp_ns=number * _SEQUENCE_NS + times[index],
-                    T_map_cam=None if T_map_cam0 is None else T_map_cam0 @ T_cam0_cam,
-                )
-            )
-            files.append(file)
-            cameras.append(camera)
-    return FolderSource(path, "kitti", "KITTI (GPS and inertial)", records, files, cameras)
+        frames.extend(_read_sequence(folder, _image_folder(folder, images), number * _SEQUENCE_NS))
+    return FolderSource(path, "kitti", frames, "KITTI (GPS and inertial)")
+
+
+def _read_sequence(folder: Path, kind: str, start_ns: int) -> list[ImageFile]:
+    """The frames of one sequence, by the images of one camera (``image_0``, ``image_2``)."""
+    pictures = sorted(
+        (file for file in (folder / kind).iterdir() if file.stem.isdigit() and file.suffix != ".txt"),
+        key=natural_key,
+    )
+    if not pictures:
+        raise SourceError(f"{folder / kind}: no images; expected NNNNNN.png")
+    camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], image_size(pictures[0]))
+    times = _read_times(folder / "times.txt")
+    poses = _read_poses(folder.parent.parent / "poses" / f"{folder.name}.txt")
+    frames = []
+    for file in pictures:
+        index = int(file.stem)
+        if index >= len(times):
+            raise SourceError(f"{folder / 'times.txt'}: no line {index + 1} for image {file.name}")
+        record = FrameRecord(
+            name=f"{folder.name}/{kind}/{file.name}",
+            sequence=folder.name,
+            stamp_ns=start_ns + times[index],
+            T_map_cam=poses[index] @ T_cam0_cam if index < len(poses) else None,
+        )
+        frames.append(ImageFile(record, file, camera))
+    return frames
 
 
 def _image_folder(folder: Path, wanted: str | None) -> str:

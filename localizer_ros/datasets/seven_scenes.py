@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
-from localizer_ros.datasets.folder import FolderSource, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 _FRAME = re.compile(r"frame-(\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
@@ -34,36 +35,36 @@ def open_recording(path: Path) -> FolderSource:
         for folder in path.glob("seq-*")
         if folder.is_dir() and (match := re.fullmatch(r"seq-?0*(\d+)", folder.name))
     )
-    single = not folders
-    if single:
-        folders = [(0, path)]
-    records: list[FrameRecord] = []
-    files: list[Path] = []
-    for number, folder in folders:
-        sequence = folder.resolve().name if single else folder.name
-        frames = sorted((int(m[1]), file) for file in folder.iterdir() if (m := _FRAME.match(file.name)))
-        for index, file in frames:
-            records.append(
-                FrameRecord(
-                    name=file.name if single else f"{folder.name}/{file.name}",
-                    sequence=sequence,
-                    stamp_ns=number * _SEQUENCE_NS + round(index * _FRAME_NS),
-                    T_map_cam=_read_pose(folder / f"{file.name.split('.')[0]}.pose.txt"),
-                )
-            )
-            files.append(file)
-    if not records:
+    found = [frame for number, folder in folders for frame in _read_sequence(number, folder)]
+    if not folders:
+        found = _read_sequence(0, path, single=True)
+    if not found:
         raise SourceError(
             f"{path}: no frames found; expected frame-NNNNNN.color.png in it or in seq-NN folders"
         )
-
+    records = [record for record, _ in found]
     splits = {}
     for name, file_name in (("train", "TrainSplit.txt"), ("test", "TestSplit.txt")):
-        if not single and (path / file_name).is_file():
+        if folders and (path / file_name).is_file():
             splits[name] = _read_split(path / file_name, dict(folders), records)
+    camera = _default_camera(path, found[0][1])
+    frames = [ImageFile(record, file, camera) for record, file in found]
+    return FolderSource(path, "7scenes", frames, "KinectFusion", splits=splits)
 
-    camera = _default_camera(path, files[0])
-    return FolderSource(path, "7scenes", "KinectFusion", records, files, camera, splits)
+
+def _read_sequence(number: int, folder: Path, single: bool = False) -> list[tuple[FrameRecord, Path]]:
+    """The frames of a folder and their images, in order; ``single`` when the folder is all there is."""
+    frames = []
+    for file in sorted(folder.iterdir(), key=natural_key):
+        if match := _FRAME.match(file.name):
+            record = FrameRecord(
+                name=file.name if single else f"{folder.name}/{file.name}",
+                sequence=folder.resolve().name if single else folder.name,
+                stamp_ns=number * _SEQUENCE_NS + round(int(match[1]) * _FRAME_NS),
+                T_map_cam=_read_pose(folder / f"{file.name.split('.')[0]}.pose.txt"),
+            )
+            frames.append((record, file))
+    return frames
 
 
 def _default_camera(path: Path, image: Path) -> Camera | None:

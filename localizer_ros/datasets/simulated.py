@@ -22,7 +22,7 @@ from localizer_ros.core.config.schema import Config, dump_yaml, load_config
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError
-from localizer_ros.datasets.simulation.drive import Drive
+from localizer_ros.datasets.simulation.drive import Course, Drive
 from localizer_ros.datasets.simulation.optics import Sensor, motion_blur
 from localizer_ros.datasets.simulation.place import Box, Place, Quad, lit, make_place, moving_box_quads, paint
 from localizer_ros.datasets.simulation.render import Renderer
@@ -112,15 +112,7 @@ class SimulatedSource:
             raise ConfigError(f"{path}: light: expected 0 to 5, got {self._light}")
         self.place = make_place(config.place, config.seed)
         self._drive = Drive(
-            np.random.default_rng([config.seed, 103, config.drive]),
-            self.place.route_m,
-            self.place.wander_m,
-            start=(0.381966 * config.drive) % 1.0,
-            duration_s=config.duration_s,
-            speed_m_s=config.speed_m_s,
-            offset_m=config.offset_m,
-            offset_rad=float(np.deg2rad(config.offset_deg)),
-            reverse=config.reverse,
+            np.random.default_rng([config.seed, 103, config.drive]), _course(config, self.place)
         )
         self._times = np.arange(max(1, round(config.duration_s * config.fps))) / config.fps
         _check_free(self.place, self._drive, self._times, path)
@@ -230,6 +222,20 @@ def write_world(folder: Path, config: WorldConfig) -> Path:
     file = folder / "world.yaml"
     file.write_text(dump_yaml(config))
     return file
+
+
+def _course(config: WorldConfig, place: Place) -> Course:
+    return Course(
+        place.route_m,
+        place.wander_m,
+        # The golden ratio: the starts of any number of drives are spread evenly.
+        start=(0.381966 * config.drive) % 1.0,
+        duration_s=config.duration_s,
+        speed_m_s=config.speed_m_s,
+        offset_m=config.offset_m,
+        offset_rad=float(np.deg2rad(config.offset_deg)),
+        reverse=config.reverse,
+    )
 
 
 @lru_cache(maxsize=2)

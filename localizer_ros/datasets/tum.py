@@ -12,7 +12,7 @@ import numpy as np
 
 from localizer_ros.core.trajectory import Trajectory, seconds_to_ns
 from localizer_ros.core.types import Camera, SourceError
-from localizer_ros.datasets.folder import FolderSource, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 # fx, fy, cx, cy and distortion of the colour cameras, as the data set gives them.
@@ -34,8 +34,8 @@ def open_recording(path: Path) -> FolderSource:
     listing = path / "rgb.txt"
     truth_file = path / "groundtruth.txt"
     truth = Trajectory.read_tum(truth_file) if truth_file.is_file() else None
-    records: list[FrameRecord] = []
-    files: list[Path] = []
+    camera = _known_camera(path)
+    frames: list[ImageFile] = []
     for number, line in read_lines(listing):
         fields = line.split()
         try:
@@ -44,9 +44,9 @@ def open_recording(path: Path) -> FolderSource:
         except ValueError as error:
             raise SourceError(f"{listing}:{number}: expected 'stamp file', got {line!r}") from error
         T_map_cam = truth.at(stamp_ns, _MAX_GAP_NS) if truth is not None else None
-        records.append(FrameRecord(name, path.resolve().name, stamp_ns, T_map_cam))
-        files.append(path / name)
-    return FolderSource(path, "tum", "motion capture", records, files, _known_camera(path))
+        record = FrameRecord(name, path.resolve().name, stamp_ns, T_map_cam)
+        frames.append(ImageFile(record, path / name, camera))
+    return FolderSource(path, "tum", frames, "motion capture")
 
 
 def _known_camera(path: Path) -> Camera | None:

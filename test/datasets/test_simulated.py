@@ -12,7 +12,7 @@ from localizer_ros.core.preprocess import to_gray
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig, write_world
-from localizer_ros.datasets.simulation.drive import Drive
+from localizer_ros.datasets.simulation.drive import Course, Drive
 from localizer_ros.datasets.simulation.optics import motion_blur
 from localizer_ros.datasets.simulation.place import PLACES, Quad, make_place, paint
 from localizer_ros.datasets.simulation.render import Renderer
@@ -33,7 +33,7 @@ def rays(camera):
 
 def random_view(rng, place):
     """A camera anywhere on the way around, looking anywhere near the horizon."""
-    drive = Drive(rng, place.route_m, place.wander_m, rng.uniform(), 5.0, 0.6)
+    drive = Drive(rng, Course(place.route_m, place.wander_m, rng.uniform(), 5.0, 0.6))
     x, y, yaw = drive.planar(rng.uniform(0, 5))
     yaw, pitch, roll = yaw + rng.uniform(-3, 3), rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2)
     forward = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -192,7 +192,7 @@ def test_odometry_drift_has_the_covariance_it_claims():
     """Normalised error of many drives: that of a Gaussian of three dimensions, mean 3."""
     place = make_place("room", 0)
     nees, errors = [], []
-    drive = Drive(np.random.default_rng(1), place.route_m, 0.2, 0.0, 12.0, 0.6)
+    drive = Drive(np.random.default_rng(1), Course(place.route_m, 0.2, 0.0, 12.0, 0.6))
     for seed in range(60):
         odometry = drive.odometry(np.random.default_rng(seed), 12.0, 2.0, 0)
         x, y, yaw = drive.planar(odometry.stamps_ns[[0, -1]] * 1e-9).T

@@ -3,6 +3,8 @@ says."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
@@ -20,12 +22,12 @@ _WOBBLE_RAD = np.deg2rad(0.25)
 _WOBBLE_M = 0.002
 
 
-class Drive:
-    """A drive along a rounded rectangle, straying from it differently on every lap.
+@dataclass(frozen=True)
+class Course:
+    """Where a drive goes, and how.
 
-    Args:
-        rng: decides the stray, the phase, stops and wobble; drives with equally seeded generators are equal.
-        route_m: (half length along x, half length along y, corner radius) of the rectangle.
+    Attributes:
+        route_m: (half length along x, half length along y, corner radius) of a rounded rectangle.
         wander_m: how far the drive strays to either side.
         start: 0..1, where on the way around it begins.
         duration_s: of the drive.
@@ -35,33 +37,41 @@ class Drive:
         reverse: drive the other way around.
     """
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        route_m: tuple[float, float, float],
-        wander_m: float,
-        start: float,
-        duration_s: float,
-        speed_m_s: float,
-        offset_m: float = 0.0,
-        offset_rad: float = 0.0,
-        reverse: bool = False,
-    ) -> None:
-        lap_m = _lap_length(route_m)
-        begin = start * lap_m
+    route_m: tuple[float, float, float]
+    wander_m: float
+    start: float
+    duration_s: float
+    speed_m_s: float
+    offset_m: float = 0.0
+    offset_rad: float = 0.0
+    reverse: bool = False
+
+
+class Drive:
+    """A drive along a rounded rectangle, straying from it differently on every lap.
+
+    Args:
+        rng: decides the stray, the phase, stops and wobble; drives with equally seeded generators are equal.
+        course: where it goes, and how.
+    """
+
+    def __init__(self, rng: np.random.Generator, course: Course) -> None:
+        duration_s, speed_m_s = course.duration_s, course.speed_m_s
+        lap_m = _lap_length(course.route_m)
+        begin = course.start * lap_m
         distance = np.arange(begin, begin + duration_s * speed_m_s + 2.0, 0.02)
-        xy, normal = _rounded_rectangle(route_m, distance if not reverse else -distance)
-        if reverse:
+        xy, normal = _rounded_rectangle(course.route_m, distance if not course.reverse else -distance)
+        if course.reverse:
             normal = -normal
         # Waves whose lengths have no common multiple with the lap: no two laps are alike.
         stray = np.zeros_like(distance)
         for weight, length_m in ((0.6, 0.37 * lap_m), (0.4, 0.161 * lap_m)):
             stray += weight * np.sin(2 * np.pi * (distance / length_m + rng.uniform()))
-        path = xy + (wander_m * stray + offset_m)[:, None] * normal
+        path = xy + (course.wander_m * stray + course.offset_m)[:, None] * normal
         path_m = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
         tangent = np.gradient(path, path_m, axis=0)
-        course = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
-        turn_per_m = np.abs(np.gradient(course, path_m))
+        heading = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
+        turn_per_m = np.abs(np.gradient(heading, path_m))
         limit = np.minimum(speed_m_s, _TURN_RATE / np.maximum(turn_per_m, 1e-6))
         limit = np.minimum(limit, np.convolve(np.pad(limit, 20, mode="edge"), np.ones(41) / 41, "valid"))
 
@@ -76,7 +86,7 @@ class Drive:
             at[i] = at[i - 1] + _STEP_S * drive[i] * np.interp(at[i - 1], path_m, limit)
         x, y = (np.interp(at, path_m, path[:, axis]) for axis in (0, 1))
         look = np.deg2rad(6.0) * np.sin(2 * np.pi * (at / 5.3 + rng.uniform()))
-        yaw = np.interp(at, path_m, course) + look + offset_rad
+        yaw = np.interp(at, path_m, heading) + look + course.offset_rad
         pose = np.stack([_smooth(value) for value in (x, y, yaw)], axis=1)
         self._planar = CubicSpline(times, pose)
         self._motion = CubicSpline(times, _smooth(drive))

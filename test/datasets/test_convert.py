@@ -1,0 +1,41 @@
+"""Recordings written in another format are the same recordings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_recordings import assert_pose
+
+from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.convert import write_kapture, write_tum
+from localizer_ros.datasets.source import open_source
+
+
+@pytest.mark.parametrize("writer", [write_tum, write_kapture])
+def test_conversion_keeps_everything_a_format_can_hold(seven_scenes, tmp_path, writer):
+    source = open_source(seven_scenes[0])
+    calls = []
+    writer(source, tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i + 1, 12) for i in range(12)]
+    again = open_source(tmp_path / "out")
+    assert (again.splits, again.ground_truth) == (("train", "test"), "KinectFusion")
+    assert again.camera.same_as(source.camera, tolerance_px=1e-9)
+    assert [r.stamp_ns for r in again.records] == [r.stamp_ns for r in source.records]
+    for index, (record, original) in enumerate(zip(again.records, source.records, strict=True)):
+        assert_pose(record.T_map_cam, original.T_map_cam, atol=1e-8)
+        np.testing.assert_array_equal(again.read(index).image, source.read(index).image)
+    original_test = [r.stamp_ns for r in source.split("test").records]
+    assert [r.stamp_ns for r in again.split("test").records] == original_test
+    # Nothing temporary stays, and nothing is overwritten.
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    with pytest.raises(SourceError, match="exists already"):
+        writer(source, tmp_path / "out")
+
+
+def test_broken_conversion_leaves_nothing(seven_scenes, tmp_path):
+    root, _ = seven_scenes
+    source = open_source(root)
+    (root / "seq-10" / "frame-000003.color.png").write_bytes(b"")
+    with pytest.raises(SourceError, match="empty"):
+        write_tum(source, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kitchen"]

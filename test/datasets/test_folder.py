@@ -1,0 +1,73 @@
+"""What all folders of images share: notes, splits, and damage named in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_recordings import picture, write
+
+from localizer_ros.core.types import LocalizerError, SourceError
+from localizer_ros.datasets.images import encode_png
+from localizer_ros.datasets.source import open_source
+
+
+def test_ground_truth_note_and_own_splits(seven_scenes):
+    root, _ = seven_scenes
+    (root / "ground_truth.txt").write_text("SfM pseudo ground truth\n")
+    (root / "splits").mkdir()
+    (root / "splits" / "few.txt").write_text(
+        "# two\nseq-02/frame-000003.color.png\nseq-01/frame-000000.color.png\n"
+    )
+    source = open_source(root)
+    assert source.ground_truth == "SfM pseudo ground truth"
+    few = source.split("few")
+    # In order of time, whatever the order of the list.
+    assert [record.name[:6] for record in few.records] == ["seq-01", "seq-02"]
+    np.testing.assert_array_equal(few.read(1).image, picture(23))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("seq-01/frame-000000.pose.txt", "1 2 3", r"frame-000000\.pose\.txt: expected a 4x4"),
+        ("seq-01/frame-000000.pose.txt", "1 0 0 x\n" * 4, r"frame-000000\.pose\.txt: expected a 4x4"),
+        ("seq-01/frame-000000.pose.txt", "5 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1", "away from a rotation"),
+        ("TrainSplit.txt", "sequence1\nsequence7\n", r"TrainSplit\.txt:2: 'sequence7' has no folder seq-07"),
+        ("TestSplit.txt", "first\n", r"TestSplit\.txt:1: expected a sequence like"),
+        (
+            "splits/a.txt",
+            "seq-01/frame-000000.color.png\nnone.png\n",
+            r"a\.txt:2: image 'none\.png' is not in",
+        ),
+        ("splits/a.txt", "\n", r"a\.txt: expected image names"),
+        ("camera.yaml", "image_width: 64", r"camera\.yaml: expected a ROS camera calibration"),
+        ("camera.yaml", "[", r"camera\.yaml: cannot be read"),
+        ("camera.yaml", b"\xff\xfe\x00", r"camera\.yaml: cannot be read"),
+        ("seq-01/frame-000000.color.png", b"", r"frame-000000\.color\.png: compressed image is empty"),
+        (
+            "seq-01/frame-000000.color.png",
+            encode_png(picture(1))[:100],
+            r"frame-000000\.color\.png: .*cut off",
+        ),
+        (
+            "seq-01/frame-000000.color.png",
+            encode_png(picture(1)[:40]),
+            r"frame-000000\.color\.png: image is 64x40",
+        ),
+    ],
+)
+def test_damage_is_named_in_one_line(seven_scenes, file, text, message):
+    root, _ = seven_scenes
+    write(root / file, text)
+    with pytest.raises(LocalizerError, match=message) as caught:
+        open_source(root)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, SourceError)
+
+
+def test_missing_image_is_named_when_read(seven_scenes):
+    root, _ = seven_scenes
+    source = open_source(root)
+    (root / "seq-02" / "frame-000001.color.png").unlink()
+    with pytest.raises(SourceError, match=r"seq-02/frame-000001\.color\.png: image cannot be read"):
+        source.read(5)

@@ -1,0 +1,47 @@
+"""Recordings are recognised by their files, or it is said what was looked for."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.source import FORMATS, open_source
+
+
+def test_unknown_recordings(tmp_path):
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source(tmp_path / "nothing")
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    # The message lists what was looked for, for every format.
+    assert all(f"{name}:" in str(caught.value) for name in FORMATS)
+    with pytest.raises(SourceError, match=r"unknown format 'dvd'.*7scenes"):
+        open_source(tmp_path, "dvd")
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "simulated"])
+def test_every_format_refuses_an_empty_folder(tmp_path, name):
+    with pytest.raises(SourceError, match=re.escape(str(tmp_path))):
+        open_source(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("folder", "format", "frames", "splits", "first_fx"),
+    [
+        ("redkitchen", "7scenes", 770, {"train": 470, "test": 300}, 525.0),
+        ("tum_fr1_rpy", "tum", 723, {"train": 506, "test": 217}, 517.3),
+        ("kitti_00", "kitti", 150, {}, 718.856),
+    ],
+)
+def test_real_recordings(shared_dir, folder, format, frames, splits, first_fx):
+    path = shared_dir / "data" / folder
+    if not path.is_dir():
+        pytest.skip(f"needs the shared recording {folder}")
+    source = open_source(path)
+    assert (source.format, len(source.records)) == (format, frames)
+    assert {name: len(source.split(name).records) for name in source.splits} == splits
+    assert source.camera.K[0, 0] == first_fx
+    assert sum(record.T_map_cam is not None for record in source.records) > 0.99 * frames
+    assert source.read(frames // 2).camera.same_as(source.camera)
