@@ -21,6 +21,7 @@ from localizer_ros.cli.options import (
     open_recording,
     part_of,
 )
+from localizer_ros.core.methods import find_method, method_help
 
 if TYPE_CHECKING:
     from localizer_ros.core.config.mapping import MapConfig
@@ -30,8 +31,7 @@ MethodOption = Annotated[
     str | None,
     typer.Option(
         "--method",
-        help="How to localise in it: hierarchical (default), direct, relative, local or retrieval by matching; "
-        "posenet, lsg, anchors or scene_coords by a network trained for the place.",
+        help=f"How to localise in it, hierarchical by default. {method_help()}.",
     ),
 ]
 PosesOption = Annotated[
@@ -117,7 +117,6 @@ def _map_config(
     from localizer_ros.core.config.mapping import MapConfig
     from localizer_ros.core.config.schema import load_config
     from localizer_ros.core.types import ConfigError
-    from localizer_ros.mapping.build import trains_network
 
     overrides = list(settings or [])
     if method is not None:
@@ -125,7 +124,7 @@ def _map_config(
     if time_budget is not None:
         overrides.append(f"training.time_budget_min={minutes(time_budget)}")
     config = load_config(MapConfig, path, overrides)
-    if time_budget is not None and not trains_network(config.method):
+    if time_budget is not None and not find_method(config.method).trains_network:
         raise ConfigError(f"a {config.method} scene trains no network; leave --time-budget out")
     return config
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import dump_yaml
+from localizer_ros.core.methods import find_method, load
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
@@ -20,41 +19,65 @@ from localizer_ros.mapping.work_folder import work_folder, work_path
 from localizer_ros.scene.bundle import check_free, write_scene
 
 
-@dataclass(frozen=True)
-class BuildRequest:
-    """What a method needs to build its part of a scene.
+class Builder(Protocol):
+    """Makes what a scene of a method holds; named in ``core/methods.py``."""
 
-    Attributes:
-        source: the recording, cut to the part to map.
-        config: the whole tree.
-        weights: pretrained weights, None without.
-        folder: scene folder being written.
-        work: folder that outlives an interruption.
-        resume: go on from ``work``.
-        progress: told as it goes.
-    """
+    def __call__(
+        self,
+        source: FrameSource,
+        config: MapConfig,
+        weights: Path | None,
+        folder: Path,
+        work: Path,
+        resume: bool,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Facts for the manifest, ``{}`` in a process that only trains along.
 
-    source: FrameSource
-    config: MapConfig
-    weights: Path | None
-    folder: Path
-    work: Path
-    resume: bool
-    progress: Progress
+        Args:
+            source: the recording, cut to the part to map.
+            config: all settings.
+            weights: pretrained weights, None without; only methods that train a network are given any.
+            folder: the scene being written.
+            work: folder that outlives an interruption.
+            resume: go on from ``work``.
+            progress: told as it goes.
+
+        Raises:
+            SourceError: nothing can be made of this recording.
+            ConfigError: settings do not go together.
+        """
+        ...
 
 
-def _network(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.mapping.build_network_scene import build_network_scene
-
-    r = request
-    return build_network_scene(r.source, r.config, r.weights, r.folder, r.work, r.resume, r.progress)
-
-
-def _structure(request: BuildRequest) -> dict[str, Any]:
+def build_point_map_scene(
+    source: FrameSource,
+    config: MapConfig,
+    weights: Path | None,
+    folder: Path,
+    work: Path,
+    resume: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A map of points; see :class:`Builder`."""
     from localizer_ros.mapping.build_point_map import build_structure_map
 
-    r = request
-    report = build_structure_map(r.source, r.config.structure, r.folder, r.progress, r.work)
+    return {"map": build_structure_map(source, config.structure, folder, progress, work).to_dict()}
+
+
+def build_image_map_scene(
+    source: FrameSource,
+    config: MapConfig,
+    weights: Path | None,
+    folder: Path,
+    work: Path,
+    resume: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Posed images; see :class:`Builder`."""
+    from localizer_ros.mapping.build_image_map import build_posed_images
+
+    report = build_posed_images(source, config.structure, config.method, folder, progress, work)
     return {"map": report.to_dict()}
 
 
@@ -70,32 +93,6 @@ def _placeless(config: MapConfig) -> MapConfig:
         masks=replace(masks, folder=Path(masks.folder).name, static=Path(masks.static).name),
     )
     return replace(config, structure=structure)
-
-
-def _posed_images(request: BuildRequest) -> dict[str, Any]:
-    from localizer_ros.mapping.build_image_map import build_posed_images
-
-    r = request
-    report = build_posed_images(r.source, r.config.structure, r.config.method, r.folder, r.progress, r.work)
-    return {"map": report.to_dict()}
-
-
-BUILDERS: dict[str, Callable[[BuildRequest], dict[str, Any]]] = {
-    "hierarchical": _structure,
-    "direct": _structure,
-    "relative": _structure,
-    "local": _posed_images,
-    "retrieval": _posed_images,
-    "posenet": _network,
-    "anchors": _network,
-    "lsg": _network,
-    "scene_coords": _network,
-}
-
-
-def trains_network(method: str) -> bool:
-    """True where a scene of this method is a network that is trained."""
-    return BUILDERS[method] is _network
 
 
 def build_scene(
@@ -129,17 +126,19 @@ def build_scene(
         SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
     """
     check_free(out, overwrite)
-    if weights is not None and not trains_network(config.method):
+    method = find_method(config.method)
+    build: Builder = load(method.builder)
+    if weights is not None and not method.trains_network:
         raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
     if weights is not None and not weights.is_file():
         raise ConfigError(f"weights: {weights}: no such file")
     if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun
-        if not trains_network(config.method):
+        if not method.trains_network:
             raise ConfigError(
                 f"a {config.method} scene trains no network; start one process, without torchrun"
             )
         if os.environ["RANK"] != "0":
-            return _network(BuildRequest(source, config, weights, out, work_path(out), resume, no_progress))
+            return build(source, config, weights, out, work_path(out), resume, no_progress)
     started = time.monotonic()
     settings = dump_yaml(config)
     manifest: dict[str, Any] = {
@@ -159,7 +158,6 @@ def build_scene(
         write_scene(out, manifest, overwrite) as folder,
     ):
         (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
-        request = BuildRequest(source, config, weights, folder, work, resume, progress)
-        manifest.update(BUILDERS[config.method](request))
+        manifest.update(build(source, config, weights, folder, work, resume, progress))
         manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
     return manifest

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import BackendConfig
+from localizer_ros.core.methods import find_method
 from localizer_ros.core.preprocess import Preprocessor, network_camera
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError, LocalizerError
@@ -97,7 +98,7 @@ def build_network_scene(
     n, t = config.network, config.training
     camera = network_camera(source.camera, n.width_px, n.height_px)
     data = load_posed_images(source, camera, progress)
-    if t.augmentation.virtual_move > 0.0 or geometric or config.method == "scene_coords":
+    if t.augmentation.virtual_move > 0.0 or geometric or find_method(config.method).needs_depth:
         data = replace(data, depth=_depth(source, config, data, work, fabric, progress))
     kept, held = hold_out(len(data), t.validation_fraction)
     training_part, validation_part = data.subset(kept), data.subset(held)

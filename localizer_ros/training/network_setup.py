@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.methods import find_method, load
 from localizer_ros.core.types import ConfigError
 from localizer_ros.networks.anchors import AnchorHead
 from localizer_ros.networks.build import build_network
@@ -40,6 +41,10 @@ from localizer_ros.training.weights import LoadedWeights, start_from
 # Errors of positions that learned balances start from, as a share of the spread of the training positions. After 40
 # epochs in Red Kitchen poses are off by 0.44 m (L1, training views) where they start from 1 m, and by 0.25 m from this.
 EXPECTED_SHARE = 0.25
+
+# What makes the network of a method, told where and how large the scene is, and what it is trained for: given all
+# settings, what ``build_network`` needs (completed in place) and the training images; named in ``core/methods.py``.
+NetworkMaker = Callable[[MapConfig, dict[str, Any], PosedImages], tuple[nn.Module, Objective]]
 
 
 def set_up_training(
@@ -75,6 +80,10 @@ def make_network(
     Raises:
         ConfigError: the settings do not go together.
     """
+    method = find_method(config.method)
+    if method.network is None:
+        raise ConfigError(f"method: {method.name} trains no network")
+    make: NetworkMaker = load(method.network)
     n = config.network
     encoder = loaded.encoder if loaded else ("mobilenet_v2" if n.encoder == "auto" else n.encoder)
     spec: dict[str, Any] = {
@@ -88,7 +97,7 @@ def make_network(
         "dropout": n.dropout,
     }
     try:
-        network, objective = METHODS[config.method](config, spec, data)
+        network, objective = make(config, spec, data)
     except ValueError as error:
         raise ConfigError(f"network: {error}") from error
     if isinstance(network.motion, MotionHead):
@@ -96,7 +105,8 @@ def make_network(
     return spec, network, objective
 
 
-def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+def make_posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    """A regressor of absolute poses; see :data:`NetworkMaker`."""
     network = build_network(spec)
     assert isinstance(network, PoseNet) and isinstance(network.absolute, PoseHead)
     _set_scale(network.absolute, data)
@@ -109,7 +119,8 @@ def _posenet(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tupl
     return network, GeometricObjective()
 
 
-def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+def make_anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    """A regressor relative to every n-th training pose; see :data:`NetworkMaker`."""
     chosen = data.poses[:: config.anchors.every]
     spec.update(anchors=len(chosen), orientation=config.anchors.orientation, answer=config.anchors.answer)
     network = build_network(spec)
@@ -120,7 +131,8 @@ def _anchors(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tupl
     return network, AnchorObjective(config.anchors)
 
 
-def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+def make_lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+    """Local Supports Global; see :data:`NetworkMaker`."""
     size = SIZES[config.lsg.size]
     spec.update(
         channels=size.channels,
@@ -135,7 +147,10 @@ def _lsg(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn
     return network, LsgObjective(_expected_m(data))
 
 
-def _scene_coords(config: MapConfig, spec: dict[str, Any], data: PosedImages) -> tuple[nn.Module, Objective]:
+def make_scene_coords(
+    config: MapConfig, spec: dict[str, Any], data: PosedImages
+) -> tuple[nn.Module, Objective]:
+    """A regressor of scene coordinates; see :data:`NetworkMaker`. Raises ConfigError without a map of points."""
     if data.depth is None:
         raise ConfigError("scene_coords: needs a map of points of the recording, and none could be made")
     spec.update(coordinate_width=config.scene_coords.width)
@@ -146,14 +161,6 @@ def _scene_coords(config: MapConfig, spec: dict[str, Any], data: PosedImages) ->
     network.coordinates.centre.copy_(torch.from_numpy(centre))
     network.coordinates.scale.fill_(scale + data.depth.median_m)
     return network, CoordinateObjective(optics_of(data))
-
-
-METHODS: dict[str, Callable[[MapConfig, dict[str, Any], PosedImages], tuple[nn.Module, Objective]]] = {
-    "posenet": _posenet,
-    "anchors": _anchors,
-    "lsg": _lsg,
-    "scene_coords": _scene_coords,
-}
 
 
 def _expected_m(data: PosedImages) -> float:

@@ -361,8 +361,6 @@ def test_a_damaged_map_is_named(mapped: Mapped, tmp_path: Path) -> None:
     arrays.write_bytes(arrays.read_bytes()[:1000])
     with pytest.raises(SceneError, match=r"structure\.npz"):
         open_structure_front_end(tmp_path / "scene", "hierarchical", LocalizerConfig())
-    with pytest.raises(SceneError, match="not one of"):
-        open_structure_front_end(tmp_path / "scene", "psychic", LocalizerConfig())
 
 
 def test_too_few_poses_are_an_error(mapped: Mapped, tmp_path: Path) -> None:

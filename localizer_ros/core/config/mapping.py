@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from localizer_ros.core.config.schema import Config
+from localizer_ros.core.methods import METHODS, method_help, unknown_method
 
 # --- structure ---
 # Maps of points or of posed images, and what localises in them: hierarchical, direct, relative, local, retrieval.
@@ -379,23 +380,9 @@ class SceneCoordinatesConfig(Config, frozen=True):
 class MapConfig(Config, frozen=True):
     """Everything ``localizer map`` needs beside the recording."""
 
-    method: Annotated[
-        Literal[
-            "hierarchical",
-            "direct",
-            "relative",
-            "local",
-            "retrieval",
-            "posenet",
-            "anchors",
-            "lsg",
-            "scene_coords",
-        ],
-        Meta(
-            description="hierarchical, direct and relative build a map of points, local and retrieval keep posed "
-            "images (seconds), the others train a network"
-        ),
-    ] = "hierarchical"
+    method: Annotated[str, Meta(description=f"How to localise in the place. {method_help()}")] = (
+        "hierarchical"
+    )
     structure: StructureConfig = StructureConfig()
     network: NetworkConfig = NetworkConfig()
     posenet: PosenetConfig = PosenetConfig()
@@ -403,3 +390,7 @@ class MapConfig(Config, frozen=True):
     lsg: LsgConfig = LsgConfig()
     scene_coords: SceneCoordinatesConfig = SceneCoordinatesConfig()
     training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(unknown_method(self.method))

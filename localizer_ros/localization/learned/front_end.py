@@ -190,10 +190,15 @@ def mean_of_views(answers: list[tuple[SE3, Array]]) -> tuple[SE3, Array]:
     return T_map_cam, np.mean([S for _, S in answers], axis=0) + apart.T @ apart / (len(answers) - 1)
 
 
-def open_network_front_end(scene: Path, method: str, config: LocalizerConfig) -> NetworkFrontEnd:
-    """The front end of a scene with a pose network. Raises SceneError, BackendError or ConfigError."""
-    step = NetworkStep(scene / "networks", method, config.backend, config.ensemble.samples)
-    familiarity = Familiarity.load(scene / "networks")
+def open_network_front_end(
+    scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool = False
+) -> NetworkFrontEnd:
+    """The front end of a scene with a pose network; see :class:`localizer_ros.localization.open.Opener`.
+
+    It has no late search. Raises ConfigError, too, where the network cannot do what ``config.ensemble`` asks for.
+    """
+    step = NetworkStep(scene_dir / "networks", method, config.backend, config.ensemble.samples)
+    familiarity = Familiarity.load(scene_dir / "networks")
     front_end = NetworkFrontEnd(step, method, config.ensemble.views, familiarity)
     step.warm_up()
     return front_end

@@ -22,8 +22,6 @@ from localizer_ros.localization.map_based.optical_flow import Followed, MetricVo
 from localizer_ros.localization.map_based.tracking import Tracker
 from localizer_ros.scene.map_scene import CORRELATION_S, StructureScene
 
-METHODS = ("hierarchical", "direct", "relative", "local", "retrieval")
-
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
 _STRAY_OF_DEPTH = 0.008
@@ -335,15 +333,13 @@ def open_structure_front_end(
 
     Args:
         scene_dir: the scene.
-        method: one of ``METHODS``.
+        method: one of those that match with a map.
         config: thresholds.
         threaded: late searches run on a thread of their own instead of in place.
 
     Raises:
         SceneError: a file is missing or damaged, or the method is none of these.
     """
-    if method not in METHODS:
-        raise SceneError(f"{scene_dir}: method {method!r} is not one of {', '.join(METHODS)}")
     scene = StructureScene.open(scene_dir)
     # Extractors are not made for two threads at once; all else in a scene is only read.
     extractor = open_extractor(scene.structure.settings.features, scene_dir) if threaded else scene.extractor
@@ -371,4 +367,6 @@ def _localizer(scene: StructureScene, method: str, config: SearchConfig) -> _Tim
         from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
 
         return LocalMapLocalizer(scene, config)
-    return HierarchicalLocalizer(scene, config, direct=method == "direct")
+    if method in ("hierarchical", "direct"):
+        return HierarchicalLocalizer(scene, config, direct=method == "direct")
+    raise SceneError(f"method {method!r} does not match with a map")

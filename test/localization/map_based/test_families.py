@@ -1,7 +1,6 @@
 """The families beside the hierarchical method: retrieval, relative poses, local maps; scenes of posed images."""
 
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig, SearchConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, ConfigError, Frame, SceneError, SourceError
+from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.features.matchers import MutualMatcher
@@ -25,8 +24,7 @@ from localizer_ros.localization.map_based.local_points import LocalMaps, epipola
 from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer, motion_weights
 from localizer_ros.localization.map_based.relative_pose import RelativeLocalizer
 from localizer_ros.localization.map_based.reranking import MatchedImage, matched_images
-from localizer_ros.localization.open import FRONT_ENDS
-from localizer_ros.mapping.build import BUILDERS, build_scene
+from localizer_ros.mapping.build import build_scene
 from localizer_ros.scene.map_scene import StructureScene
 
 WORLD = {"duration_s": 4.0, "fps": 8.0, "width_px": 240, "height_px": 180, "moving_objects": 0}
@@ -72,13 +70,6 @@ def errors(
                 (truth.distance_to(answer.T_map_cam), float(np.degrees(truth.angle_to(answer.T_map_cam))))
             )
     return found
-
-
-def test_every_method_is_built_opened_and_helped(scenes: dict[str, Path]) -> None:
-    methods = set(get_args(get_type_hints(MapConfig)["method"]))
-    assert methods == set(BUILDERS) == set(FRONT_ENDS)
-    page = CliRunner().invoke(app, ["map", "--help"], env={"COLUMNS": "200"}).output
-    assert all(method in page for method in methods)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +224,6 @@ def test_impossible_settings_are_one_line(
             localizer(scene, SearchConfig(matcher="lightglue"))
     with pytest.raises(ConfigError, match="direct"):
         HierarchicalLocalizer(scene, SearchConfig(matcher="lightglue"), direct=True)
-    with pytest.raises(SceneError, match="not one of hierarchical, direct, relative, local, retrieval"):
-        open_structure_front_end(scenes["local"], "psychic", LocalizerConfig())
     with pytest.raises(SourceError, match="expected at least 3"):
         config = config_from_dict(MapConfig, {"method": "local"})
         build_scene(FirstFrames(drive, 2), "all", config, tmp_path / "scene")
