@@ -12,8 +12,6 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from localizer_ros.core.types import ConfigError
-
 
 class Family(enum.Enum):
     """What a scene of a method holds, and what mapping does for it."""
@@ -137,6 +135,9 @@ METHODS: dict[str, Method] = {
 
 def find_method(name: str) -> Method:
     """The row of a method. Raises ConfigError, with the nearest name there is, where there is none."""
+    # Late: a help page is made from this table, and must not wait for numpy.
+    from localizer_ros.core.types import ConfigError
+
     if name not in METHODS:
         raise ConfigError(unknown_method(name))
     return METHODS[name]
