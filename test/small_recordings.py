@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera
+from localizer_ros.core.types import Camera, Frame
+from localizer_ros.datasets.source import FrameRecord, FrameSource
 
 CAMERA = Camera(
     64,
@@ -38,3 +40,31 @@ def write(path: Path, content: str | bytes) -> None:
     """Write a file, and the folders it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+class Changed:
+    """A recording with other records, images or camera; a ``FrameSource``."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        records: Sequence[FrameRecord] | None = None,
+        image: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda pixels: pixels,
+        camera: Camera | None = None,
+    ) -> None:
+        self.path, self.format, self.ground_truth = source.path, source.format, source.ground_truth
+        self.stamps, self.splits = source.stamps, source.splits
+        self.odometry, self.T_base_cam = source.odometry, source.T_base_cam
+        self.records = source.records if records is None else records
+        self.camera = camera or source.camera
+        self._position = {record.name: index for index, record in enumerate(source.records)}
+        self._source, self._image = source, image
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource.read``."""
+        frame = self._source.read(self._position[self.records[index].name])
+        return Frame(frame.stamp_ns, self._image(frame.image), self.camera, frame.name)
+
+    def split(self, name: str) -> FrameSource:
+        """It has no parts."""
+        raise NotImplementedError

@@ -43,9 +43,9 @@ def info(
 
         facts = scene_info(path)
     else:
-        from localizer_ros.datasets.info import info as source_info
+        from localizer_ros.evaluation.recording_check import recording_facts
 
-        facts = {"kind": "recording", **source_info(open_recording(path, format, topics))}
+        facts = {"kind": "recording", **recording_facts(open_recording(path, format, topics))}
     if as_json:
         console.print_json(facts)
     else:

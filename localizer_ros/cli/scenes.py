@@ -138,9 +138,9 @@ def _with_poses(recording: FrameSource, poses: Path) -> FrameSource:
 
 def _tell_problems(recording: FrameSource) -> None:
     """Say what is wrong with a recording: that something is shows in its map as well, but not what."""
-    from localizer_ros.datasets.info import info as source_info
+    from localizer_ros.evaluation.recording_check import recording_facts
 
-    for problem in source_info(recording)["problems"]:
+    for problem in recording_facts(recording)["problems"]:
         console.say(f"recording: {problem}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from localizer_ros.core.files import read_yaml
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 
 # ROS name -> name of core.types.Camera. ``fisheye`` is what some tools call the equidistant model.
@@ -173,10 +174,7 @@ def read_camera_yaml(path: Path) -> Camera:
     Raises:
         SourceError: unreadable, a field missing or malformed; the message names the file.
     """
-    try:
-        values: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SourceError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    values = read_yaml(path, SourceError)
     try:
         return camera_from_calibration(
             int(values["image_width"]),

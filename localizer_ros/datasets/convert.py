@@ -157,8 +157,8 @@ class _Recorder:
             first_ns = source.records[0].stamp_ns
             if source.odometry is not None and len(source.odometry):
                 first_ns = min(first_ns, int(source.odometry.stamps_ns[0]))
-            mounting = transform_stamped(first_ns, frames.base, frames.camera, source.T_base_cam)
-            bag.write_transform(TF_STATIC_TOPIC, first_ns, mounting)
+            extrinsics = transform_stamped(first_ns, frames.base, frames.camera, source.T_base_cam)
+            bag.write_transform(TF_STATIC_TOPIC, first_ns, extrinsics)
         # In order of time, as a robot would have recorded it.
         odometry = self._odometry(source.odometry)
         pending = next(odometry, None)

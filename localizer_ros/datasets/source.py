@@ -24,7 +24,7 @@ class FrameRecord:
 
     Attributes:
         name: unique within the source and stable, e.g. ``seq-01/frame-000000.color.jpg``.
-        sequence: name of the continuous drive it belongs to; motion is only meaningful within one.
+        sequence: name of the continuous stretch of frames it belongs to; motion is only meaningful within one.
         stamp_ns: strictly increasing within a sequence, and over the whole source.
         T_map_cam: ground truth, None where there is none for this frame.
     """
@@ -187,6 +187,14 @@ def check_order(path: Path, records: Sequence[FrameRecord]) -> None:
                 f"{previous.name} ({previous.stamp_ns} ns)"
             )
         previous = record
+
+
+def by_sequence(records: Sequence[FrameRecord]) -> dict[str, list[FrameRecord]]:
+    """The records of each sequence, in order."""
+    parts: dict[str, list[FrameRecord]] = {}
+    for record in records:
+        parts.setdefault(record.sequence, []).append(record)
+    return parts
 
 
 def indices_of_names(
