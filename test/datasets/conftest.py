@@ -1,13 +1,16 @@
-"""A recording that several readers' tests start from."""
+"""Recordings that the tests of several readers start from."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from bag_recorder import Recorder
 from small_recordings import CAMERA, picture, random_pose
 
 from localizer_ros.datasets.calibration import write_camera_yaml
+from localizer_ros.datasets.convert import write_bag
 from localizer_ros.datasets.images import encode_png
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 
 
 @pytest.fixture
@@ -29,3 +32,25 @@ def seven_scenes(tmp_path, rng):
     (root / "TestSplit.txt").write_text("sequence2\n")
     write_camera_yaml(root / "camera.yaml", CAMERA)
     return root, poses
+
+
+@pytest.fixture(scope="session")
+def world():
+    """A drive of twelve small frames through a simulated room."""
+    return SimulatedSource(
+        WorldConfig(width_px=96, height_px=72, duration_s=1.2, fps=10.0, moving_objects=1, seed=3)
+    )
+
+
+@pytest.fixture(scope="session")
+def bag(world, tmp_path_factory):
+    """``world`` as a bag. Read-only."""
+    out = tmp_path_factory.mktemp("bags") / "drive"
+    write_bag(world, out)
+    return out
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A bag to record messages into."""
+    return Recorder(tmp_path / "bag")

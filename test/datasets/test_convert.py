@@ -7,7 +7,7 @@ import pytest
 from small_recordings import assert_pose
 
 from localizer_ros.core.types import SourceError
-from localizer_ros.datasets.convert import write_kapture, write_tum
+from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
 from localizer_ros.datasets.source import open_source
 
 
@@ -39,3 +39,17 @@ def test_broken_conversion_leaves_nothing(seven_scenes, tmp_path):
     with pytest.raises(SourceError, match="empty"):
         write_tum(source, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kitchen"]
+
+
+def test_nothing_is_overwritten_and_a_failure_leaves_nothing(world, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(SourceError, match="exists already"):
+        write_bag(world, tmp_path / "there")
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_bag(world, tmp_path / "bag", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
