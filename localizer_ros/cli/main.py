@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from localizer_ros.cli import measure, recordings, robot, scenes
+from localizer_ros.cli import measure, recordings, robot, scenes, settings
 
 app = typer.Typer(
     name="localizer",
@@ -19,6 +19,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "info": recordings.info,
+    "settings": settings.settings,
     "simulate": recordings.simulate,
     "convert": recordings.convert,
     "sfm": recordings.sfm,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError, FrameRejected, SourceError
 from localizer_ros.datasets.source import FrameSource

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.mapping import StructureConfig
-from localizer_ros.core.config.runtime import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate, SourceError

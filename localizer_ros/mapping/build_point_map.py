@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.mapping import StructureConfig
-from localizer_ros.core.config.runtime import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, SourceError
 from localizer_ros.datasets.source import FrameSource

@@ -171,7 +171,7 @@ class LocalizerNode(LifecycleNode):
     @property
     def autostart(self) -> bool:
         """Whether :func:`main` takes the node to active by itself."""
-        return read_parameters(self).arguments.autostart
+        return read_parameters(self).autostart
 
     # --- lifecycle: rclpy swallows exceptions of these callbacks, so none may leave them ---
 
@@ -230,20 +230,17 @@ class LocalizerNode(LifecycleNode):
             return TransitionCallbackReturn.ERROR
 
     def _configure(self, state: LifecycleState | None) -> TransitionCallbackReturn:
-        settings = read_parameters(self)
-        self._config = settings.run
-        node = self._config
-        if not settings.arguments.scene:
+        config = read_parameters(self)
+        self._config = config
+        if not config.scene:
             raise ConfigError("parameter scene: expected the folder of a scene, got nothing")
-        if node.odom_frame and not node.base_frame:
-            raise ConfigError("parameter odom_frame: needs base_frame as well, to know what moves in it")
-        path = Path(settings.arguments.scene).expanduser()
+        path = Path(config.scene).expanduser()
         self._forget()
         self.health = Health(search_latency_s=self._config.search.latency_s)
 
         def create() -> OnlineLocalizer:
             opened = self._opener(path, self._config)
-            self._map_frame = node.map_frame or opened.map_frame
+            self._map_frame = config.map_frame or opened.map_frame
             return opened.localizer
 
         self._worker = Worker(

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from localizer_ros.core.config.mapping import AugmentationConfig
+from localizer_ros.core.config.training import AugmentationConfig
 from localizer_ros.core.preprocess import ImageWarper, to_rgb
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.core.config.mapping import AnchorsConfig, PosenetConfig
+from localizer_ros.core.config.training import AnchorsConfig, PosenetConfig
 from localizer_ros.localization.learned.scene_coordinates import RefinedCamera, pose_from_coordinates
 from localizer_ros.networks.anchors import AnchorHead, AnchorLoss, anchor_pose
 from localizer_ros.networks.encoders.layers import Features

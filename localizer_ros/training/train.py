@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from localizer_ros.core.config.mapping import TrainingConfig
+from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError, NumericalError
 from localizer_ros.training.processes import open_fabric

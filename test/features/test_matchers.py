@@ -9,8 +9,8 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.mapping import MapConfig
-from localizer_ros.core.config.runtime import SearchConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.types import BackendError, ConfigError
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
 from localizer_ros.core.config.mapping import KeyframeConfig, LocalFeatureConfig, StructureConfig
-from localizer_ros.core.config.runtime import LocalizerConfig, SearchConfig, TrackingConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, SceneError, SourceError
 from localizer_ros.datasets.source import FrameSource, open_source

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.core.config.mapping import AugmentationConfig
+from localizer_ros.core.config.training import AugmentationConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
 from localizer_ros.networks.encoders.build import build_encoder

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from localizer_ros.cli.main import app
 from localizer_ros.cli.options import minutes as read_minutes
-from localizer_ros.core.config.mapping import AugmentationConfig, MapConfig, TrainingConfig
+from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.config.training import AugmentationConfig, TrainingConfig
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, NumericalError, SceneError, SourceError

@@ -1,110 +1,17 @@
-"""Settings of a running localizer: back end, fusion, gates, search and tracking, and the ROS node around them."""
+"""Settings of a running localizer: back end, fusion, gates and status, and the ROS node around it."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from localizer_ros.core.config.schema import Config
+from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
+from localizer_ros.core.config.schema import RESEARCH, USER, Config
+from localizer_ros.core.types import ConfigError
 
-
-class SearchConfig(Config, frozen=True):
-    """Full search: from an image and nothing else to a pose."""
-
-    neighbours: Annotated[int, Meta(ge=1, le=1000, description="retrieved images")] = 12
-    ratio: Annotated[
-        float, Meta(gt=0.0, le=1.0, description="best over second best descriptor distance of a match")
-    ] = 0.9
-    matcher: Annotated[
-        Literal["mutual", "lightglue"],
-        Meta(
-            description="of a frame with mapping images: mutual nearest with ratio, or the network that the scene "
-            "brought along (structure.matcher.card)"
-        ),
-    ] = "mutual"
-    max_error_px: Annotated[float, Meta(gt=0.0, le=100.0, description="of an inlier in RANSAC")] = 8.0
-    min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer are no answer")] = 12
-    max_iterations: Annotated[int, Meta(ge=10, le=1_000_000, description="of RANSAC")] = 2000
-    min_confidence: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="an answer below is none (docs/structure.md)")
-    ] = 0.5
-    fine_features: Annotated[
-        Literal["never", "fallback", "always"],
-        Meta(description="search with the finest octave of keypoints too: four times the time of extraction"),
-    ] = "fallback"
-    rerank: Annotated[
-        Literal["auto", "always", "never"],
-        Meta(
-            description="order retrieved images by how many keypoints match them through one homography; auto = in "
-            "method retrieval only"
-        ),
-    ] = "auto"
-    rerank_images: Annotated[
-        int, Meta(ge=2, le=1000, description="retrieved images that are matched for re-ranking")
-    ] = 20
-    interpolation: Annotated[
-        Literal["nearest", "equal", "cosine", "barycentric", "motion"],
-        Meta(
-            description="method retrieval: how poses of retrieved images are averaged; motion = such that their "
-            "apparent motions from the query cancel (needs rerank)"
-        ),
-    ] = "motion"
-    interpolation_neighbours: Annotated[
-        int, Meta(ge=1, le=100, description="method retrieval: images averaged")
-    ] = 12
-    relative_neighbours: Annotated[
-        int, Meta(ge=2, le=100, description="method relative: images an essential matrix is found to")
-    ] = 8
-    local_images: Annotated[
-        int, Meta(ge=2, le=100, description="method local: images whose points are triangulated for a frame")
-    ] = 10
-    seed: Annotated[int, Meta(ge=0, description="of everything drawn at random")] = 0
-    latency_s: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            le=10.0,
-            description="0 = frames wait for their search; more = it runs beside them and its answer is used this much "
-            "later, at its own frame. Longer than it takes, shorter than smoother.lag_s",
-        ),
-    ] = 0.0
-
-
-class TrackingConfig(Config, frozen=True):
-    """Guided search around the predicted pose, at camera rate."""
-
-    enabled: Annotated[bool, Meta(description="false = full search for every frame")] = True
-    max_keypoints: Annotated[int, Meta(ge=50, le=20_000, description="keypoints of a frame")] = 800
-    window_px: Annotated[
-        float, Meta(gt=1.0, le=500.0, description="largest search radius around a predicted point")
-    ] = 40.0
-    images: Annotated[
-        int, Meta(ge=1, le=1000, description="nearest mapping images whose points are looked for")
-    ] = 8
-    match_every: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100,
-            description="keypoints are found and matched with the map in every so many frames, sooner where points get "
-            "lost; in those between, the matched points are followed by optical flow. 1 = in every frame",
-        ),
-    ] = 3
-    min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="fewer end tracking")] = 20
-    max_prior_sigma_deg: Annotated[
-        float, Meta(gt=0.0, le=180.0, description="a less certain prediction is searched in full")
-    ] = 6.0
-    max_gap_s: Annotated[float, Meta(gt=0.0, le=60.0, description="a longer gap ends tracking")] = 0.5
-    timing_sigma_ms: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            le=1000.0,
-            description="how far the time of what a pixel shows is from the image's stamp (rolling shutter, exposure, "
-            "clocks), 1 sigma: the faster the camera, the less certain its pose",
-        ),
-    ] = 10.0
+Reliability = Literal["best_effort", "reliable"]
 
 
 class BackendConfig(Config, frozen=True):
@@ -113,13 +20,16 @@ class BackendConfig(Config, frozen=True):
     kind: Annotated[
         Literal["auto", "torch", "openvino", "tensorrt"],
         Meta(
-            description="inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch"
+            extra=USER,
+            description="Inference back end; auto takes TensorRT on an NVIDIA GPU, else OpenVINO, else torch",
         ),
     ] = "auto"
-    precision: Annotated[Literal["fp32", "fp16", "bf16"], Meta(description="arithmetic of the network")] = (
-        "fp32"
-    )
-    threads: Annotated[int, Meta(ge=0, le=256, description="CPU threads of the network, 0 = all cores")] = 0
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], Meta(extra=USER, description="Arithmetic of the network")
+    ] = "fp32"
+    threads: Annotated[
+        int, Meta(ge=0, le=256, extra=USER, description="CPU threads of the network, 0 = all cores")
+    ] = 0
 
 
 class EnsembleConfig(Config, frozen=True):
@@ -130,8 +40,9 @@ class EnsembleConfig(Config, frozen=True):
         Meta(
             ge=1,
             le=16,
-            description="views of a frame, the others turned about the first, whose poses are averaged; each is a run "
-            "of the network (posenet, anchors)",
+            extra=RESEARCH,
+            description="Views of a frame whose poses are averaged, all but the first turned; each is a run of the "
+            "network (posenet, anchors)",
         ),
     ] = 1
     samples: Annotated[
@@ -139,8 +50,9 @@ class EnsembleConfig(Config, frozen=True):
         Meta(
             ge=0,
             le=1000,
-            description="passes through the pose head with dropout on (Monte-Carlo dropout): their mean is the answer, "
-            "their scatter adds to its covariance; at least 2, 0 = off (posenet, anchors; backend.kind torch)",
+            extra=RESEARCH,
+            description="Passes through the pose head with dropout on (Monte-Carlo dropout): their mean is the answer, "
+            "their scatter adds to its covariance. 0 = off, else at least 2 (posenet, anchors; backend.kind torch)",
         ),
     ] = 0
 
@@ -149,36 +61,36 @@ class SmootherConfig(Config, frozen=True):
     """Fixed-lag pose graph that fuses absolute and relative poses."""
 
     kind: Annotated[
-        Literal["gtsam", "none"], Meta(description="gtsam = fixed-lag pose graph, none = raw absolute poses")
+        Literal["gtsam", "none"],
+        Meta(extra=USER, description="Smoother: gtsam = fixed-lag pose graph, none = raw absolute poses"),
     ] = "gtsam"
-    lag_s: Annotated[float, Meta(gt=0.0, le=60.0, description="seconds of past poses kept in the graph")] = (
-        3.0
-    )
+    lag_s: Annotated[
+        float, Meta(gt=0.0, le=60.0, extra=USER, description="Time that past poses are kept in the graph")
+    ] = 3.0
     robust_kernel: Annotated[
-        Literal["huber", "cauchy", "none"], Meta(description="robust kernel of absolute poses")
+        Literal["huber", "cauchy", "none"], Meta(description="Robust kernel of absolute poses")
     ] = "huber"
     robust_width: Annotated[
-        float, Meta(gt=0.0, le=100.0, description="width of the robust kernel in standard deviations")
+        float, Meta(gt=0.0, le=100.0, description="Width of the robust kernel in standard deviations")
     ] = 1.345
     correlation_s: Annotated[
         float,
         Meta(
             ge=0.0,
             le=60.0,
-            description="errors of poses, and of motions, closer in time than this are taken as the same error, where "
+            description="Time within which the errors of poses, and of motions, are taken as one and the same, where "
             "a method does not say so itself (networks do of poses, maps of both): a camera at 30 Hz does not count "
             "one bias thirty times",
         ),
     ] = 1.0
     walk_rotation_deg_s: Annotated[
-        float,
-        Meta(gt=0.0, le=3600.0, description="turn rate (1 sigma) assumed where no motion was measured"),
+        float, Meta(gt=0.0, le=3600.0, description="Turn rate (1 sigma) assumed where no motion was measured")
     ] = 45.0
     walk_translation_m_s: Annotated[
-        float, Meta(gt=0.0, le=100.0, description="speed (1 sigma) assumed where no motion was measured")
+        float, Meta(gt=0.0, le=100.0, description="Speed (1 sigma) assumed where no motion was measured")
     ] = 1.0
     max_gap_s: Annotated[
-        float, Meta(gt=0.0, le=60.0, description="a longer time between two frames starts the graph over")
+        float, Meta(gt=0.0, le=60.0, description="Time between two frames beyond which the graph starts over")
     ] = 2.0
 
 
@@ -190,7 +102,7 @@ class GateConfig(Config, frozen=True):
         Meta(
             gt=0.5,
             lt=1.0,
-            description="an absolute pose outside this confidence region of the prediction is rejected",
+            description="Confidence region of the prediction: an absolute pose outside it is rejected",
         ),
     ] = 0.9999
     start_confidence: Annotated[
@@ -198,8 +110,8 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=0.0,
             le=1.0,
-            description="an absolute pose of lower confidence starts the graph only with two more that agree with it; "
-            "for methods that tell a confidence",
+            description="Confidence below which an absolute pose starts the graph only with two more that agree with "
+            "it; for methods that tell a confidence",
         ),
     ] = 0.98
     agreeing_rejections: Annotated[
@@ -207,7 +119,7 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=2,
             le=1000,
-            description="this many rejected poses in a row that agree with each other start the graph over there",
+            description="Rejected poses in a row, agreeing with each other, after which the graph starts over there",
         ),
     ] = 15
 
@@ -216,45 +128,56 @@ class StatusConfig(Config, frozen=True):
     """When the answer is called DEGRADED or LOST."""
 
     degraded_after_s: Annotated[
-        float, Meta(gt=0.0, le=3600.0, description="seconds without an accepted absolute pose")
+        float,
+        Meta(
+            gt=0.0, le=3600.0, description="Time without an accepted absolute pose after which it is DEGRADED"
+        ),
     ] = 0.5
     lost_after_s: Annotated[
-        float, Meta(gt=0.0, le=3600.0, description="seconds without an accepted absolute pose")
+        float,
+        Meta(
+            gt=0.0,
+            le=3600.0,
+            extra=USER,
+            description="Time without an accepted absolute pose after which it is LOST",
+        ),
     ] = 2.0
     degraded_sigma_m: Annotated[
-        float, Meta(gt=0.0, le=1000.0, description="largest position sigma of TRACKING, metres")
+        float, Meta(gt=0.0, le=1000.0, description="Position sigma above which it is DEGRADED")
     ] = 1.0
     lost_sigma_m: Annotated[
-        float, Meta(gt=0.0, le=1000.0, description="largest position sigma of DEGRADED, metres")
+        float, Meta(gt=0.0, le=1000.0, description="Position sigma above which it is LOST")
     ] = 3.0
     time_jump_s: Annotated[
         float,
         Meta(
             gt=0.0,
             le=3600.0,
-            description="a stamp further back than this resets; a smaller step back is dropped",
+            description="Step back of the stamps that starts everything over; a frame of a smaller step is dropped",
         ),
     ] = 0.5
 
 
 class OdometryConfig(Config, frozen=True):
-    """External odometry topic, where there is one."""
+    """External odometry, where there is one."""
 
-    use: Annotated[bool, Meta(description="fuse the odometry topic when it is published")] = True
+    use: Annotated[
+        bool, Meta(extra=USER, description="External odometry is fused where its topic is published")
+    ] = True
     rotation_share: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="rotation error (1 sigma) as a share of the angle turned")
+        float, Meta(ge=0.0, le=1.0, description="Rotation error (1 sigma) as a share of the angle turned")
     ] = 0.05
     translation_share: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="translation error (1 sigma) as a share of the distance")
+        float, Meta(ge=0.0, le=1.0, description="Translation error (1 sigma) as a share of the distance")
     ] = 0.05
     floor_deg: Annotated[
-        float, Meta(gt=0.0, le=90.0, description="smallest rotation error between frames, degrees")
+        float, Meta(gt=0.0, le=90.0, description="Smallest rotation error (1 sigma) between two frames")
     ] = 0.05
     floor_m: Annotated[
-        float, Meta(gt=0.0, le=1.0, description="smallest translation error between frames, metres")
+        float, Meta(gt=0.0, le=1.0, description="Smallest translation error (1 sigma) between two frames")
     ] = 0.002
     max_gap_s: Annotated[
-        float, Meta(gt=0.0, le=10.0, description="longest gap bridged between or after samples, seconds")
+        float, Meta(gt=0.0, le=10.0, description="Longest gap that is bridged between or after samples")
     ] = 0.2
 
 
@@ -270,39 +193,109 @@ class LocalizerConfig(Config, frozen=True):
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError where settings contradict each other; names them."""
+        search, status, tracking = self.search, self.status, self.tracking
+        if search.latency_s >= self.smoother.lag_s:
+            raise ConfigError(
+                f"search.latency_s = {search.latency_s:g} s: expected less than smoother.lag_s = "
+                f"{self.smoother.lag_s:g} s, or every answer comes too late"
+            )
+        if status.degraded_after_s > status.lost_after_s:
+            raise ConfigError(
+                f"status.degraded_after_s = {status.degraded_after_s:g} s: expected at most status.lost_after_s = "
+                f"{status.lost_after_s:g} s"
+            )
+        if status.degraded_sigma_m > status.lost_sigma_m:
+            raise ConfigError(
+                f"status.degraded_sigma_m = {status.degraded_sigma_m:g} m: expected at most status.lost_sigma_m = "
+                f"{status.lost_sigma_m:g} m"
+            )
+        if tracking.min_inliers > tracking.max_keypoints:
+            raise ConfigError(
+                f"tracking.min_inliers = {tracking.min_inliers}: expected at most tracking.max_keypoints = "
+                f"{tracking.max_keypoints}"
+            )
+        if self.ensemble.samples == 1:
+            raise ConfigError("ensemble.samples = 1: expected 0 or at least 2, one has no scatter")
+        if self.ensemble.samples and self.backend.kind not in ("auto", "torch"):
+            raise ConfigError(
+                f"ensemble.samples = {self.ensemble.samples}: needs backend.kind = torch, got {self.backend.kind}"
+            )
+
 
 class RunConfig(LocalizerConfig, frozen=True):
-    """The localizer and the ROS node around it: what ``localizer run``, ``eval`` and ``replay`` read."""
+    """The localizer and what is published of it: what ``localizer run``, ``eval`` and ``replay`` read."""
 
     map_frame: Annotated[
-        str, Meta(description="frame of the published poses; empty = the scene's map frame")
+        str, Meta(extra=USER, description="Frame of the published poses; empty = the scene's map frame")
     ] = ""
     odom_frame: Annotated[
         str,
         Meta(
-            description="when set, TF is map -> odom_frame and odom_frame -> base_frame must come from elsewhere"
+            extra=USER,
+            description="Odometry frame: when set, TF is map_frame -> odom_frame, and odom_frame -> base_frame must "
+            "come from elsewhere; empty = TF is map_frame -> base_frame",
         ),
     ] = ""
     base_frame: Annotated[
-        str, Meta(description="robot frame whose pose is published; empty = the camera's own frame")
+        str,
+        Meta(extra=USER, description="Robot frame whose pose is published; empty = the camera's own frame"),
     ] = ""
-    publish_tf: Annotated[bool, Meta(description="broadcast the map transform")] = True
+    publish_tf: Annotated[bool, Meta(extra=USER, description="The transform of the map is broadcast")] = True
     transform_tolerance: Annotated[
         float,
-        Meta(ge=0.0, le=10.0, description="seconds the map -> odom transform is dated ahead (REP-105 users)"),
+        Meta(
+            ge=0.0,
+            le=10.0,
+            extra={**USER, "unit": "s"},
+            description="Time that the transform map_frame -> odom_frame is dated ahead (REP-105)",
+        ),
     ] = 0.0
     image_transport: Annotated[
-        Literal["raw", "compressed"], Meta(description="compressed subscribes to image/compressed")
+        Literal["raw", "compressed"],
+        Meta(extra=USER, description="Transport of images; compressed subscribes to image/compressed"),
     ] = "raw"
     image_reliability: Annotated[
-        Literal["best_effort", "reliable"], Meta(description="QoS reliability of the image subscription")
+        Reliability, Meta(extra=USER, description="QoS reliability of the image subscription")
     ] = "best_effort"
     camera_info_reliability: Annotated[
-        Literal["best_effort", "reliable"],
-        Meta(description="QoS reliability of the camera_info subscription"),
+        Reliability, Meta(extra=USER, description="QoS reliability of the camera_info subscription")
     ] = "best_effort"
     image_rectified: Annotated[
         bool,
-        Meta(description="true = the image is rectified already: use P of camera_info, ignore distortion"),
+        Meta(
+            extra=USER,
+            description="Images are rectified already: P of camera_info is used, not its distortion",
+        ),
     ] = False
-    path_length: Annotated[int, Meta(ge=2, le=100_000, description="poses kept in the published path")] = 1000
+    path_length: Annotated[int, Meta(ge=2, le=100_000, description="Poses kept in the published path")] = 1000
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where settings contradict each other; names them."""
+        super().__post_init__()
+        if self.odom_frame and not self.base_frame:
+            raise ConfigError(
+                f"odom_frame = {self.odom_frame}: needs base_frame as well, to know what moves in it"
+            )
+        frames = {"map_frame": self.map_frame, "odom_frame": self.odom_frame, "base_frame": self.base_frame}
+        given = [(name, frame) for name, frame in frames.items() if frame]
+        for (name, frame), (other, same) in combinations(given, 2):
+            if frame == same:
+                raise ConfigError(f"{name} and {other}: expected two frames, got {frame} for both")
+
+
+class NodeConfig(RunConfig, frozen=True):
+    """Every parameter of the ROS node: what the localizer is run with, and what only the process needs."""
+
+    scene: Annotated[
+        str, Meta(extra=USER, description="Scene folder, made by `localizer map` (ROS node only)")
+    ] = ""
+    autostart: Annotated[
+        bool,
+        Meta(
+            extra=USER,
+            description="The node configures and activates itself at the start; false leaves it to a lifecycle "
+            "manager (ROS node only)",
+        ),
+    ] = True

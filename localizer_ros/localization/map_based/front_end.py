@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from localizer_ros.core.config.runtime import LocalizerConfig, SearchConfig, TrackingConfig
+from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose, SceneError
 from localizer_ros.features.local_features import open_extractor

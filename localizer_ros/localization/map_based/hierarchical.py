@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
 from localizer_ros.features.local_features import Float32, point_matches

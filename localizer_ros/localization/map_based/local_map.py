@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import msgspec
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.types import Frame, PoseEstimate
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.hierarchical import Found, HierarchicalLocalizer

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, symmetrized, weighted_mean
 from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
 from localizer_ros.features.local_features import Float32

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import poselib
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, weighted_mean
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.features.matchers import open_matcher

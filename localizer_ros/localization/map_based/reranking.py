@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import poselib
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.types import Array
 from localizer_ros.features.matchers import Matcher
 from localizer_ros.scene.map_scene import StructureScene, View

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from localizer_ros.core.config.runtime import SearchConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.scene.map_scene import StructureScene
 
 

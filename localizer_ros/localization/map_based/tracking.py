@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from localizer_ros.core.config.runtime import TrackingConfig
+from localizer_ros.core.config.map_based import TrackingConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.geometry.pose_solver import refine_pose, spread_of

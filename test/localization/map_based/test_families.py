@@ -8,8 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 from localizer_ros.cli.main import app
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.mapping import MapConfig
-from localizer_ros.core.config.runtime import LocalizerConfig, SearchConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError
