@@ -1,22 +1,16 @@
-"""The command line as a user meets it: help with examples, exit codes, one line for each known error, JSON."""
+"""The command line as a user meets it: help with examples, exit codes, one line for each known error."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
+from command_line import localizer, one_line
 
-from localizer_ros.cli.main import COMMANDS, app
-
-
-def localizer(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+from localizer_ros.cli.main import COMMANDS
 
 
 def test_starting_imports_nothing_heavy() -> None:
@@ -70,22 +64,6 @@ def test_known_errors_are_one_line_and_exit_code_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def one_line(result: Result) -> str:
-    """Standard error of a command that ended with a known error."""
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.stderr.startswith("localizer: ") and result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    """A recording that takes no time to make."""
-    file = tmp_path / "world.yaml"
-    file.write_text("width_px: 64\nheight_px: 64\nfps: 8\nduration_s: 0.5\n")
-    return file
-
-
 def test_what_cannot_be_written_is_one_line(world: Path, tiny_scene: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder is wanted")
@@ -106,66 +84,6 @@ def test_what_cannot_be_written_is_one_line(world: Path, tiny_scene: Path, tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "world.yaml"]
 
 
-def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
-    bag = tmp_path / "bag"
-    assert localizer("simulate", bag, "--world", world).exit_code == 0
-    facts = localizer(
-        "info", bag, "--json", "--topic", "ground_truth=none", "--topic", "odometry=none"
-    ).stdout
-    assert json.loads(facts)["ground_truth"]["name"] == "none" and json.loads(facts)["odometry"] is None
-    assert "/camera/image_raw" in one_line(localizer("info", bag, "--topic", "image=/left"))
-    assert "expected e.g." in one_line(localizer("info", bag, "--topic", "image"))
-    assert "unknown topic option" in one_line(localizer("info", bag, "--topic", "sound=/x"))
-    assert "not a bag" in one_line(localizer("info", world, "--topic", "image=/left"))
-
-
-def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
-    world: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "scene"
-    world.write_text(world.read_text().replace("duration_s: 0.5", "duration_s: 0.1"))
-    settings = ("--method", "posenet", "--set", "training.augmentation.virtual_move=0")
-    assert "1 frames have a pose" in one_line(localizer("map", world, "--out", out, *settings))
-    weights = ("--weights", tmp_path / "none.safetensors")
-    assert "trains no network" in one_line(localizer("map", world, "--out", out, *weights))
-    assert "none.safetensors" in one_line(
-        localizer("map", world, "--out", out, "--method", "posenet", *weights)
-    )
-    assert [p.name for p in tmp_path.iterdir()] == ["world.yaml"]
-
-
-def test_what_is_wrong_with_a_recording_is_said_before_it_is_mapped(world: Path, tmp_path: Path) -> None:
-    world.write_text(world.read_text() + "light: 0.01\n")
-    result = localizer("map", world, "--out", tmp_path / "scene")
-    assert result.exit_code == 1
-    *said, error = result.stderr.splitlines()
-    assert any(line.startswith("recording: images are very dark") for line in said)
-    assert error.startswith("localizer: ")
-
-
-def test_what_a_format_has_no_place_for_is_said(world: Path, tmp_path: Path) -> None:
-    assert "odometry" in localizer("convert", world, tmp_path / "tum", "--to", "tum").stderr
-    assert "left out" not in localizer("convert", world, tmp_path / "bag", "--to", "bag").stderr
-
-
-@pytest.mark.parametrize("entry", ["files", "camera", "training", "method", "map_frame"])
-def test_a_damaged_scene_names_its_manifest(entry: str, tiny_scene: Path, tmp_path: Path) -> None:
-    scene = tmp_path / "scene"
-    shutil.copytree(tiny_scene, scene)
-    manifest = yaml.safe_load((scene / "scene.yaml").read_text())
-    for wrong in (None, [1], {1: 2} if entry == "files" else 5):
-        (scene / "scene.yaml").write_text(yaml.safe_dump(manifest | {entry: wrong}))
-        assert "scene" in one_line(localizer("info", scene))
-
-
-def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_path: Path) -> None:
-    scene = tmp_path / "scene"
-    shutil.copytree(tiny_scene, scene)
-    assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
-    exported = localizer("export", scene, "--backend", "torch").stdout
-    assert "posenet.safetensors" in exported and ".blob" not in exported
-
-
 def test_bad_usage_is_exit_code_2() -> None:
     assert localizer("map").exit_code == 2
     assert localizer("eval", "a", "b", "--limit", "0").exit_code == 2
@@ -176,6 +94,7 @@ def test_version() -> None:
     assert localizer("--version").output.startswith("localizer 0.")
 
 
+@pytest.mark.slow
 def test_simulate_info_convert_map_eval_replay(tmp_path: Path) -> None:
     """One walk through the commands on one small drive."""
     drive = tmp_path / "drive"

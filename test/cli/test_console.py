@@ -1,0 +1,110 @@
+"""What the commands print, and how known errors end."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from localizer_ros.cli import console
+from localizer_ros.core.types import SourceError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (SourceError("drive: two\n  lines"), 1, "localizer: drive: two lines\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out"),
+            1,
+            "localizer: out: No space left on device\n",
+        ),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "out"),
+            1,
+            "localizer: out: is a file, expected a folder\n",
+        ),
+        (OSError("odd"), 1, "localizer: odd\n"),
+        (BrokenPipeError(), 1, ""),
+        (KeyboardInterrupt(), 130, "localizer: interrupted\n"),
+    ],
+)
+def test_known_errors_end_in_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @console.command
+    def failing() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        failing()
+    assert (ended.value.exit_code, capsys.readouterr().err) == (code, line)
+
+
+def test_other_errors_are_not_hidden() -> None:
+    @console.command
+    def failing() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+
+
+def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_facts(
+        {
+            "frames": 3,
+            "fps": 29.97003,
+            "camera": {"model": "plumb_bob", "splits": []},
+            "names": list(range(20)),
+            "jumps": [{"at": "a", "metres": 1.23456}],
+            "odometry": None,
+        }
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "frames: 3",
+        "fps: 29.97",
+        "camera:",
+        "  model: plumb_bob",
+        "  splits: none",
+        "names: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (20)",
+        "jumps:",
+        "  at a, metres 1.235",
+        "odometry: None",
+    ]
+
+
+def test_json_goes_to_a_file_or_alone_to_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert console.write_json(None, "{}") is True
+    assert console.write_json(tmp_path / "result.json", '{"a": 1}\n\n') is True
+    assert json.loads((tmp_path / "result.json").read_text()) == {"a": 1}
+    assert capsys.readouterr().out == ""
+    assert console.write_json(Path("-"), '{"a": 1}') is False
+    assert capsys.readouterr().out == '{"a": 1}\n'
+
+
+def test_room_for_results_is_made_before_the_work(tmp_path: Path) -> None:
+    console.make_room(tmp_path / "new" / "result.json", tmp_path / "report" / "deep")
+    assert (tmp_path / "new").is_dir() and (tmp_path / "report" / "deep").is_dir()
+    console.make_room(Path("-"))
+    with pytest.raises(IsADirectoryError):
+        console.make_room(tmp_path / "new")
+
+
+def test_progress_away_from_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress_bar() as progress:
+        for step in range(100):
+            now[0] = 0.1 * step
+            progress("features", step, 100)
+        now[0] += 3.0
+        progress("matches", 1, 0)
+    assert capsys.readouterr().err.splitlines() == ["features: 20/100", "features: 70/100", "matches: 1"]

@@ -1,0 +1,36 @@
+"""What the options that commands share mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import localizer, one_line
+
+from localizer_ros.cli.options import counts
+from localizer_ros.core.types import ConfigError
+
+
+def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    assert localizer("simulate", bag, "--world", world).exit_code == 0
+    facts = localizer(
+        "info", bag, "--json", "--topic", "ground_truth=none", "--topic", "odometry=none"
+    ).stdout
+    assert json.loads(facts)["ground_truth"]["name"] == "none" and json.loads(facts)["odometry"] is None
+    assert "/camera/image_raw" in one_line(localizer("info", bag, "--topic", "image=/left"))
+    assert "expected e.g." in one_line(localizer("info", bag, "--topic", "image"))
+    assert "unknown topic option" in one_line(localizer("info", bag, "--topic", "sound=/x"))
+    assert "not a bag" in one_line(localizer("info", world, "--topic", "image=/left"))
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("", []), ("1000,10000", [1000, 10000]), (" 5 , 6,", [5, 6])])
+def test_counts_are_read(text: str, numbers: list[int]) -> None:
+    assert counts("--index-images", text) == numbers
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-5", "10,1e3", "1.5"])
+def test_nonsense_is_no_count(text: str) -> None:
+    with pytest.raises(ConfigError, match="--index-images: expected numbers such as"):
+        counts("--index-images", text)

@@ -1,0 +1,53 @@
+"""Commands that make something of a scene."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import localizer, one_line
+
+
+def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
+    world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scene"
+    world.write_text(world.read_text().replace("duration_s: 0.5", "duration_s: 0.1"))
+    settings = ("--method", "posenet", "--set", "training.augmentation.virtual_move=0")
+    assert "1 frames have a pose" in one_line(localizer("map", world, "--out", out, *settings))
+    weights = ("--weights", tmp_path / "none.safetensors")
+    assert "trains no network" in one_line(localizer("map", world, "--out", out, *weights))
+    assert "none.safetensors" in one_line(
+        localizer("map", world, "--out", out, "--method", "posenet", *weights)
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["world.yaml"]
+
+
+def test_what_is_wrong_with_a_recording_is_said_before_it_is_mapped(world: Path, tmp_path: Path) -> None:
+    world.write_text(world.read_text() + "light: 0.01\n")
+    result = localizer("map", world, "--out", tmp_path / "scene")
+    assert result.exit_code == 1
+    *said, error = result.stderr.splitlines()
+    assert any(line.startswith("recording: images are very dark") for line in said)
+    assert error.startswith("localizer: ")
+
+
+@pytest.mark.parametrize("entry", ["files", "camera", "training", "method", "map_frame"])
+def test_a_damaged_scene_names_its_manifest(entry: str, tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    manifest = yaml.safe_load((scene / "scene.yaml").read_text())
+    for wrong in (None, [1], {1: 2} if entry == "files" else 5):
+        (scene / "scene.yaml").write_text(yaml.safe_dump(manifest | {entry: wrong}))
+        assert "scene" in one_line(localizer("info", scene))
+
+
+@pytest.mark.slow
+def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
+    exported = localizer("export", scene, "--backend", "torch").stdout
+    assert "posenet.safetensors" in exported and ".blob" not in exported
