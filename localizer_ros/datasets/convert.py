@@ -39,7 +39,7 @@ from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_ya
 from localizer_ros.datasets.images import encode_jpeg, encode_png
 from localizer_ros.datasets.source import FrameSource, frame_names
 
-Progress = Callable[[int, int], None]
+FramesDone = Callable[[int, int], None]
 """Called with (frames done, frames in total)."""
 
 MAP_FRAME = "map"
@@ -54,7 +54,7 @@ def write_bag(
     out: Path,
     storage: Storage = "mcap",
     compression: Compression = "none",
-    progress: Progress | None = None,
+    progress: FramesDone | None = None,
 ) -> None:
     """Write a rosbag2 folder.
 
@@ -73,7 +73,7 @@ def write_bag(
         _Recorder(bag, source, compression).write_all(progress)
 
 
-def write_tum(source: FrameSource, out: Path, progress: Progress | None = None) -> None:
+def write_tum(source: FrameSource, out: Path, progress: FramesDone | None = None) -> None:
     """Write a TUM RGB-D folder: ``rgb/``, ``rgb.txt``, ``groundtruth.txt``, ``camera.yaml``, ``splits/``.
 
     Images are PNG, so that nothing is lost. Poses at the images' own stamps.
@@ -98,7 +98,7 @@ def write_tum(source: FrameSource, out: Path, progress: Progress | None = None) 
         _write_splits(source, folder, names)
 
 
-def write_kapture(source: FrameSource, out: Path, progress: Progress | None = None) -> None:
+def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = None) -> None:
     """Write a kapture folder (version 1.1): sensors, records, trajectories, images as PNG, and ``splits/``.
 
     Timestamps are nanoseconds. As kapture has it, poses are world to camera and pixel centres at 0.5.
@@ -151,7 +151,7 @@ class _Recorder:
         self._bag, self._source, self._compression = bag, source, compression
         self._frames = frame_names(source)
 
-    def write_all(self, progress: Progress | None) -> None:
+    def write_all(self, progress: FramesDone | None) -> None:
         source, bag, frames = self._source, self._bag, self._frames
         if source.T_base_cam is not None:
             first_ns = source.records[0].stamp_ns
@@ -255,7 +255,7 @@ class _Recorder:
             )
 
 
-def _frames(source: FrameSource, progress: Progress | None) -> Iterator[Frame]:
+def _frames(source: FrameSource, progress: FramesDone | None) -> Iterator[Frame]:
     total = len(source.records)
     for index in range(total):
         yield source.read(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
@@ -11,7 +12,34 @@ from localizer_ros.core.types import Frame, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, frame_names
 
 
-class SourceWithPoses:
+class _SomeFrames:
+    """Some frames of a recording, with everything else that is known of it.
+
+    Args:
+        source: the recording.
+        indices: of the frames, ascending.
+        records: what is known of each.
+    """
+
+    def __init__(self, source: FrameSource, indices: Sequence[int], records: Sequence[FrameRecord]) -> None:
+        self._source, self._indices = source, indices
+        self.records: Sequence[FrameRecord] = records
+        self.path: Path = source.path
+        self.format, self.camera, self.ground_truth = source.format, source.camera, source.ground_truth
+        self.stamps: Stamps = source.stamps
+        self.odometry: Trajectory | None = source.odometry
+        self.T_base_cam: SE3 | None = source.T_base_cam
+        self.splits: Sequence[str] = source.splits
+        self.frames = frame_names(source)
+        self.details: dict[str, Any] = getattr(source, "details", {})
+        self.problems: Sequence[str] = getattr(source, "problems", ())
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource``."""
+        return self._source.read(self._indices[index])
+
+
+class SourceWithPoses(_SomeFrames):
     """The frames of a recording that a trajectory covers, with its poses; a ``FrameSource``.
 
     Args:
@@ -24,36 +52,22 @@ class SourceWithPoses:
     """
 
     def __init__(self, source: FrameSource, trajectory: Trajectory, ground_truth: str) -> None:
-        self._source = source
         found = [(i, r, trajectory.at(r.stamp_ns)) for i, r in enumerate(source.records)]
-        covered = [(i, r, T) for i, r, T in found if T is not None]
+        covered = [(i, FrameRecord(r.name, r.sequence, r.stamp_ns, T)) for i, r, T in found if T is not None]
         if not covered:
             raise SourceError(
                 f"{source.path}: the trajectory covers none of its {len(source.records)} frames"
             )
-        self._indices = [i for i, _, _ in covered]
-        self.records: Sequence[FrameRecord] = [
-            FrameRecord(r.name, r.sequence, r.stamp_ns, T) for _, r, T in covered
-        ]
-        self.path: Path = source.path
-        self.format, self.camera, self.ground_truth = source.format, source.camera, ground_truth
-        self.stamps: Stamps = source.stamps
-        self.odometry: Trajectory | None = source.odometry
-        self.T_base_cam: SE3 | None = source.T_base_cam
-        self.splits: Sequence[str] = source.splits
-        self.frames = frame_names(source)
+        super().__init__(source, [i for i, _ in covered], [record for _, record in covered])
+        self.ground_truth = ground_truth
         self._trajectory = trajectory
-
-    def read(self, index: int) -> Frame:
-        """See ``FrameSource``."""
-        return self._source.read(self._indices[index])
 
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``."""
         return SourceWithPoses(self._source.split(name), self._trajectory, self.ground_truth)
 
 
-class FirstFrames:
+class FirstFrames(_SomeFrames):
     """The first frames of a recording; a ``FrameSource``.
 
     Args:
@@ -62,19 +76,9 @@ class FirstFrames:
     """
 
     def __init__(self, source: FrameSource, count: int) -> None:
-        self._source, self._count = source, count
-        self.records: Sequence[FrameRecord] = source.records[:count]
-        self.path: Path = source.path
-        self.format, self.camera, self.ground_truth = source.format, source.camera, source.ground_truth
-        self.stamps: Stamps = source.stamps
-        self.odometry: Trajectory | None = source.odometry
-        self.T_base_cam: SE3 | None = source.T_base_cam
-        self.splits: Sequence[str] = source.splits
-        self.frames = frame_names(source)
-
-    def read(self, index: int) -> Frame:
-        """See ``FrameSource``."""
-        return self._source.read(index)
+        records = source.records[:count]
+        super().__init__(source, range(len(records)), records)
+        self._count = count
 
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``; the first frames of that part."""

@@ -39,48 +39,66 @@ _ROBOT_RADIUS_M = 0.25
 class WorldConfig(Config, frozen=True):
     """One drive through a simulated place."""
 
-    seed: Annotated[int, Meta(ge=0, le=2**31, description="another seed is another place of its kind")] = 0
+    seed: Annotated[
+        int, Meta(ge=0, le=2**31, description="Seed of the place: another one is another place of its kind")
+    ] = 0
     place: Annotated[
         Literal["room", "corridor", "hall"],
-        Meta(description="furnished room 11x9 m, corridor around a block 16x11 m, or hall 24x16 m"),
+        Meta(
+            description="Kind of place: furnished room 11x9 m, corridor around a block 16x11 m, or hall 24x16 m"
+        ),
     ] = "room"
-    drive: Annotated[int, Meta(ge=0, le=10_000, description="which path, and what moves there meanwhile")] = 0
-    duration_s: Annotated[float, Meta(gt=0.0, le=36_000.0, description="length of the drive")] = 60.0
-    fps: Annotated[float, Meta(gt=0.0, le=240.0, description="camera rate")] = 15.0
-    width_px: Annotated[int, Meta(ge=64, le=4096, description="image width")] = 640
-    height_px: Annotated[int, Meta(ge=64, le=4096, description="image height")] = 480
-    fov_deg: Annotated[float, Meta(ge=20.0, le=140.0, description="horizontal field of view")] = 75.0
-    camera_height_m: Annotated[float, Meta(ge=0.05, le=2.0, description="camera above the floor")] = 0.6
-    camera_pitch_deg: Annotated[float, Meta(ge=-60.0, le=60.0, description="camera looks up by this")] = 3.0
-    speed_m_s: Annotated[float, Meta(gt=0.0, le=5.0, description="speed on straight stretches")] = 0.6
-    reverse: Annotated[bool, Meta(description="drive the other way around")] = False
+    drive: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="Number of the drive: which path, and what moves there meanwhile"),
+    ] = 0
+    duration_s: Annotated[float, Meta(gt=0.0, le=36_000.0, description="Duration of the drive")] = 60.0
+    fps: Annotated[float, Meta(gt=0.0, le=240.0, description="Frames a second")] = 15.0
+    width_px: Annotated[int, Meta(ge=64, le=4096, description="Width of the images")] = 640
+    height_px: Annotated[int, Meta(ge=64, le=4096, description="Height of the images")] = 480
+    fov_deg: Annotated[float, Meta(ge=20.0, le=140.0, description="Horizontal field of view")] = 75.0
+    camera_height_m: Annotated[
+        float, Meta(ge=0.05, le=2.0, description="Height of the camera above the floor")
+    ] = 0.6
+    camera_pitch_deg: Annotated[
+        float, Meta(ge=-60.0, le=60.0, description="Angle by which the camera looks up")
+    ] = 3.0
+    speed_m_s: Annotated[float, Meta(gt=0.0, le=5.0, description="Speed on straight stretches")] = 0.6
+    reverse: Annotated[bool, Meta(description="The drive goes the other way around")] = False
     offset_m: Annotated[
-        float, Meta(ge=-5.0, le=5.0, description="lateral distance from the path, left positive")
+        float, Meta(ge=-5.0, le=5.0, description="Lateral distance from the path, left positive")
     ] = 0.0
     offset_deg: Annotated[
-        float, Meta(ge=-180.0, le=180.0, description="heading relative to the path, left positive")
+        float, Meta(ge=-180.0, le=180.0, description="Heading relative to the path, left positive")
     ] = 0.0
     light: Annotated[
         Literal["day", "dim", "night"] | float,
         Meta(
-            description="time of day, or a level: 1 = day, 0.15 = night, less = underexposed, above 1 = overexposed"
+            description="Time of day, or a level: 1 = day, 0.15 = night, less = underexposed, above 1 = overexposed"
         ),
     ] = "day"
     exposure_ms: Annotated[
-        float, Meta(ge=0.0, le=100.0, description="exposure time: motion blur, 0 = none")
+        float, Meta(ge=0.0, le=100.0, description="Exposure time, which blurs by motion; 0 = no blur")
     ] = 8.0
-    noise: Annotated[float, Meta(ge=0.0, le=50.0, description="image noise, sigma in grey levels of 255")] = (
+    noise: Annotated[float, Meta(ge=0.0, le=50.0, description="Image noise, sigma in grey levels of 255")] = (
         2.0
     )
-    moving_objects: Annotated[int, Meta(ge=0, le=20, description="boxes that move about and occlude")] = 2
+    moving_objects: Annotated[
+        int, Meta(ge=0, le=20, description="Number of boxes that move about and occlude")
+    ] = 2
     repetition: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="share of pictures and doors that look the same everywhere")
+        float, Meta(ge=0.0, le=1.0, description="Share of pictures and doors that look the same everywhere")
     ] = 0.2
     odometry_noise: Annotated[
-        float, Meta(ge=0.0, le=20.0, description="1 = a good wheeled robot: 1 % of distance, 1.5 % of turns")
+        float,
+        Meta(
+            ge=0.0,
+            le=20.0,
+            description="Error of the odometry: 1 = a good wheeled robot, 1 % of distance and 1.5 % of turns",
+        ),
     ] = 1.0
     supersampling: Annotated[
-        int, Meta(ge=1, le=3, description="rendered pixels a side of each pixel: smooth edges, slower")
+        int, Meta(ge=1, le=3, description="Rendered pixels a side of each pixel: smooth edges, slower")
     ] = 1
 
 

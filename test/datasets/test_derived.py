@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bag_recorder import Recorder, pictures, stamp
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.derived import FirstFrames, SourceWithPoses
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.info import recording_info
+from localizer_ros.datasets.source import FrameSource, frame_names, open_source
 
 
 def test_frames_within_the_trajectory_get_its_poses(tiny_source: FrameSource) -> None:
@@ -37,3 +39,17 @@ def test_first_frames(tiny_source: FrameSource) -> None:
     source = FirstFrames(tiny_source, 5)
     assert len(source.records) == 5 and len(source.split("all").records) == 5
     np.testing.assert_array_equal(source.read(4).image, tiny_source.read(4).image)
+
+
+def test_what_is_known_of_the_recording_stays_known(recorder: Recorder, rng: np.random.Generator) -> None:
+    recorder.info("/cam/camera_info", 64, 48)
+    for position, index in enumerate((0, 2, 1)):
+        log_ns = stamp(5 + position)
+        recorder.image("/cam/image_raw", stamp(index), pictures(rng)[0], "rgb8", log_ns, frame="eye")
+    source = open_source(recorder.close())
+    trajectory = Trajectory.from_items((stamp(index), SE3.identity()) for index in range(3))
+    for derived in (FirstFrames(source, 2), SourceWithPoses(source, trajectory, "elsewhere")):
+        facts = recording_info(derived)
+        assert facts["problems"][0] == "stamps go back 1 times: frames are sorted"
+        assert facts["topics"]["image"] == "/cam/image_raw"
+        assert frame_names(derived).camera == "eye"
