@@ -24,7 +24,7 @@ from localizer_ros.core.config.schema import load_config
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import open_source
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.training.data import ViewSequences, load_posed_images
 from localizer_ros.training.memory import keep_freed_memory
 from localizer_ros.training.network_setup import set_up_training
@@ -63,7 +63,7 @@ def main() -> None:
     source = open_source(args.recording)
     source = FirstFrames(source.split("train") if "train" in source.splits else source, 4 * t.batch_size)
     data = load_posed_images(source, network_camera(source.camera, n.width_px, n.height_px))
-    data = replace(data, depth=scene_depth(StructureScene.open(args.map), data.camera, data.poses))
+    data = replace(data, depth=scene_depth(MapScene.open(args.map), data.camera, data.poses))
     loaded = None if args.weights is None else load_weights(args.weights, n.encoder)
     module = set_up_training(config, loaded, data)[1]
     encoder, objective = module.network.encoder, module.objective

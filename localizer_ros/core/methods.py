@@ -54,7 +54,7 @@ class Method:
 _POINT_MAP = "localizer_ros.mapping.build:build_point_map_scene"
 _POSED_IMAGES = "localizer_ros.mapping.build:build_image_map_scene"
 _NETWORK = "localizer_ros.mapping.build_network_scene:build_network_scene"
-_OPEN_MAP = "localizer_ros.localization.map_based.front_end:open_structure_front_end"
+_OPEN_MAP = "localizer_ros.localization.map_based.front_end:open_map_front_end"
 _OPEN_NETWORK = "localizer_ros.localization.learned.front_end:open_network_front_end"
 _SETUP = "localizer_ros.training.network_setup"
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import RigidTransform, Rotation
 
-Array = NDArray[np.float64]
+from localizer_ros.core.arrays import Array
 
 
 def skew(v_3: ArrayLike) -> Array:

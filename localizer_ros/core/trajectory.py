@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3, interpolate
-from localizer_ros.core.types import SourceError
-
-Array = NDArray[np.float64]
+from localizer_ros.core.types import Array, SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

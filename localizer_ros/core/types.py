@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from localizer_ros.core.arrays import Array as Array
+from localizer_ros.core.arrays import Float32 as Float32
+from localizer_ros.core.arrays import Index as Index
+from localizer_ros.core.arrays import Mask as Mask
+from localizer_ros.core.arrays import UInt8 as UInt8
 from localizer_ros.core.se3 import SE3
-
-Array = NDArray[np.float64]
 
 # Stage of ``LocalizerOutput.timings_ms``.
 LATE_SEARCH = "late_search"
@@ -174,7 +176,7 @@ class Frame:
     """
 
     stamp_ns: int
-    image: NDArray[np.uint8]
+    image: UInt8
     camera: Camera
     name: str = ""
 

@@ -14,8 +14,8 @@ import poselib
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Camera, Frame
-from localizer_ros.features.local_features import Float32, grey
+from localizer_ros.core.types import Array, Camera, Float32, Frame
+from localizer_ros.features.local_features import grey
 from localizer_ros.geometry.rays import undistorted
 
 _CORNERS = 600

@@ -17,12 +17,11 @@ import numpy as np
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import Array, ConfigError, FrameRejected, SourceError
+from localizer_ros.core.types import Array, ConfigError, Float32, FrameRejected, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.metrics import percentiles
-from localizer_ros.features.local_features import Float32
 from localizer_ros.scene.image_index import GlobalDescriptor, ImageIndex
-from localizer_ros.scene.map_scene import INDEX_FOLDER, StructureScene
+from localizer_ros.scene.map_scene import INDEX_FOLDER, MapScene
 
 R = TypeVar("R")
 
@@ -61,7 +60,7 @@ def retrieval_benchmark(
     """
     if not (scene_path / INDEX_FOLDER).is_dir():
         raise ConfigError(f"{scene_path}: has no image index, so retrieval cannot be timed")
-    scene = StructureScene.open(scene_path)
+    scene = MapScene.open(scene_path)
     own = scene.database.index.descriptors
     if min(sizes) < len(own):
         raise ConfigError(f"index images: expected at least the {len(own)} of the scene, got {min(sizes)}")
@@ -128,9 +127,9 @@ def synthetic_descriptors(own: Float32, count: int, rng: np.random.Generator) ->
     return made
 
 
-def _features(scene: StructureScene, source: FrameSource) -> tuple[list[float], list[Float32]]:
+def _features(scene: MapScene, source: FrameSource) -> tuple[list[float], list[Float32]]:
     """Milliseconds of extraction, and local descriptors, as a full search takes them first, of some frames."""
-    limit = scene.structure.settings.features.max_keypoints
+    limit = scene.point_map.settings.features.max_keypoints
     count = len(source.records)
     times_ms, found = [], []
     for i in np.unique(np.linspace(0, count - 1, min(count, QUERIES)).astype(int)).tolist():

@@ -29,7 +29,7 @@ from localizer_ros.datasets.bag_file import bag_notes
 from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, TRUE, map_views, quiet_axes
 from localizer_ros.scene.bundle import Scene, is_scene
 from localizer_ros.scene.nearest_image import DESCRIPTORS
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.point_map import PointMap
 
 Array = NDArray[np.float64]
 
@@ -208,8 +208,8 @@ def _scene_content(path: Path) -> Content:
     if baseline.is_file():
         with np.load(baseline, allow_pickle=False) as data:
             mapping = [SE3.from_matrix(T) for T in data["poses"]]
-    if (path / "map" / "structure.npz").is_file():
-        structure = StructureMap.load(path / "map")
+    if (path / "map" / "point_map.npz").is_file():
+        structure = PointMap.load(path / "map")
         mapping = [SE3.from_matrix(T) for T in structure.T_map_cam]
         step = max(1, len(structure.points) // _MAX_POINTS)
         points = structure.points[::step].astype(np.float64)

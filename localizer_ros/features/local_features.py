@@ -16,11 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import LocalFeatureConfig
-from localizer_ros.core.types import ConfigError
-
-UInt8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
-Index = NDArray[np.intp]
+from localizer_ros.core.types import ConfigError, Float32, Index, UInt8
 
 # RootSIFT components are square roots of shares of 1: none is above 0.5 in practice, so 512 uses the whole byte.
 _BYTES_PER_UNIT = 512.0

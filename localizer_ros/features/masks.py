@@ -10,15 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import MaskConfig
-from localizer_ros.core.types import Camera, ConfigError, FrameRejected, SceneError
+from localizer_ros.core.types import Camera, ConfigError, FrameRejected, Mask, SceneError
 from localizer_ros.datasets.images import decode_compressed
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import LocalFeatures
-
-Mask = NDArray[np.bool_]
 
 MASK_FOLDER = "masks"
 STATIC_MASK = "map/static_mask.png"

@@ -22,8 +22,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from localizer_ros.core.types import BackendError, ConfigError
-from localizer_ros.features.local_features import Float32, Index, mutual_matches
+from localizer_ros.core.types import BackendError, ConfigError, Float32, Index
+from localizer_ros.features.local_features import mutual_matches
 from localizer_ros.inference.onnx_card import open_session, read_card, run_session
 
 MATCHER_FOLDER = "networks/matcher"

@@ -21,8 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from localizer_ros.core.types import BackendError, ConfigError
-from localizer_ros.features.local_features import Float32, UInt8
+from localizer_ros.core.types import BackendError, ConfigError, Float32, UInt8
 from localizer_ros.inference.onnx_card import CARD, copy_card, open_session, read_card, run_session
 
 NETWORK_FOLDER = "network"

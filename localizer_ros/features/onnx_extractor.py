@@ -25,8 +25,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from localizer_ros.core.types import Array, BackendError
-from localizer_ros.features.local_features import Float32, LocalFeatures, UInt8, grey, no_features
+from localizer_ros.core.types import Array, BackendError, Float32, UInt8
+from localizer_ros.features.local_features import LocalFeatures, grey, no_features
 from localizer_ros.inference.onnx_card import open_session, read_card, run_session
 
 _KEYS = ("network", "input", "multiple_of", "keypoints", "descriptors", "dimensions")

@@ -10,8 +10,7 @@ import poselib
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array
-from localizer_ros.features.local_features import Float32
+from localizer_ros.core.types import Array, Float32
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
 _LEAST_SIGMA_PX = 0.4
@@ -201,7 +200,7 @@ def _linearised(
     return residual * focal_px, J * focal_px, ahead
 
 
-def spread_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) -> float:
+def coverage_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) -> float:
     """Share (0..1) of the cells of a grid over the image that hold a keypoint."""
     if len(rays) == 0:
         return 0.0

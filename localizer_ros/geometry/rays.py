@@ -29,27 +29,30 @@ def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
     return np.asarray(rays, dtype=np.float64)[:, 0]
 
 
-class Calibration:
-    """Rays of keypoints.
+class RayCamera:
+    """The camera of a map, which gives the rays of keypoints.
 
     A map refines the camera that its images came with; the refinement is kept as a second camera that looks at the
     first one's ideal image, so that it fits any distortion model. It applies only to that same camera: a robot that
     comes with another one is taken at its word.
 
     Args:
-        camera: of the mapping images, as given.
-        refinement: camera of the ideal image of ``camera`` (pixels by its K), None when nothing was refined.
+        given: camera of the mapping images, as it was given.
+        refinement: camera of the ideal image of ``given`` (pixels by its K), None when nothing was refined.
+
+    Raises:
+        ConfigError: the refinement has another model than ``plumb_bob``.
     """
 
-    def __init__(self, camera: Camera, refinement: Camera | None = None) -> None:
+    def __init__(self, given: Camera, refinement: Camera | None = None) -> None:
         if refinement is not None and refinement.model != "plumb_bob":
-            raise ConfigError(f"calibration: expected a plumb_bob refinement, got {refinement.model}")
-        self.camera, self.refinement = camera, refinement
+            raise ConfigError(f"camera: expected a plumb_bob refinement, got {refinement.model}")
+        self.given, self.refinement = given, refinement
 
     @property
     def focal_px(self) -> float:
         """Pixels of an image per unit on the plane z = 1, near its centre."""
-        K = (self.refinement or self.camera).K
+        K = (self.refinement or self.given).K
         return 0.5 * float(K[0, 0] + K[1, 1])
 
     def rays(self, camera: Camera, xy_px: ArrayLike) -> Array:
@@ -57,27 +60,27 @@ class Calibration:
         rays = undistorted(camera, xy_px)
         if self.refinement is None:
             return rays
-        same = camera is self.camera or camera.same_as(self.camera, 1e-3)
+        same = camera is self.given or camera.same_as(self.given, 1e-3)
         if not same:
-            scaled = self.camera.scaled(camera.width_px, camera.height_px)
+            scaled = self.given.scaled(camera.width_px, camera.height_px)
             if not camera.same_as(scaled, 0.51):
                 return rays
-        return undistorted(self.refinement, rays @ self.camera.K[:2, :2].T + self.camera.K[:2, 2])
+        return undistorted(self.refinement, rays @ self.given.K[:2, :2].T + self.given.K[:2, 2])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; :meth:`from_dict` reads them back."""
         return {
-            "camera": self.camera.to_dict(),
+            "given": self.given.to_dict(),
             "refinement": self.refinement.to_dict() if self.refinement is not None else None,
         }
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> Calibration:
+    def from_dict(values: dict[str, Any]) -> RayCamera:
         """Inverse of :meth:`to_dict`. Raises ConfigError when a field is missing or malformed."""
         refinement = values.get("refinement")
-        if "camera" not in values:
-            raise ConfigError("calibration: camera is missing")
-        return Calibration(
-            Camera.from_dict(values["camera"]),
+        if "given" not in values:
+            raise ConfigError("camera: given is missing")
+        return RayCamera(
+            Camera.from_dict(values["given"]),
             Camera.from_dict(refinement) if refinement is not None else None,
         )

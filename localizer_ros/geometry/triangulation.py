@@ -9,11 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-from localizer_ros.core.types import Array
-
-Index = NDArray[np.intp]
+from localizer_ros.core.types import Array, Index
 
 NEAREST_M = 0.05
 """A point nearer than this to a camera is not triangulated, metres."""

@@ -19,7 +19,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import LocalFeatures, to_bytes
-from localizer_ros.geometry.rays import Calibration
+from localizer_ros.geometry.rays import RayCamera
 from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
 from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
 from localizer_ros.localization.map_based.reranking import RERANK_KEYPOINTS
@@ -30,8 +30,8 @@ from localizer_ros.mapping.keyframes import choose_images, posed_frames, probe_d
 from localizer_ros.mapping.stages import Stages
 from localizer_ros.mapping.trial import validate
 from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
-from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, StructureScene
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
+from localizer_ros.scene.point_map import PointMap
 
 _VALIDATION_IMAGES = 16
 # Frames are tried as if no mapping image were nearer than this (turn, or move of like effect): a robot strays from
@@ -151,8 +151,8 @@ def build_posed_images(
         database.save(out_dir / INDEX_FOLDER)
         structure.save(out_dir / MAP_FOLDER)
     with stages("validation"):
-        held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
-        tried = _FromAfar(StructureScene.open(out_dir), method, dict(zip(names, T_given, strict=True)))
+        held_out = [k for k in range(len(posed)) if database.keyframe[k] < 0]
+        tried = _FromAfar(MapScene.open(out_dir), method, dict(zip(names, T_given, strict=True)))
         validation, systematic = validate(
             tried, depth_m, source, posed, held_out, T_given, _VALIDATION_IMAGES, progress
         )
@@ -192,18 +192,20 @@ class _FromAfar:
         T_map_cam: (4, 4) given poses by frame name.
     """
 
-    def __init__(self, scene: StructureScene, method: str, T_map_cam: dict[str, Array]) -> None:
+    def __init__(self, scene: MapScene, method: str, T_map_cam: dict[str, Array]) -> None:
         self._scene, self._T_map_cam = scene, T_map_cam
         self._localizer = LocalMapLocalizer if method == "local" else RetrievalLocalizer
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
         database, T = self._scene.database, self._T_map_cam[frame.name]
-        far = self._scene.structure.view_distances(SE3(T[:3, :3], T[:3, 3])) > np.radians(_BEYOND_DEG)
-        rows = np.nonzero((database.mapped >= 0) & far[database.mapped])[0]
+        far = self._scene.point_map.view_distances(SE3(T[:3, :3], T[:3, 3])) > np.radians(_BEYOND_DEG)
+        rows = np.nonzero((database.keyframe >= 0) & far[database.keyframe])[0]
         index = ImageIndex(database.index.descriptors.shape[1], database.index.kind)
         index.add(database.index.descriptors[rows])
         names = tuple(database.names[row] for row in rows)
-        seen = ImageDatabase(index, database.describe, database.T_map_cam[rows], names, database.mapped[rows])
+        seen = ImageDatabase(
+            index, database.describe, database.T_map_cam[rows], names, database.keyframe[rows]
+        )
         config = SearchConfig(fine_features="never")
         return self._localizer(replace(self._scene, database=seen), config).localize(frame, prior)
 
@@ -217,14 +219,14 @@ def _posed(
     config: StructureConfig,
     depth_m: float,
     most: int,
-) -> StructureMap:
+) -> PointMap:
     """The images as a map without points, the strongest keypoints of each."""
     features = [f.only(np.arange(min(len(f), most))) for f in features]
     count = [len(f) for f in features]
     if sum(count) == 0:
         raise SourceError(f"{source.path}: no keypoints in {len(images)} images")
-    return StructureMap(
-        calibration=Calibration(source.camera),
+    return PointMap(
+        camera=RayCamera(source.camera),
         T_cam_refined=SE3.identity(),
         points=np.zeros((0, 3), dtype=np.float32),
         observation_image=np.repeat(np.arange(len(images), dtype=np.int32), count),

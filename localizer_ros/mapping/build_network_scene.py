@@ -30,7 +30,7 @@ from localizer_ros.networks.encoders.build import load_encoder
 from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.motion_step import MotionStep
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.scene.nearest_image import save_baseline
 from localizer_ros.training.data import (
     IMAGENET_MEAN,
@@ -206,7 +206,7 @@ def _depth(
     problem = fabric.broadcast(problem)
     if not problem:
         try:
-            return scene_depth(StructureScene.open(folder), data.camera, data.poses, progress)
+            return scene_depth(MapScene.open(folder), data.camera, data.poses, progress)
         except LocalizerError as error:
             problem = str(error)
     logger.warning("training views are turned but not moved: no map of points could be made (%s)", problem)

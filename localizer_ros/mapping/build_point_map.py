@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import Array, SourceError
+from localizer_ros.core.types import Array, Index, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import LocalFeatures, open_extractor
 from localizer_ros.features.masks import open_static_mask
@@ -37,11 +36,9 @@ from localizer_ros.mapping.keyframes import (
 from localizer_ros.mapping.point_builder import FEWEST_POINTS, PointBuilder
 from localizer_ros.mapping.stages import Stages
 from localizer_ros.mapping.trial import validate
-from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, StructureScene
-from localizer_ros.scene.point_map import StructureMap
-from localizer_ros.scene.pose_correction import PoseField
-
-Index = NDArray[np.intp]
+from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
+from localizer_ros.scene.point_map import PointMap
+from localizer_ros.scene.pose_correction import PoseCorrection
 
 # Mapping images beside the map's own on which it is tried out.
 _VALIDATION_IMAGES = 40
@@ -151,12 +148,14 @@ def build_structure_map(
         )
     with stages("bundle"):
         disagreement = built.disagreement()
-        field = _fit_field(structure, config, disagreement) if config.pose_correction.enabled else None
+        correction = (
+            _fit_correction(structure, config, disagreement) if config.pose_correction.enabled else None
+        )
     extractor = open_extractor(config.features)
     structure = replace(structure, settings=take_along(config, out_dir))
-    scene = StructureScene(structure, database, extractor, field, out_dir, open_static_mask(out_dir))
+    scene = MapScene(structure, database, extractor, correction, out_dir, open_static_mask(out_dir))
     with stages("validation"):
-        held_out = [k for k in range(len(posed)) if database.mapped[k] < 0]
+        held_out = [k for k in range(len(posed)) if database.keyframe[k] < 0]
         tried = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
         validation, systematic = validate(
             tried, structure.median_depth, source, posed, held_out, T_given, _VALIDATION_IMAGES, progress
@@ -177,8 +176,8 @@ def build_structure_map(
         }
         structure = replace(structure, statistics=statistics)
         written = structure.save(out_dir / MAP_FOLDER)
-        if field is not None:
-            written += field.save(out_dir / MAP_FOLDER)
+        if correction is not None:
+            written += correction.save(out_dir / MAP_FOLDER)
         written += database.save(out_dir / INDEX_FOLDER)
         written += write_colmap_model(structure, out_dir / MAP_FOLDER / "colmap")
     return StructureReport(
@@ -238,11 +237,11 @@ def _matched(
     return found
 
 
-def _fit_field(structure: StructureMap, config: StructureConfig, disagreement: Array) -> PoseField:
+def _fit_correction(structure: PointMap, config: StructureConfig, disagreement: Array) -> PoseCorrection:
     mounting = structure.T_cam_refined.inverse().matrix()
     uncorrected = structure.T_map_refined @ mounting
     reach = np.radians(config.pose_correction.reach_deg)
-    return PoseField.fit(
+    return PoseCorrection.fit(
         uncorrected,
         structure.T_map_cam,
         reach,
@@ -252,11 +251,11 @@ def _fit_field(structure: StructureMap, config: StructureConfig, disagreement: A
     )
 
 
-def _errors_px(structure: StructureMap) -> Array:
+def _errors_px(structure: PointMap) -> Array:
     errors = reprojection_errors(
         structure.T_map_refined,
         structure.observation_image.astype(np.intp),
         structure.observation_ray,
         structure.points[structure.observation_point].astype(np.float64),
     )
-    return errors * structure.calibration.focal_px
+    return errors * structure.camera.focal_px

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from numpy.typing import NDArray
 from scipy.spatial.transform import RigidTransform
 
-from localizer_ros.core.types import Array, NumericalError
+from localizer_ros.core.types import Array, Index, NumericalError
 
 logger = logging.getLogger(__name__)
 
-Index = NDArray[np.intp]
 
 # fx fy cx cy k1 k2 p1 p2
 _INTRINSICS = 8

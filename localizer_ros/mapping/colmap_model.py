@@ -8,13 +8,13 @@ import numpy as np
 import pycolmap
 
 from localizer_ros.geometry.rays import undistorted
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.point_map import PointMap
 
 # COLMAP's origin is the corner of the first pixel, ours its centre.
 _PIXEL_CENTRE = 0.5
 
 
-def write_colmap_model(structure: StructureMap, folder: Path) -> int:
+def write_colmap_model(structure: PointMap, folder: Path) -> int:
     """Write ``cameras.bin``, ``images.bin``, ``points3D.bin`` and what else COLMAP's version has.
 
     Keypoints are in the ideal image of the given camera, which the model's OPENCV camera describes after refinement;
@@ -23,12 +23,11 @@ def write_colmap_model(structure: StructureMap, folder: Path) -> int:
     Returns:
         Bytes written.
     """
-    calibration = structure.calibration
-    given = calibration.camera
-    camera = calibration.refinement or given
+    given, refinement = structure.camera.given, structure.camera.refinement
+    camera = refinement or given
     K = camera.K
     d = np.zeros(4)
-    if calibration.refinement is not None:
+    if refinement is not None:
         d[: min(4, camera.distortion.size)] = camera.distortion[:4]
     reconstruction = pycolmap.Reconstruction()
     reconstruction.add_camera_with_trivial_rig(

@@ -9,8 +9,7 @@ import faiss
 import numpy as np
 
 from localizer_ros.core.config.mapping import RetrievalConfig
-from localizer_ros.core.types import Array, SourceError
-from localizer_ros.features.local_features import Float32, Index, UInt8
+from localizer_ros.core.types import Array, Float32, Index, SourceError, UInt8
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor, open_network_descriptor
 from localizer_ros.scene.image_index import GlobalDescriptor, ImageDatabase, ImageIndex, one_thread
 

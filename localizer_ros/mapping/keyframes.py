@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from localizer_ros.core.types import Array, Camera, SourceError
+from localizer_ros.core.types import Array, Camera, Index, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
 from localizer_ros.mapping.feature_store import FeatureStore
-
-Index = NDArray[np.intp]
 
 
 def posed_frames(source: FrameSource) -> tuple[list[int], Array]:

@@ -6,23 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Camera, SourceError
+from localizer_ros.core.types import Array, Camera, Index, SourceError
 from localizer_ros.features.local_features import to_bytes
-from localizer_ros.geometry.rays import Calibration, undistorted
+from localizer_ros.geometry.rays import RayCamera, undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
 from localizer_ros.localization.map_based.guided_matching import guided_matches
 from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, adjust
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.scene.map_scene import half_view_of
-from localizer_ros.scene.point_map import StructureMap
-
-Index = NDArray[np.intp]
+from localizer_ros.scene.point_map import PointMap
 
 # Below this many points nothing can be localised.
 FEWEST_POINTS = 50
@@ -91,14 +88,14 @@ class PointBuilder:
         self._prune()
         return self
 
-    def calibration(self) -> Calibration:
+    def ray_camera(self) -> RayCamera:
         """Rays as bundle adjustment sees them."""
         if not self.config.bundle.refine_intrinsics:
-            return Calibration(self.camera)
+            return RayCamera(self.camera)
         fx, fy, cx, cy, *distortion = self.state.intrinsics
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
         refined = Camera(self.camera.width_px, self.camera.height_px, K, np.array(distortion))
-        return Calibration(self.camera, refined)
+        return RayCamera(self.camera, refined)
 
     def calibration_found(self) -> dict[str, Any]:
         """For the report."""
@@ -111,7 +108,7 @@ class PointBuilder:
             "mounting_m": [round(float(v), 4) for v in mounting.t],
         }
 
-    def structure(self, names: tuple[str, ...]) -> StructureMap:
+    def structure(self, names: tuple[str, ...]) -> PointMap:
         """The map in its stored form."""
         order = np.argsort(self.image, kind="stable")
         image, keypoint, point = self.image[order], self.keypoint[order], self.point[order]
@@ -122,8 +119,8 @@ class PointBuilder:
             for f, a, b in zip(self.features, start, start[1:], strict=False)
         ]
         mounting = self.state.T_cam_refined
-        return StructureMap(
-            calibration=self.calibration(),
+        return PointMap(
+            camera=self.ray_camera(),
             T_cam_refined=SE3.from_matrix(mounting),
             points=self.state.points.astype(np.float32),
             observation_image=image.astype(np.int32),
@@ -140,12 +137,12 @@ class PointBuilder:
         )
 
     def _rays(self, image: Index, keypoint: Index) -> Array:
-        calibration = self.calibration()
+        camera = self.ray_camera()
         xy = np.concatenate(
             [np.zeros((0, 2)), *(f.xy_px[keypoint[image == i]] for i, f in enumerate(self.features))]
         )
         rays = np.empty((len(image), 2))
-        rays[np.argsort(image, kind="stable")] = calibration.rays(self.camera, xy)
+        rays[np.argsort(image, kind="stable")] = camera.rays(self.camera, xy)
         return rays
 
     def _on_epipolar_line(self, a: int, b: int, matches: Index) -> Index:
@@ -233,12 +230,12 @@ class PointBuilder:
     def _complete(self) -> None:
         """Look for every point in the other images that should show it, now that poses agree better."""
         structure = self.structure(tuple(str(i) for i in range(len(self.images))))
-        calibration = self.calibration()
+        camera = self.ray_camera()
         half_view = half_view_of(self.camera)
         added: list[tuple[Index, Index, Index]] = []
         for i, features in enumerate(self.features):
             T = SE3(self.state.T_map_refined[i, :3, :3], self.state.T_map_refined[i, :3, 3])
-            rays = calibration.rays(self.camera, features.xy_px)
+            rays = camera.rays(self.camera, features.xy_px)
             distance = structure.view_distances(T)
             near = np.argsort(distance, kind="stable")[1:13].astype(np.intp)
             found = guided_matches(

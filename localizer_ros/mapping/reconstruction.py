@@ -20,10 +20,10 @@ from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Array, Camera, SourceError
+from localizer_ros.core.types import Array, Camera, Float32, SourceError
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import FrameRecord, FrameSource
-from localizer_ros.features.local_features import Float32, mutual_matches
+from localizer_ros.features.local_features import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import describe_images

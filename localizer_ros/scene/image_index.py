@@ -17,8 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.types import Array, ConfigError, SceneError
-from localizer_ros.features.local_features import Float32, UInt8
+from localizer_ros.core.types import Array, ConfigError, Float32, SceneError, UInt8
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor
 
 WORDS_FILE = "words.npz"
@@ -211,14 +210,16 @@ class ImageIndex:
         valid = found[0] >= 0
         return found[0][valid].astype(np.intp), similarity[0][valid]
 
-    def save(self, folder: Path, T_map_cam: Array, names: tuple[str, ...], mapped: NDArray[np.int32]) -> int:
+    def save(
+        self, folder: Path, T_map_cam: Array, names: tuple[str, ...], keyframe: NDArray[np.int32]
+    ) -> int:
         """Write the index with what its images are; returns the bytes written.
 
         Args:
             folder: where to.
             T_map_cam: (N, 4, 4) poses of the images.
             names: N frame names.
-            mapped: (N,) number of the image in the structure map, -1 for images that carry no points.
+            keyframe: (N,) number of the image among the map's keyframes, -1 for the others.
         """
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(
@@ -228,7 +229,7 @@ class ImageIndex:
             descriptors=self._descriptors.astype(np.float16),
             T_map_cam=T_map_cam[:, :3],
             names=np.array(names, dtype=np.str_),
-            mapped=mapped.astype(np.int32),
+            keyframe=keyframe.astype(np.int32),
         )
         written = (folder / IMAGES_FILE).stat().st_size
         if self._wanted(len(self)) == "hnsw":
@@ -274,14 +275,14 @@ class ImageDatabase:
         describe: the global descriptor, of local ones or of the image.
         T_map_cam: (N, 4, 4) given poses.
         names: N frame names.
-        mapped: (N,) number of the image in the structure map, -1 for images that carry no points.
+        keyframe: (N,) number of the image among the map's keyframes, -1 for the others.
     """
 
     index: ImageIndex
     describe: GlobalDescriptor | NetworkDescriptor
     T_map_cam: Array
     names: tuple[str, ...]
-    mapped: NDArray[np.int32]
+    keyframe: NDArray[np.int32]
 
     def global_descriptor(self, image: UInt8, descriptors: Float32) -> Float32:
         """(G,) float32 of an image and its local (N, D) descriptors; zeros when it has nothing to describe."""
@@ -291,7 +292,7 @@ class ImageDatabase:
 
     def save(self, folder: Path) -> int:
         """Write descriptor and index to ``folder``; returns the bytes written."""
-        return self.describe.save(folder) + self.index.save(folder, self.T_map_cam, self.names, self.mapped)
+        return self.describe.save(folder) + self.index.save(folder, self.T_map_cam, self.names, self.keyframe)
 
     @staticmethod
     def load(folder: Path) -> ImageDatabase:
@@ -307,10 +308,10 @@ class ImageDatabase:
             with np.load(path, allow_pickle=False) as data:
                 kind = str(data["kind"])
                 descriptors = data["descriptors"].astype(np.float32)
-                poses, names, mapped = data["T_map_cam"], data["names"], data["mapped"]
+                poses, names, keyframe = data["T_map_cam"], data["names"], data["keyframe"]
             if kind not in ("auto", "flat", "hnsw", "ivf"):
                 raise ValueError(f"kind {kind!r} is not known")
-            if not len(descriptors) == len(poses) == len(names) == len(mapped):
+            if not len(descriptors) == len(poses) == len(names) == len(keyframe):
                 raise ValueError("array shapes do not fit together")
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
@@ -328,7 +329,7 @@ class ImageDatabase:
             index.add(descriptors)
         T = np.tile(np.eye(4), (len(poses), 1, 1))
         T[:, :3] = poses
-        return ImageDatabase(index, describe, T, tuple(str(name) for name in names), mapped)
+        return ImageDatabase(index, describe, T, tuple(str(name) for name in names), keyframe)
 
 
 def _unit(vector: Float32) -> Float32:

@@ -38,7 +38,7 @@ def scene_info(path: Path) -> dict[str, Any]:
     Returns:
         The manifest but its checksums (format version, method, map frame, camera, training data, what the method
         recorded when it was made: times, accuracy on the validation part, calibration; versions), and, each where the
-        scene has it: ``structure`` (see :func:`structure_facts`), ``index`` (:func:`index_facts`), ``networks`` by
+        scene has it: ``point_map`` (see :func:`point_map_facts`), ``index`` (:func:`index_facts`), ``networks`` by
         name (:func:`network_facts`), and ``disk_mb`` by part.
 
     Raises:
@@ -49,9 +49,9 @@ def scene_info(path: Path) -> dict[str, Any]:
     if isinstance(manifest.get("map"), dict):
         manifest["map"] = {k: v for k, v in manifest["map"].items() if k not in _COUNTED}
     facts: dict[str, Any] = {"kind": "scene", "path": str(path), **manifest}
-    # Late: a scene with a network needs none of the structure libraries.
-    if (path / "map" / "structure.npz").is_file():
-        facts["structure"] = structure_facts(path)
+    # Late: a scene with a network needs none of the libraries of maps.
+    if (path / "map" / "point_map.npz").is_file():
+        facts["point_map"] = point_map_facts(path)
     if (path / "index").is_dir():
         facts["index"] = index_facts(path)
     networks = {card.name: network_facts(card, path / "networks") for card in _cards(path)}
@@ -60,7 +60,7 @@ def scene_info(path: Path) -> dict[str, Any]:
     return {**facts, "disk_mb": disk_mb(path), "versions": scene.manifest.get("versions")}
 
 
-def structure_facts(path: Path) -> dict[str, Any]:
+def point_map_facts(path: Path) -> dict[str, Any]:
     """The map of points.
 
     Returns:
@@ -70,30 +70,30 @@ def structure_facts(path: Path) -> dict[str, Any]:
         fewest), ``reprojection_error_px`` (mean, median, p90).
     """
     from localizer_ros.geometry.triangulation import reprojection_errors
-    from localizer_ros.scene.point_map import StructureMap
+    from localizer_ros.scene.point_map import PointMap
 
-    structure = StructureMap.load(path / "map")
-    features = structure.settings.features
+    point_map = PointMap.load(path / "map")
+    features = point_map.settings.features
     facts: dict[str, Any] = {
-        "images": len(structure.names),
-        "keypoints": len(structure.observation_point),
-        "points": len(structure.points),
-        "median_depth_m": structure.median_depth,
-        "extent_m": np.ptp(structure.T_map_cam[:, :3, 3], axis=0).tolist(),
-        "features": {"kind": features.kind, "dimensions": int(structure.descriptors.shape[1])},
+        "images": len(point_map.names),
+        "keypoints": len(point_map.observation_point),
+        "points": len(point_map.points),
+        "median_depth_m": point_map.median_depth,
+        "extent_m": np.ptp(point_map.T_map_cam[:, :3, 3], axis=0).tolist(),
+        "features": {"kind": features.kind, "dimensions": int(point_map.descriptors.shape[1])},
     }
     # A keypoint may have no point, and a map of posed images alone has none at all.
-    observed = structure.observation_point >= 0
+    observed = point_map.observation_point >= 0
     if not observed.any():
         return facts
-    image, point = structure.observation_image[observed], structure.observation_point[observed]
-    length = np.bincount(point, minlength=len(structure.points))
-    seen = np.bincount(image, minlength=len(structure.names))
-    error_px = structure.calibration.focal_px * reprojection_errors(
-        structure.T_map_refined,
+    image, point = point_map.observation_image[observed], point_map.observation_point[observed]
+    length = np.bincount(point, minlength=len(point_map.points))
+    seen = np.bincount(image, minlength=len(point_map.names))
+    error_px = point_map.camera.focal_px * reprojection_errors(
+        point_map.T_map_refined,
         image.astype(np.intp),
-        structure.observation_ray[observed],
-        structure.points[point].astype(np.float64),
+        point_map.observation_ray[observed],
+        point_map.points[point].astype(np.float64),
     )
     return {
         **facts,

@@ -81,15 +81,15 @@ def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:
 
 
 def _by_index(scene: Path) -> NearestNeighbour:
-    # Late: a scene with a network needs none of the structure libraries.
-    from localizer_ros.scene.map_scene import StructureScene
+    # Late: a scene with a network needs none of the libraries of maps.
+    from localizer_ros.scene.map_scene import MapScene
 
-    structure = StructureScene.open(scene)
-    database = structure.database
+    opened = MapScene.open(scene)
+    database = opened.database
 
     def nearest(frame: Frame) -> int:
-        view = structure.view(frame, BASELINE_KEYPOINTS, fine=False)
-        found, _ = database.index.search(structure.global_descriptor(view), 1)
+        view = opened.view(frame, BASELINE_KEYPOINTS, fine=False)
+        found, _ = database.index.search(opened.global_descriptor(view), 1)
         return int(found[0])
 
     return NearestNeighbour(tuple(SE3.from_matrix(T) for T in database.T_map_cam), database.names, nearest)

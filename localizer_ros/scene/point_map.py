@@ -1,6 +1,6 @@
 """The map of points as it is used online: points, their descriptors as mapping images saw them, and those images.
 
-``map/structure.npz`` holds arrays only (no pickle), ``map/structure.yaml`` the calibration and the settings that the
+``map/point_map.npz`` holds arrays only (no pickle), ``map/point_map.yaml`` the camera and the settings that the
 online part must share with the mapping.
 """
 
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.schema import config_from_dict, config_to_dict, without_unknown
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, ConfigError, SceneError
-from localizer_ros.features.local_features import Float32, from_bytes
-from localizer_ros.geometry.rays import Calibration
+from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
+from localizer_ros.features.local_features import from_bytes
+from localizer_ros.geometry.rays import RayCamera
 from localizer_ros.scene.bundle import check_format
 
 logger = logging.getLogger(__name__)
 
-ARRAYS = "structure.npz"
-SETTINGS = "structure.yaml"
+ARRAYS = "point_map.npz"
+SETTINGS = "point_map.yaml"
 FORMAT = 1
 
 # Keypoints are stored as 16-bit fixed point with 1/16 px: below the noise of any detector.
@@ -37,17 +37,17 @@ _SUBPIXELS = 16.0
 
 
 @dataclass(frozen=True, eq=False)
-class StructureMap:
+class PointMap:
     """Points, observations and mapping images.
 
     A map of posed images alone has no points: their keypoints are kept as observations of none.
 
-    Two frames of the camera: ``opt``, in which rays and points agree (after bundle adjustment), and ``cam``,
-    whose poses were given. They differ by the mounting ``T_cam_refined``, and by the pose field where poses were
-    given with an error that varies over the scene.
+    Two frames of the camera: ``refined``, in which rays and points agree (after bundle adjustment), and ``cam``,
+    whose poses were given. They differ by the extrinsics ``T_cam_refined``, and by the pose correction where
+    poses were given with an error that varies over the scene.
 
     Attributes:
-        calibration: pixels to rays.
+        camera: of the keyframes, from pixels to rays.
         T_cam_refined: optical frame in the frame of the given poses.
         points: (P, 3) float32 positions in the map, metres.
         observation_image: (N,) int32 image of each observation, ascending.
@@ -63,7 +63,7 @@ class StructureMap:
         statistics: figures for ``localizer info``.
     """
 
-    calibration: Calibration
+    camera: RayCamera
     T_cam_refined: SE3
     points: Float32
     observation_image: NDArray[np.int32]
@@ -86,7 +86,7 @@ class StructureMap:
     @cached_property
     def observation_ray(self) -> Array:
         """(N, 2) rays of the observed keypoints, plane z = 1."""
-        return self.calibration.rays(self.calibration.camera, self.observation_xy_px)
+        return self.camera.rays(self.camera.given, self.observation_xy_px)
 
     @cached_property
     def image_start(self) -> NDArray[np.intp]:
@@ -162,7 +162,7 @@ class StructureMap:
         values = {
             "format": FORMAT,
             "signed": self.signed,
-            "calibration": self.calibration.to_dict(),
+            "camera": self.camera.to_dict(),
             "settings": config_to_dict(self.settings),
             "statistics": self.statistics,
         }
@@ -170,7 +170,7 @@ class StructureMap:
         return sum((folder / name).stat().st_size for name in (ARRAYS, SETTINGS))
 
     @staticmethod
-    def load(folder: Path) -> StructureMap:
+    def load(folder: Path) -> PointMap:
         """Read a map.
 
         Raises:
@@ -190,8 +190,8 @@ class StructureMap:
             def full(poses: Array) -> Array:
                 return np.concatenate([poses, np.broadcast_to(bottom, (len(poses), 1, 4))], axis=1)
 
-            structure = StructureMap(
-                calibration=Calibration.from_dict(values["calibration"]),
+            point_map = PointMap(
+                camera=RayCamera.from_dict(values["camera"]),
                 T_cam_refined=SE3.from_matrix(arrays["T_cam_refined"]),
                 points=arrays["points"],
                 observation_image=arrays["observation_image"],
@@ -210,8 +210,8 @@ class StructureMap:
             raise SceneError(str(error)) from error
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise SceneError(f"{arrays_path}: cannot be read ({error})") from error
-        structure._check(arrays_path)
-        return structure
+        point_map._check(arrays_path)
+        return point_map
 
     def _check(self, path: Path) -> None:
         n, images, points = len(self.observation_image), len(self.names), len(self.points)

@@ -1,4 +1,4 @@
-"""The pose field: how given poses differ from the map's, as a smooth function of where the camera is.
+"""The pose correction: how given poses differ from the map's, as a smooth function of where the camera is.
 
 Poses from a depth camera or an odometry bend the world by centimetres over metres. Bundle adjustment makes images agree
 with each other and so leaves that bend behind. Who maps with given poses wants answers in their frame: the difference
@@ -18,20 +18,20 @@ import scipy.linalg
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, SceneError
 
-FILE = "pose_field.npz"
+FILE = "pose_correction.npz"
 
 
 @dataclass(frozen=True, eq=False)
-class PoseField:
-    """Correction ``T_map_cam = T_uncorrected @ Exp(field(T_uncorrected))``.
+class PoseCorrection:
+    """Correction ``T_map_cam = T_uncorrected @ Exp(correction(T_uncorrected))``.
 
     Attributes:
         T: (I, 4, 4) uncorrected poses of the mapping images.
         weights: (I, 6) of the regression.
         inverse: (I, I) inverse of the images' kernel matrix with noise, for the uncertainty.
         amplitude: (6,) standard deviation of the corrections, rad and metres.
-        reach_rad: turn over which the field changes.
-        reach_m: move over which the field changes.
+        reach_rad: turn over which the correction changes.
+        reach_m: move over which the correction changes.
     """
 
     T: Array
@@ -44,16 +44,16 @@ class PoseField:
     @staticmethod
     def fit(
         T: Array, T_given: Array, reach_rad: float, reach_m: float, noise: float, amplitude: Array
-    ) -> PoseField:
-        """The field that carries ``T`` to ``T_given``.
+    ) -> PoseCorrection:
+        """The correction that takes ``T`` to ``T_given``.
 
         Args:
             T: (I, 4, 4) poses of the mapping images by the map.
             T_given: (I, 4, 4) their given poses.
-            reach_rad: turn over which the field changes.
-            reach_m: move over which the field changes.
-            noise: variance of one image's correction over that of the field.
-            amplitude: (6,) standard deviation of what the field may be away from all images, rad and metres.
+            reach_rad: turn over which the correction changes.
+            reach_m: move over which the correction changes.
+            noise: variance of one image's correction over that of the corrections.
+            amplitude: (6,) standard deviation of what the correction may be away from all images, rad and metres.
         """
         corrections = np.stack(
             [
@@ -64,7 +64,7 @@ class PoseField:
         features = _features(T, reach_rad, reach_m)
         kernel = _kernel(features, features) + noise * np.eye(len(T))
         inverse = np.asarray(scipy.linalg.inv(kernel))
-        return PoseField(T, inverse @ corrections, inverse, amplitude, reach_rad, reach_m)
+        return PoseCorrection(T, inverse @ corrections, inverse, amplitude, reach_rad, reach_m)
 
     def correct(self, T: SE3) -> tuple[SE3, Array]:
         """The corrected pose, and the (6, 6) covariance of the correction."""
@@ -77,7 +77,7 @@ class PoseField:
         return T @ SE3.exp(k @ self.weights), np.diag((1.0 - known) * self.amplitude**2)
 
     def uncorrect(self, T: SE3) -> SE3:
-        """The pose that :meth:`correct` carries to ``T``."""
+        """The pose that :meth:`correct` takes to ``T``."""
         uncorrected = T
         for _ in range(3):
             uncorrected = T @ (uncorrected.inverse() @ self.correct(uncorrected)[0]).inverse()
@@ -96,14 +96,14 @@ class PoseField:
         return (folder / FILE).stat().st_size
 
     @staticmethod
-    def load(folder: Path) -> PoseField | None:
-        """Read a field; None when the map has none. Raises SceneError when it is damaged."""
+    def load(folder: Path) -> PoseCorrection | None:
+        """Read a correction; None when the map has none. Raises SceneError when it is damaged."""
         path = folder / FILE
         if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as data:
-                return PoseField(
+                return PoseCorrection(
                     data["T"].astype(np.float64),
                     data["weights"],
                     data["inverse"].astype(np.float64),

@@ -19,7 +19,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera
 from localizer_ros.geometry.rays import undistorted
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 # Flow is smooth, so it is computed on a grid this much coarser than the image.
 _STEP_PX = 4
@@ -156,7 +156,7 @@ class VirtualViews:
 
 
 def scene_depth(
-    scene: StructureScene, camera: Camera, poses: tuple[SE3, ...], progress: Progress = no_progress
+    scene: MapScene, camera: Camera, poses: tuple[SE3, ...], progress: Progress = no_progress
 ) -> SceneDepth:
     """Depth of images from the points of a map.
 
@@ -170,23 +170,23 @@ def scene_depth(
     shape = (-(-camera.height_px // _STEP_PX), -(-camera.width_px // _STEP_PX))
     maps = np.zeros((len(poses), *shape), np.float16)
     for row, T_map_cam in enumerate(poses):
-        maps[row] = _inverse_depth(scene, K, scene.optical(T_map_cam), shape)
+        maps[row] = _inverse_depth(scene, K, scene.refined_pose(T_map_cam), shape)
         progress("depth of images", row + 1, len(poses))
-    return SceneDepth(maps, K, scene.structure.T_cam_refined, scene.structure.median_depth)
+    return SceneDepth(maps, K, scene.point_map.T_cam_refined, scene.point_map.median_depth)
 
 
-def _calibration(scene: StructureScene, camera: Camera) -> Array:
+def _calibration(scene: MapScene, camera: Camera) -> Array:
     """The pinhole that best carries the map's rays to pixels of ``camera``."""
-    calibration = scene.structure.calibration
-    if calibration.refinement is None:
+    mapped = scene.point_map.camera
+    if mapped.refinement is None:
         return camera.K
     xs, ys = np.meshgrid(
         np.linspace(0.1, 0.9, 9) * camera.width_px, np.linspace(0.1, 0.9, 9) * camera.height_px
     )
     xy = np.stack([xs.ravel(), ys.ravel()], 1)
     given = undistorted(camera, xy)
-    ideal_px = given @ calibration.camera.K[:2, :2].T + calibration.camera.K[:2, 2]
-    rays = undistorted(calibration.refinement, ideal_px)
+    ideal_px = given @ mapped.given.K[:2, :2].T + mapped.given.K[:2, 2]
+    rays = undistorted(mapped.refinement, ideal_px)
     K = np.eye(3)
     for axis in range(2):
         design = np.stack([rays[:, axis], np.ones(len(rays))], 1)
@@ -195,11 +195,11 @@ def _calibration(scene: StructureScene, camera: Camera) -> Array:
 
 
 def _inverse_depth(
-    scene: StructureScene, K: Array, T_map_refined: SE3, shape: tuple[int, int]
+    scene: MapScene, K: Array, T_map_refined: SE3, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """(h / 4, w / 4) inverse depth, zeros where too few points are seen."""
-    structure = scene.structure
-    images = scene.nearest_images(T_map_refined, _NEIGHBOURS)
+    structure = scene.point_map
+    images = scene.nearest_keyframes(T_map_refined, _NEIGHBOURS)
     seen = np.unique(structure.observation_point[structure.observations_of(images)])
     points = T_map_refined.inverse() @ structure.points[seen].astype(np.float64)
     points = points[points[:, 2] > 0.1 * structure.median_depth]

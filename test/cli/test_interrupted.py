@@ -19,7 +19,7 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import open_source
-from localizer_ros.localization.map_based.front_end import open_structure_front_end
+from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.scene.bundle import Scene, check_free
 
 WORLD = "width_px: 160\nheight_px: 120\nfps: 5\nduration_s: 4\nmoving_objects: 0\n"
@@ -96,7 +96,7 @@ def test_a_killed_map_leaves_no_half_scene_and_goes_on(processes: ForkServerCont
     killed_on_the_way(command, out, np.random.default_rng(1), kills=4)
     assert Scene.load(out).method == "hierarchical"
     source = open_source(recording)
-    front_end = open_structure_front_end(out, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(out, "hierarchical", LocalizerConfig())
     answer = front_end.observe(source.read(10), None).absolute
     front_end.close()
     truth = source.records[10].T_map_cam

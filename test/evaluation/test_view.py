@@ -18,7 +18,7 @@ from localizer_ros.evaluation.replay import replay
 from localizer_ros.evaluation.view import picture, read_content, view
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.point_map import PointMap
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def answers(scene: Path, tiny_source: FrameSource, tmp_path_factory: pytest.Temp
 
 
 def test_a_replayed_bag_is_shown_over_its_map(scene: Path, answers: Path) -> None:
-    content, structure = read_content(answers), StructureMap.load(scene / "map")
+    content, structure = read_content(answers), PointMap.load(scene / "map")
     assert content.points is not None and len(content.points) == len(structure.points)
     assert len(content.mapping) == len(structure.names)
     assert len(content.trajectories["localizer"]) > 20

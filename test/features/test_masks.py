@@ -14,7 +14,7 @@ from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.features.local_features import LocalFeatures
 from localizer_ros.features.masks import STATIC_MASK, RecordingMasks, read_mask, unmasked
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 WORLD = {"duration_s": 6.0, "fps": 5.0, "width_px": 240, "height_px": 180, "drive": 3}
 
@@ -85,7 +85,7 @@ def test_a_masked_map_has_no_points_on_what_moves(
     for name, masks in (("plain", {}), ("masked", {"folder": str(folder)})):
         structure = {"masks": masks, "retrieval": {"words": 16}}
         build_scene(busy, "all", config_from_dict(MapConfig, {"structure": structure}), tmp_path / name)
-        s = StructureScene.open(tmp_path / name).structure
+        s = MapScene.open(tmp_path / name).point_map
         column, row = np.rint(s.observation_xy_px).astype(int).T
         on_mover = [
             moving[s.names[image]][y, x] for image, y, x in zip(s.observation_image, row, column, strict=True)
@@ -127,16 +127,16 @@ def test_a_static_mask_goes_with_the_scene_and_covers_live_frames(tmp_path: Path
     config = config_from_dict(MapConfig, {"method": "local", "structure": structure})
     build_scene(source, "all", config, tmp_path / "scene")
     mask.unlink()
-    scene = StructureScene.open(tmp_path / "scene")
+    scene = MapScene.open(tmp_path / "scene")
     # A sticker on the bumper: the best keypoints of the image, were they used.
     image = source.read(3).image.copy()
     image[125:175, 65:175] = np.kron(np.indices((5, 11)).sum(axis=0) % 2, np.ones((10, 10)))[:, :, None] * 255
     view = scene.view(Frame(0, image, source.camera), 500, fine=False)
     every = scene.extractor.extract(image, 500, False)
-    for xy in (scene.structure.observation_xy_px, view.features.xy_px):
+    for xy in (scene.point_map.observation_xy_px, view.features.xy_px):
         assert len(xy) > 50
         assert not ((xy[:, 1] > 120) & (xy[:, 0] > 60) & (xy[:, 0] < 180)).any()
     assert len(every) > len(view.features)
     (tmp_path / "scene" / STATIC_MASK).write_bytes(b"nothing")
     with pytest.raises(SceneError, match="static_mask"):
-        StructureScene.open(tmp_path / "scene")
+        MapScene.open(tmp_path / "scene")

@@ -19,7 +19,7 @@ from localizer_ros.features.onnx_extractor import OnnxExtractor
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.relative_pose import RelativeLocalizer
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 
 def unit(rng: np.random.Generator, count: int, dimensions: int = 64) -> np.ndarray:
@@ -260,7 +260,7 @@ def test_xfeat_maps_and_lighterglue_localises(shared_dir: Path, tmp_path: Path) 
     # The scene has taken both networks along: what they were copied from is no longer needed.
     xfeat.unlink()
     lighterglue.unlink()
-    scene = StructureScene.open(tmp_path / "scene")
+    scene = MapScene.open(tmp_path / "scene")
     queries = SimulatedSource(config_from_dict(WorldConfig, {**world, "fps": 3.0}))
     settings = SearchConfig(matcher="lightglue", neighbours=3, relative_neighbours=3)
     for localizer in (HierarchicalLocalizer(scene, settings), RelativeLocalizer(scene, settings)):

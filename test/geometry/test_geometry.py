@@ -8,10 +8,10 @@ from localizer_ros.core.types import Camera
 from localizer_ros.features.local_features import from_bytes, mutual_matches, point_matches, to_bytes
 from localizer_ros.geometry import pose_solver
 from localizer_ros.geometry.pose_solver import refine_pose, solve_pose
-from localizer_ros.geometry.rays import Calibration, undistorted
+from localizer_ros.geometry.rays import RayCamera, undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of, triangulated
 from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, adjust
-from localizer_ros.scene.pose_correction import PoseField
+from localizer_ros.scene.pose_correction import PoseCorrection
 
 FOCAL_PX = 500.0
 
@@ -184,7 +184,7 @@ def test_a_refinement_applies_to_its_own_camera_only() -> None:
     refined = Camera(
         640, 480, np.array([[510.0, 0, 322], [0, 510, 238], [0, 0, 1]]), np.array([0.01, 0, 0, 0])
     )
-    calibration = Calibration(camera, refined)
+    calibration = RayCamera(camera, refined)
     xy = np.array([[100.0, 50.0]])
     assert np.allclose(calibration.rays(camera, xy), undistorted(refined, xy))
     other = Camera.pinhole(640, 480, 600, 600, 320, 240)
@@ -192,7 +192,7 @@ def test_a_refinement_applies_to_its_own_camera_only() -> None:
     half = camera.scaled(320, 240)
     assert np.allclose(calibration.rays(half, (xy + 0.5) / 2 - 0.5), calibration.rays(camera, xy))
     assert np.allclose(
-        Calibration.from_dict(calibration.to_dict()).rays(camera, xy), calibration.rays(camera, xy)
+        RayCamera.from_dict(calibration.to_dict()).rays(camera, xy), calibration.rays(camera, xy)
     )
 
 
@@ -201,7 +201,7 @@ def test_pose_field_learns_a_bend_and_fades_away(rng: np.random.Generator) -> No
     bend = [SE3.exp([0, 0, 0.01 * np.sin(i / 10), 0.03 * np.cos(i / 10), 0, 0]) for i in range(40)]
     given = np.stack([SE3(t[:3, :3], t[:3, 3]).matrix() @ b.matrix() for t, b in zip(T, bend, strict=True)])
     keep = np.arange(40) % 4 != 2
-    field = PoseField.fit(T[keep], given[keep], np.radians(20), 0.3, 0.01, np.full(6, 0.02))
+    field = PoseCorrection.fit(T[keep], given[keep], np.radians(20), 0.3, 0.01, np.full(6, 0.02))
     between = SE3(T[14, :3, :3], T[14, :3, 3])
     corrected, covariance = field.correct(between)
     target = SE3(given[14, :3, :3], given[14, :3, 3])

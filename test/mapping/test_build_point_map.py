@@ -14,13 +14,13 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, SceneError, SourceError
 from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.map_based.front_end import open_structure_front_end
+from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.tracking import Tracker
 from localizer_ros.mapping import build_point_map as structure_map
 from localizer_ros.mapping.build_point_map import StructureReport, build_structure_map
 from localizer_ros.mapping.keyframes import choose_images, choose_pairs
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 
 class Part:
@@ -95,7 +95,7 @@ def test_the_colmap_model_agrees_with_the_map(mapped: Mapped) -> None:
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_full_search_finds_frames_between_the_mapped_ones(mapped: Mapped, direct: bool) -> None:
-    localizer = HierarchicalLocalizer(StructureScene.open(mapped.scene), SearchConfig(), direct)
+    localizer = HierarchicalLocalizer(MapScene.open(mapped.scene), SearchConfig(), direct)
     found = []
     for index in range(0, 20, 5):
         answer = localizer.localize(mapped.queries.read(index), None)
@@ -117,7 +117,7 @@ def believed(queries: FrameSource, index: int, sigma: float = 0.2) -> PoseEstima
 
 
 def test_a_pose_that_nobody_believes_is_searched_for_again(mapped: Mapped) -> None:
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     for index, prior, source in (
         (0, False, "hierarchical"),
         (1, False, "hierarchical"),
@@ -132,7 +132,7 @@ def test_a_pose_that_nobody_believes_is_searched_for_again(mapped: Mapped) -> No
 
 
 def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     sources, motion = [], []
     for index in range(12):
         observation = front_end.observe(mapped.queries.read(index), believed(mapped.queries, index))
@@ -158,7 +158,7 @@ def test_tracking_takes_over_and_measures_the_motion(mapped: Mapped) -> None:
 def tracked(mapped: Mapped, frames: range, **settings: object) -> tuple[list[Observation], list[bool]]:
     """Observations of frames, and whether keypoints were found in each."""
     config = LocalizerConfig(tracking=TrackingConfig(**settings))  # type: ignore[arg-type]
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    front_end = open_map_front_end(mapped.scene, "hierarchical", config)
     observations = [
         front_end.observe(mapped.queries.read(index), believed(mapped.queries, index)) for index in frames
     ]
@@ -192,11 +192,11 @@ def test_in_doubt_every_frame_is_matched(mapped: Mapped, monkeypatch: pytest.Mon
 
 
 def test_inliers_that_fit_worse_than_the_map_are_doubted(mapped: Mapped) -> None:
-    localizer = HierarchicalLocalizer(StructureScene.open(mapped.scene), SearchConfig())
+    localizer = HierarchicalLocalizer(MapScene.open(mapped.scene), SearchConfig())
     frame = mapped.queries.read(0)
     assert localizer.localize(frame, None) is not None and localizer.found is not None
     found = localizer.found
-    map_error_px = localizer._scene.structure.statistics["reprojection_error_px"]
+    map_error_px = localizer._scene.point_map.statistics["reprojection_error_px"]
 
     def confidence(error: float, frame: Frame = frame) -> float:
         solved = replace(found.solved, error_px=np.full(len(found.solved.error_px), error * map_error_px))
@@ -214,7 +214,7 @@ def test_inliers_that_fit_worse_than_the_map_are_doubted(mapped: Mapped) -> None
 
 
 def test_a_track_that_contradicts_the_prior_is_searched_for(mapped: Mapped) -> None:
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     given = mapped.queries.records[4].T_map_cam
     assert given is not None
     sigma = np.diag([0.02**2] * 3 + [0.03**2] * 3)
@@ -229,7 +229,7 @@ def test_a_track_that_contradicts_the_prior_is_searched_for(mapped: Mapped) -> N
 
 def test_points_that_get_lost_are_matched_anew_before_it_is_time(mapped: Mapped) -> None:
     config = LocalizerConfig(tracking=TrackingConfig(match_every=10))
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    front_end = open_map_front_end(mapped.scene, "hierarchical", config)
     for index in range(3):
         front_end.observe(mapped.queries.read(index), believed(mapped.queries, index))
     whole = mapped.queries.read(3)
@@ -259,7 +259,7 @@ def test_a_pose_is_less_certain_the_faster_the_camera_moves(mapped: Mapped) -> N
 
 
 def test_motion_goes_on_where_the_map_does_not(mapped: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     for index in range(3):
         front_end.observe(mapped.queries.read(index), None)
     with monkeypatch.context() as patch:
@@ -279,7 +279,7 @@ def test_a_late_search_catches_up_and_motion_goes_on_without_the_map(
     mapped: Mapped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = LocalizerConfig(search=SearchConfig(latency_s=0.1))
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    front_end = open_map_front_end(mapped.scene, "hierarchical", config)
     records = mapped.queries.records
     observations = []
     for index in range(12):
@@ -306,7 +306,7 @@ def test_a_late_search_catches_up_and_motion_goes_on_without_the_map(
 
 
 def test_a_prior_starts_tracking_without_a_search(mapped: Mapped) -> None:
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     given = mapped.queries.records[4].T_map_cam
     assert given is not None
     off = given @ SE3.exp([0.01, -0.01, 0.0, 0.02, 0.0, 0.01])
@@ -321,7 +321,7 @@ def test_a_prior_starts_tracking_without_a_search(mapped: Mapped) -> None:
 
 @pytest.mark.parametrize("method", ["retrieval", "relative"])
 def test_methods_without_points_answer_nearby(mapped: Mapped, method: str) -> None:
-    front_end = open_structure_front_end(mapped.scene, method, LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, method, LocalizerConfig())
     found = []
     for index in range(0, 20, 5):
         observation = front_end.observe(mapped.queries.read(index), None)
@@ -333,7 +333,7 @@ def test_methods_without_points_answer_nearby(mapped: Mapped, method: str) -> No
 
 def test_frames_of_another_place_have_no_answer_but_a_reason(mapped: Mapped, shared_dir: Path) -> None:
     elsewhere = open_source(shared_dir / "data" / "tum_fr1_rpy")
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", LocalizerConfig())
+    front_end = open_map_front_end(mapped.scene, "hierarchical", LocalizerConfig())
     for index in (0, 300, 600):
         observation = front_end.observe(elsewhere.read(index), None)
         assert observation.absolute is None
@@ -358,10 +358,10 @@ def test_a_second_build_takes_what_the_first_left(
 
 def test_a_damaged_map_is_named(mapped: Mapped, tmp_path: Path) -> None:
     shutil.copytree(mapped.scene, tmp_path / "scene")
-    arrays = tmp_path / "scene" / "map" / "structure.npz"
+    arrays = tmp_path / "scene" / "map" / "point_map.npz"
     arrays.write_bytes(arrays.read_bytes()[:1000])
-    with pytest.raises(SceneError, match=r"structure\.npz"):
-        open_structure_front_end(tmp_path / "scene", "hierarchical", LocalizerConfig())
+    with pytest.raises(SceneError, match=r"point_map\.npz"):
+        open_map_front_end(tmp_path / "scene", "hierarchical", LocalizerConfig())
 
 
 def test_too_few_poses_are_an_error(mapped: Mapped, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_too_few_poses_are_an_error(mapped: Mapped, tmp_path: Path) -> None:
 
 def test_tracking_can_be_switched_off(mapped: Mapped) -> None:
     config = LocalizerConfig(tracking=TrackingConfig(enabled=False))
-    front_end = open_structure_front_end(mapped.scene, "hierarchical", config)
+    front_end = open_map_front_end(mapped.scene, "hierarchical", config)
     for index in range(2):
         observation = front_end.observe(mapped.queries.read(index), None)
         assert observation.absolute is not None and observation.absolute.source == "hierarchical"

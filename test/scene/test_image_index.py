@@ -141,7 +141,7 @@ def test_a_network_describes_images_and_goes_with_the_index(tmp_path: Path) -> N
     )
     card.unlink()
     database = ImageDatabase.load(tmp_path / "index")
-    assert database.mapped.tolist() == [0, 1, -1]
+    assert database.keyframe.tolist() == [0, 1, -1]
     assert "colour.onnx" in database.describe.summary
     for n, image in enumerate(colours):
         query = database.global_descriptor(image // 2 + 64, local[0])

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from localizer_ros.cli.main import app
 from localizer_ros.core.types import SceneError
-from localizer_ros.scene.bundle import Scene
+from localizer_ros.scene.bundle import FORMAT_VERSION, Scene
 from localizer_ros.scene.info import scene_info
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.point_map import PointMap
 
 
 def shown(scene: Path) -> dict[str, object]:
@@ -24,7 +24,7 @@ def shown(scene: Path) -> dict[str, object]:
 
 def test_of_a_map_of_points(tiny_map: Path) -> None:
     facts = shown(tiny_map)
-    structure, stored = facts["structure"], StructureMap.load(tiny_map / "map")
+    structure, stored = facts["point_map"], PointMap.load(tiny_map / "map")
     assert structure["images"] == structure["images_with_points"] == len(stored.names)
     assert structure["points"] == len(stored.points)
     length = np.bincount(stored.observation_point)
@@ -37,7 +37,7 @@ def test_of_a_map_of_points(tiny_map: Path) -> None:
     assert error["median"] == pytest.approx(recorded["reprojection_error_px"], abs=0.02)
     assert facts["map"]["validation"] == recorded["validation"] and "points" not in facts["map"]
     assert facts["index"]["kind"] == "flat" and facts["index"]["images"] == recorded["indexed"]
-    assert facts["versions"]["localizer_ros"] and facts["format_version"] == 1
+    assert facts["versions"]["localizer_ros"] and facts["format_version"] == FORMAT_VERSION
     assert facts["method"] == "hierarchical" and "networks" not in facts
 
 
@@ -47,7 +47,7 @@ def test_of_a_network(tiny_scene: Path) -> None:
     assert posenet["parameters"] > 100_000 and 0.3 < posenet["weights_mb"] < 50.0
     assert posenet["inputs"]["image"] == "1x3x64x96"
     assert facts["learning"]["epochs"] == 2 and facts["accuracy"]["median_t_m"] > 0.0
-    assert "structure" not in facts and "index" not in facts
+    assert "point_map" not in facts and "index" not in facts
 
 
 @pytest.mark.parametrize("kind", ["tiny_scene", "tiny_map"])

@@ -17,11 +17,11 @@ from localizer_ros.core.config.schema import config_to_dict, without_unknown
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import sha256_of
-from localizer_ros.localization.map_based.front_end import open_structure_front_end
+from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.scene.bundle import FORMAT_VERSION, MANIFEST, Scene
-from localizer_ros.scene.point_map import FORMAT, StructureMap
+from localizer_ros.scene.point_map import FORMAT, PointMap
 
-SETTINGS = Path("map") / "structure.yaml"
+SETTINGS = Path("map") / "point_map.yaml"
 
 
 def changed(scene: Path, file: Path, change: dict[str, Any]) -> None:
@@ -63,20 +63,20 @@ def test_another_format_is_said_before_anything_else(scene: Path, found: object,
 
 def test_another_format_of_the_map_is_said(scene: Path) -> None:
     changed(scene, SETTINGS, {"format": FORMAT + 1})
-    with pytest.raises(SceneError, match=rf"structure\.yaml: format {FORMAT + 1}, written by .*update"):
-        StructureMap.load(scene / "map")
+    with pytest.raises(SceneError, match=rf"point_map\.yaml: format {FORMAT + 1}, written by .*update"):
+        PointMap.load(scene / "map")
 
 
 def test_settings_that_have_gone_are_ignored_and_named(
     scene: Path, tiny_source: FrameSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = config_to_dict(StructureMap.load(scene / "map").settings)
+    settings = config_to_dict(PointMap.load(scene / "map").settings)
     settings["bundle"]["magic"] = 0.3
     settings["features"]["octaves"] = {"first": -1}
     settings["voodoo"] = True
     changed(scene, SETTINGS, {"settings": settings})
     with caplog.at_level(logging.WARNING):
-        front_end = open_structure_front_end(scene, Scene.load(scene).method, LocalizerConfig())
+        front_end = open_map_front_end(scene, Scene.load(scene).method, LocalizerConfig())
     (record,) = caplog.records
     for name in ("bundle.magic", "features.octaves", "voodoo", "another version"):
         assert name in record.getMessage()
@@ -85,11 +85,11 @@ def test_settings_that_have_gone_are_ignored_and_named(
 
 
 def test_a_value_that_has_gone_is_an_error_that_names_it(scene: Path) -> None:
-    settings = config_to_dict(StructureMap.load(scene / "map").settings)
+    settings = config_to_dict(PointMap.load(scene / "map").settings)
     settings["features"]["kind"] = "telepathy"
     changed(scene, SETTINGS, {"settings": settings})
-    with pytest.raises(SceneError, match=r"structure\.yaml: features\.kind: expected .*telepathy"):
-        StructureMap.load(scene / "map")
+    with pytest.raises(SceneError, match=r"point_map\.yaml: features\.kind: expected .*telepathy"):
+        PointMap.load(scene / "map")
 
 
 def test_nothing_of_todays_settings_is_unknown() -> None:

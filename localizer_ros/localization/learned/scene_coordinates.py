@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array
-from localizer_ros.geometry.pose_solver import information, solve_pose, spread_of
+from localizer_ros.geometry.pose_solver import coverage_of, information, solve_pose
 
 CELL_PX = 8
 # Share of the cells, the surest first, that are used; edges, things that move and what was never seen are not sure.
@@ -91,7 +91,7 @@ def pose_from_coordinates(
     if solved is None:
         return None
     half_view = np.array([w, h]) * CELL_PX / 2.0 / refined_camera.K[[0, 1], [0, 1]]
-    if spread_of(rays[surest][solved.inliers], half_view) < LEAST_SPREAD:
+    if coverage_of(rays[surest][solved.inliers], half_view) < LEAST_SPREAD:
         return None
     # Neighbouring cells err together, and those that RANSAC chose agree because it chose them: what their own errors
     # make of the covariance is far too little, the more so where the network has not been. So the errors of all cells

@@ -19,9 +19,9 @@ from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.map_based.hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.map_based.late_search import InPlace, LateSearch, Searched, own_thread
-from localizer_ros.localization.map_based.optical_flow import Followed, MetricVo
+from localizer_ros.localization.map_based.optical_flow import Followed, OpticalFlow
 from localizer_ros.localization.map_based.tracking import Tracker
-from localizer_ros.scene.map_scene import CORRELATION_S, StructureScene
+from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
 
 # How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
 _STRAY_RAD = np.radians(0.7)
@@ -42,7 +42,7 @@ class _Seen:
         return self.found.solved.T_map_refined
 
 
-class StructureFrontEnd:
+class TrackingFrontEnd:
     """Implements ``FrontEnd``: tracking with full search to begin with and to fall back on.
 
     Args:
@@ -54,14 +54,14 @@ class StructureFrontEnd:
 
     def __init__(
         self,
-        scene: StructureScene,
+        scene: MapScene,
         search: HierarchicalLocalizer,
         config: TrackingConfig,
         late: LateSearch | None = None,
     ) -> None:
         self._scene, self._search, self._config, self._late = scene, search, config, late
         self._tracker = Tracker(scene, config, search)
-        self._vo = MetricVo(scene.structure.calibration)
+        self._vo = OpticalFlow(scene.point_map.camera)
         self._last: _Seen | None = None
         self._before: _Seen | None = None
         self._last_observed_ns: int | None = None
@@ -173,13 +173,13 @@ class StructureFrontEnd:
         if searched.found is None:
             return None
         started = time.perf_counter()
-        vo = MetricVo(self._scene.structure.calibration)
+        vo = OpticalFlow(self._scene.point_map.camera)
         seen = self._anchored(searched.frame, searched.found, vo)
         moved = vo.follow(frame)
         timings["catch_up"] = (time.perf_counter() - started) * 1e3
         if moved is None:
             return None
-        stray = _STRAY_OF_DEPTH * self._scene.structure.median_depth
+        stray = _STRAY_OF_DEPTH * self._scene.point_map.median_depth
         covariance = np.diag([_STRAY_RAD**2] * 3 + [stray**2] * 3)
         found = self._track_near(
             frame, seen.T_map_refined @ moved.solved.T_map_refined, covariance, prior, timings
@@ -204,19 +204,19 @@ class StructureFrontEnd:
                     T = T @ SE3.exp(motion * fraction)
                 else:
                     steps *= 3.0
-                stray = _STRAY_OF_DEPTH * self._scene.structure.median_depth
+                stray = _STRAY_OF_DEPTH * self._scene.point_map.median_depth
                 return T, np.diag([(_STRAY_RAD * steps) ** 2] * 3 + [(stray * steps) ** 2] * 3)
         if prior is None or prior.covariance is None:
             return None
         if self._tracker.sigma_rad(prior.covariance) > np.radians(c.max_prior_sigma_deg):
             return None
-        return self._scene.optical(prior.T_map_cam), prior.covariance
+        return self._scene.refined_pose(prior.T_map_cam), prior.covariance
 
-    def _anchored(self, frame: Frame, found: Found, vo: MetricVo | None = None) -> _Seen:
+    def _anchored(self, frame: Frame, found: Found, vo: OpticalFlow | None = None) -> _Seen:
         keep = found.solved.inliers
         points = found.points[keep]
         T = found.solved.T_map_refined
-        depth_m = (self._scene.structure.points[points] - T.t) @ T.R[:, 2]
+        depth_m = (self._scene.point_map.points[points] - T.t) @ T.R[:, 2]
         (vo or self._vo).anchor(frame, found.xy_px[keep], found.rays[keep], depth_m, points)
         return _Seen(frame.stamp_ns, found)
 
@@ -227,7 +227,7 @@ class StructureFrontEnd:
         prev_ns = self._last_observed_ns
         assert prev_ns is not None
         elapsed_s = (frame.stamp_ns - prev_ns) * 1e-9
-        T_cam_refined = self._scene.structure.T_cam_refined
+        T_cam_refined = self._scene.point_map.T_cam_refined
         T_prev_cur = T_cam_refined @ followed.solved.T_map_refined @ T_cam_refined.inverse()
         covariance = compose_covariance(self._motion_covariance(followed.solved), T_cam_refined.inverse())
         covariance = covariance + self._timing_covariance(T_prev_cur, elapsed_s)
@@ -235,7 +235,7 @@ class StructureFrontEnd:
 
     def _motion_covariance(self, solved: SolvedPose) -> Array:
         """(6, 6) of a motion found by optical flow, in its tangent."""
-        least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.structure.median_depth
+        least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.point_map.median_depth
         return solved.covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
 
     def _timing_covariance(self, T_prev_cur: SE3, elapsed_s: float) -> Array:
@@ -327,7 +327,7 @@ def _observation(
     return Observation(answer, late, relative, "; ".join(reasons), timings, searched.took_ms)
 
 
-def open_structure_front_end(
+def open_map_front_end(
     scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool = False
 ) -> FrontEnd:
     """The front end of a scene with a map of points.
@@ -341,21 +341,21 @@ def open_structure_front_end(
     Raises:
         SceneError: a file is missing or damaged, or the method is none of these.
     """
-    scene = StructureScene.open(scene_dir)
+    scene = MapScene.open(scene_dir)
     # Extractors are not made for two threads at once; all else in a scene is only read.
-    extractor = open_extractor(scene.structure.settings.features, scene_dir) if threaded else scene.extractor
+    extractor = open_extractor(scene.point_map.settings.features, scene_dir) if threaded else scene.extractor
     localizer = _localizer(replace(scene, extractor=extractor), method, config.search)
     late: LateSearch | None = None
     if config.search.latency_s > 0.0:
         search = partial(search_in_full, localizer)
         late = LateSearch(search, config.search.latency_s, own_thread() if threaded else InPlace())
     if isinstance(localizer, HierarchicalLocalizer):
-        scene.structure.prepare()
-        return StructureFrontEnd(scene, localizer, config.tracking, late)
+        scene.point_map.prepare()
+        return TrackingFrontEnd(scene, localizer, config.tracking, late)
     return SearchFrontEnd(localizer, late)
 
 
-def _localizer(scene: StructureScene, method: str, config: SearchConfig) -> _TimedLocalizer:
+def _localizer(scene: MapScene, method: str, config: SearchConfig) -> _TimedLocalizer:
     if method == "retrieval":
         from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array
-from localizer_ros.features.local_features import Float32
-from localizer_ros.scene.point_map import StructureMap
-
-Index = NDArray[np.intp]
+from localizer_ros.core.types import Array, Float32, Index
+from localizer_ros.scene.point_map import PointMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +30,7 @@ class GuidedMatches:
 
 
 def guided_matches(
-    structure: StructureMap,
+    point_map: PointMap,
     T_map_refined: SE3,
     images: Index,
     rays: Array,
@@ -48,7 +44,7 @@ def guided_matches(
     """Match the points that some mapping images saw, near where the pose puts them.
 
     Args:
-        structure: the map.
+        point_map: the map.
         T_map_refined: predicted pose.
         images: mapping images whose points are looked for, the nearest view first.
         rays: (N, 2) keypoints on the plane z = 1.
@@ -63,13 +59,13 @@ def guided_matches(
         Pairs that are each other's best within the radius.
     """
     nothing = np.zeros(0, dtype=np.intp)
-    observations = structure.observations_of(images)
+    observations = point_map.observations_of(images)
     if len(observations) == 0 or len(rays) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), 0)
     # A point is compared as the first of the images saw it, the one with the nearest view.
-    points, first = np.unique(structure.observation_point[observations], return_index=True)
+    points, first = np.unique(point_map.observation_point[observations], return_index=True)
     observations = observations[first]
-    p = (structure.points[points] - T_map_refined.t) @ T_map_refined.R
+    p = (point_map.points[points] - T_map_refined.t) @ T_map_refined.R
     ahead = p[:, 2] > 1e-3
     predicted = p[:, :2] / np.where(ahead, p[:, 2], 1.0)[:, None]
     seen = ahead & np.all(np.abs(predicted) < half_view, axis=1)
@@ -83,7 +79,7 @@ def guided_matches(
     if len(near) == 0:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), visible)
     slot, keypoint = candidates[near["i"]], near["j"].astype(np.intp)
-    similarity = np.einsum("kd,kd->k", structure.unit_descriptors[observations[slot]], descriptors[keypoint])
+    similarity = np.einsum("kd,kd->k", point_map.unit_descriptors[observations[slot]], descriptors[keypoint])
     alike = similarity > 1.0 - 0.5 * max_distance**2
     slot, keypoint, similarity = slot[alike], keypoint[alike], similarity[alike]
     order = np.argsort(-similarity, kind="stable")

@@ -16,22 +16,19 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
-from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
-from localizer_ros.features.local_features import Float32, point_matches
+from localizer_ros.core.types import Array, ConfigError, Float32, Frame, Index, PoseEstimate
+from localizer_ros.features.local_features import point_matches
 from localizer_ros.features.matchers import open_matcher
-from localizer_ros.geometry.pose_solver import SolvedPose, refine_pose, solve_pose, spread_of
+from localizer_ros.geometry.pose_solver import SolvedPose, coverage_of, refine_pose, solve_pose
 from localizer_ros.localization.map_based.guided_matching import guided_matches
 from localizer_ros.localization.map_based.reranking import matched_images
 from localizer_ros.localization.map_based.search import StructureLocalizer
-from localizer_ros.scene.map_scene import StructureScene, View
-
-Index = NDArray[np.intp]
+from localizer_ros.scene.map_scene import MapScene, View
 
 # Images whose points a found pose must show again.
 _VERIFYING_IMAGES = 8
@@ -93,7 +90,7 @@ class HierarchicalLocalizer(StructureLocalizer):
         found: the last verified pose, None when there was none.
     """
 
-    def __init__(self, scene: StructureScene, config: SearchConfig, direct: bool = False) -> None:
+    def __init__(self, scene: MapScene, config: SearchConfig, direct: bool = False) -> None:
         super().__init__(scene, config)
         self._direct = direct
         if direct and config.matcher != "mutual":
@@ -116,7 +113,7 @@ class HierarchicalLocalizer(StructureLocalizer):
         best: Found | None = None
         for fine in {"never": (False,), "fallback": (False, True), "always": (True,)}[c.fine_features]:
             started = time.perf_counter()
-            view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine)
+            view = self._scene.view(frame, self._scene.point_map.settings.features.max_keypoints, fine)
             self._lap("extract", started)
             found = self.search(view, prior)
             if found is not None and (best is None or found.confidence > best.confidence):
@@ -137,7 +134,7 @@ class HierarchicalLocalizer(StructureLocalizer):
 
     def search(self, view: View, prior: PoseEstimate | None) -> Found | None:
         """The best verified pose of a view, with any confidence; None with ``reason`` when there is none."""
-        c, structure = self._config, self._scene.structure
+        c, point_map = self._config, self._scene.point_map
         if len(view.features) < c.min_inliers:
             self.reason = f"too few keypoints ({len(view.features)})"
             return None
@@ -160,7 +157,7 @@ class HierarchicalLocalizer(StructureLocalizer):
             started = time.perf_counter()
             solved = solve_pose(
                 view.rays[keypoint],
-                structure.points[point],
+                point_map.points[point],
                 self._scene.focal_px,
                 c.max_error_px,
                 c.max_iterations,
@@ -214,9 +211,9 @@ class HierarchicalLocalizer(StructureLocalizer):
         T, radius = T_map_refined, _VERIFYING_RADIUS_PX
         refined: SolvedPose | None = None
         for _ in range(rounds):
-            near = scene.nearest_images(T, _VERIFYING_IMAGES) if images is None else images
+            near = scene.nearest_keyframes(T, _VERIFYING_IMAGES) if images is None else images
             matches = guided_matches(
-                scene.structure,
+                scene.point_map,
                 T,
                 near,
                 view.rays,
@@ -230,7 +227,7 @@ class HierarchicalLocalizer(StructureLocalizer):
             refined = refine_pose(
                 T,
                 view.rays[matches.keypoint],
-                scene.structure.points[matches.point],
+                scene.point_map.points[matches.point],
                 scene.focal_px,
                 4.0,
                 min(c.min_inliers, 8),
@@ -240,7 +237,7 @@ class HierarchicalLocalizer(StructureLocalizer):
             T, radius = refined.T_map_refined, 4.0
         assert refined is not None
         inlier_rays = view.rays[matches.keypoint[refined.inliers]]
-        spread = spread_of(inlier_rays, view.half_view)
+        spread = coverage_of(inlier_rays, view.half_view)
         agrees = self.agrees(refined, prior)
         confidence = self.confidence(view.frame, refined, matches.visible, spread, agrees)
         return Found(
@@ -258,8 +255,8 @@ class HierarchicalLocalizer(StructureLocalizer):
         """Whether a pose is where the prior says, as far as both are certain; None when the prior does not say."""
         if prior is None or prior.covariance is None:
             return None
-        T_map_cam, systematic = self._scene.posed(solved.T_map_refined)
-        noise = compose_covariance(solved.covariance, self._scene.structure.T_cam_refined.inverse())
+        T_map_cam, systematic = self._scene.given_pose(solved.T_map_refined)
+        noise = compose_covariance(solved.covariance, self._scene.point_map.T_cam_refined.inverse())
         difference = (prior.T_map_cam.inverse() @ T_map_cam).log()
         distance = difference @ np.linalg.solve(prior.covariance + systematic + noise, difference)
         return bool(distance < _AGREEMENT)
@@ -278,7 +275,7 @@ class HierarchicalLocalizer(StructureLocalizer):
         """
         count = solved.count
         share = count / max(visible, 1)
-        # Weights by logistic regression, see docs/structure.md.
+        # Weights by logistic regression, see docs/explanation/maps.md.
         logit = 2.5 * np.log(count / 25.0) + 2.0 * np.log(max(share, 1e-3) / 0.08) + 3.0 * (spread - 0.15)
         error = float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(frame)
         logit -= _ERROR_WEIGHT * np.log(max(error / _USUAL_ERROR, 1.0))
@@ -288,56 +285,56 @@ class HierarchicalLocalizer(StructureLocalizer):
 
     def _map_error_px(self, frame: Frame) -> float:
         """Error of the map's own observations, in its pixels, if they had been made by the frame's camera."""
-        structure = self._scene.structure
-        found = max(structure.statistics.get("reprojection_error_px", np.inf), _LEAST_ERROR_PX)
-        return float(found * max(1.0, structure.calibration.camera.K[0, 0] / frame.camera.K[0, 0]))
+        point_map = self._scene.point_map
+        found = max(point_map.statistics.get("reprojection_error_px", np.inf), _LEAST_ERROR_PX)
+        return float(found * max(1.0, point_map.camera.given.K[0, 0] / frame.camera.K[0, 0]))
 
     def _matches(self, view: View, place: Index | None) -> tuple[Index, Index]:
         """Keypoints of a view and the points of a place (None = of the whole map) that they seem to show."""
-        structure = self._scene.structure
+        point_map = self._scene.point_map
         if place is not None and self._config.matcher != "mutual":
             return self._image_matches(view, place)
         if place is None:
-            database = structure.mean_descriptors
-            point_of = np.arange(len(structure.points), dtype=np.int32)
+            database = point_map.mean_descriptors
+            point_of = np.arange(len(point_map.points), dtype=np.int32)
         else:
-            observations = self._few_views(structure.observations_of(place))
-            database = structure.unit_descriptors[observations]
-            point_of = structure.observation_point[observations]
+            observations = self._few_views(point_map.observations_of(place))
+            database = point_map.unit_descriptors[observations]
+            point_of = point_map.observation_point[observations]
         return point_matches(view.features.descriptors, database, point_of, self._config.ratio)
 
     def _image_matches(self, view: View, place: Index) -> tuple[Index, Index]:
         """The same by the matcher, image by image; what several images say is said once."""
-        structure, query = self._scene.structure, self._scene.query_side(view)
+        point_map, query = self._scene.point_map, self._scene.query_side(view)
         pairs = [np.zeros((0, 2), dtype=np.intp)]
         for image in place:
-            matched = self._matcher.match(query, self._scene.image_side(int(image)))
-            point = structure.observation_point[structure.image_start[image] + matched[:, 1]]
+            matched = self._matcher.match(query, self._scene.keyframe_side(int(image)))
+            point = point_map.observation_point[point_map.image_start[image] + matched[:, 1]]
             pairs.append(np.stack([matched[:, 0], point], axis=1).astype(np.intp))
         keypoint, point = np.unique(np.concatenate(pairs), axis=0).T
         return keypoint, point
 
     def _places(self, view: View) -> list[Index]:
         """Retrieved mapping images, split by covisibility; the place with the most of them first."""
-        c, database, structure = self._config, self._scene.database, self._scene.structure
+        c, database, point_map = self._config, self._scene.database, self._scene.point_map
         query = self._scene.global_descriptor(view)
         if c.rerank == "always":
-            found, _ = self._scene.similar_images(query, max(c.neighbours, c.rerank_images))
-            alike = matched_images(self._scene, view, database.mapped[found].tolist(), self._matcher, c)
+            found, _ = self._scene.similar_keyframes(query, max(c.neighbours, c.rerank_images))
+            alike = matched_images(self._scene, view, database.keyframe[found].tolist(), self._matcher, c)
             images = np.array([matched.image for matched in alike[: c.neighbours]], dtype=np.intp)
         else:
-            found, _ = self._scene.similar_images(query, c.neighbours)
-            images = database.mapped[found].astype(np.intp)
+            found, _ = self._scene.similar_keyframes(query, c.neighbours)
+            images = database.keyframe[found].astype(np.intp)
         if len(images) == 0:
             return []
-        linked = structure.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
+        linked = point_map.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
         _, label = connected_components(csr_array(linked.astype(np.int8)), directed=False)
         groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
         return sorted(groups, key=len, reverse=True)
 
     def _few_views(self, observations: Index) -> Index:
         """At most a few observations of each point, of the most similar images: more cost time and add little."""
-        point = self._scene.structure.observation_point[observations]
+        point = self._scene.point_map.observation_point[observations]
         order = np.argsort(point, kind="stable")
         ordered = point[order]
         run_start = np.searchsorted(ordered, ordered, side="left")

@@ -16,7 +16,7 @@ from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.map_based.local_points import LocalMaps
 from localizer_ros.localization.map_based.search import StructureLocalizer
-from localizer_ros.scene.map_scene import StructureScene, View
+from localizer_ros.scene.map_scene import MapScene, View
 
 _FEWEST_POINTS = 30
 
@@ -29,7 +29,7 @@ class LocalMapLocalizer(StructureLocalizer):
         config: thresholds.
     """
 
-    def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
+    def __init__(self, scene: MapScene, config: SearchConfig) -> None:
         super().__init__(scene, config)
         self._maps = LocalMaps(scene, open_matcher(config.matcher, config.ratio, scene.matcher_card))
 
@@ -40,7 +40,7 @@ class LocalMapLocalizer(StructureLocalizer):
         best: Found | None = None
         for fine in {"never": (False,), "fallback": (False, True), "always": (True,)}[c.fine_features]:
             now = time.perf_counter()
-            view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine)
+            view = self._scene.view(frame, self._scene.point_map.settings.features.max_keypoints, fine)
             self._lap("extract", now)
             found = self._search(view, prior)
             if found is not None and (best is None or found.confidence > best.confidence):
@@ -62,16 +62,16 @@ class LocalMapLocalizer(StructureLocalizer):
         now = time.perf_counter()
         database = self._scene.database
         query = self._scene.global_descriptor(view)
-        images, _ = self._scene.similar_images(query, self._config.local_images)
+        images, _ = self._scene.similar_keyframes(query, self._config.local_images)
         now = self._lap("retrieve", now)
-        local = self._maps.around(database.mapped[images].tolist())
+        local = self._maps.around(database.keyframe[images].tolist())
         self._lap("triangulate", now)
         if len(local.points) < _FEWEST_POINTS:
             self.reason = f"{len(local.points)} points triangulated from {len(images)} retrieved images"
             return None
         # The local map is all there is: nothing to retrieve within it.
         config = msgspec.structs.replace(self._config, matcher="mutual")
-        search = HierarchicalLocalizer(replace(self._scene, structure=local), config, direct=True)
+        search = HierarchicalLocalizer(replace(self._scene, point_map=local), config, direct=True)
         found = search.search(view, prior)
         for name, spent in search.timings_ms.items():
             self.timings_ms[name] = self.timings_ms.get(name, 0.0) + spent

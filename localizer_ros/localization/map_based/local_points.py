@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from localizer_ros.core.types import Array
-from localizer_ros.features.local_features import Index
+from localizer_ros.core.types import Array, Index
 from localizer_ros.features.matchers import Matcher
 from localizer_ros.geometry.triangulation import consistent, tracks_of
-from localizer_ros.scene.map_scene import StructureScene
-from localizer_ros.scene.point_map import StructureMap
+from localizer_ros.scene.map_scene import MapScene
+from localizer_ros.scene.point_map import PointMap
 
 # Poses are as they were given: their error moves a match off its epipolar line, and a point off its rays.
 _EPIPOLAR_PX = 8.0
@@ -34,12 +33,12 @@ class LocalMaps:
         matcher: of keypoints.
     """
 
-    def __init__(self, scene: StructureScene, matcher: Matcher) -> None:
+    def __init__(self, scene: MapScene, matcher: Matcher) -> None:
         self._scene, self._matcher = scene, matcher
         self._pairs: OrderedDict[tuple[int, int], Index] = OrderedDict()
-        self._maps: OrderedDict[tuple[int, ...], StructureMap] = OrderedDict()
+        self._maps: OrderedDict[tuple[int, ...], PointMap] = OrderedDict()
 
-    def around(self, images: Iterable[int]) -> StructureMap:
+    def around(self, images: Iterable[int]) -> PointMap:
         """The points that these images see, as a map of them alone; perhaps without a point.
 
         Args:
@@ -53,10 +52,10 @@ class LocalMaps:
         self._maps.move_to_end(key)
         return self._maps[key]
 
-    def _triangulated(self, images: tuple[int, ...]) -> StructureMap:
-        structure = self._scene.structure
-        start = structure.image_start
-        T = structure.T_map_refined[list(images)]
+    def _triangulated(self, images: tuple[int, ...]) -> PointMap:
+        point_map = self._scene.point_map
+        start = point_map.image_start
+        T = point_map.T_map_refined[list(images)]
         pairs = [
             (a, b, self._matches(images[a], images[b]))
             for a in range(len(images))
@@ -68,7 +67,7 @@ class LocalMaps:
         kept, point, X = consistent(
             T,
             image,
-            structure.observation_ray[stored],
+            point_map.observation_ray[stored],
             track,
             _REPROJECTION_PX / self._scene.focal_px,
             _MIN_ANGLE_RAD,
@@ -76,25 +75,27 @@ class LocalMaps:
         order = kept[np.argsort(image[kept], kind="stable")]
         point = point[np.argsort(image[kept], kind="stable")]
         return replace(
-            structure,
+            point_map,
             points=X.astype(np.float32),
             observation_image=image[order].astype(np.int32),
             observation_point=point.astype(np.int32),
-            observation_xy_px=structure.observation_xy_px[stored[order]],
-            descriptors=structure.descriptors[stored[order]],
+            observation_xy_px=point_map.observation_xy_px[stored[order]],
+            descriptors=point_map.descriptors[stored[order]],
             T_map_refined=T,
-            T_map_cam=structure.T_map_cam[list(images)],
-            names=tuple(structure.names[i] for i in images),
+            T_map_cam=point_map.T_map_cam[list(images)],
+            names=tuple(point_map.names[i] for i in images),
         )
 
     def _matches(self, a: int, b: int) -> Index:
         """Matches of two images on each other's epipolar lines."""
         if (a, b) not in self._pairs:
             scene = self._scene
-            pairs = self._matcher.match(scene.image_side(a), scene.image_side(b))
-            T = scene.structure.T_map_refined
+            pairs = self._matcher.match(scene.keyframe_side(a), scene.keyframe_side(b))
+            T = scene.point_map.T_map_refined
             distance = epipolar_distances(
-                np.linalg.inv(T[b]) @ T[a], scene.image_rays(a)[pairs[:, 0]], scene.image_rays(b)[pairs[:, 1]]
+                np.linalg.inv(T[b]) @ T[a],
+                scene.keyframe_rays(a)[pairs[:, 0]],
+                scene.keyframe_rays(b)[pairs[:, 1]],
             )
             self._pairs[a, b] = pairs[distance < _EPIPOLAR_PX / scene.focal_px]
             if len(self._pairs) > _PAIRS_KEPT:
@@ -106,7 +107,7 @@ class LocalMaps:
         """Whether two views overlap and lie apart."""
         cosine = 0.5 * (float(np.sum(T_map_a[:3, :3] * T_map_b[:3, :3])) - 1.0)
         apart = float(np.linalg.norm(T_map_a[:3, 3] - T_map_b[:3, 3]))
-        shortest = _SHORTEST_BASELINE * self._scene.structure.median_depth
+        shortest = _SHORTEST_BASELINE * self._scene.point_map.median_depth
         return cosine > np.cos(_MAX_ANGLE_RAD) and apart > shortest
 
 

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Camera, Frame
-from localizer_ros.features.local_features import Float32, grey
+from localizer_ros.core.types import Array, Camera, Float32, Frame, Index
+from localizer_ros.features.local_features import grey
 from localizer_ros.geometry.pose_solver import SolvedPose, refine_pose
-from localizer_ros.geometry.rays import Calibration
-
-Index = NDArray[np.intp]
+from localizer_ros.geometry.rays import RayCamera
 
 _WINDOW_PX = 15
 _LEVELS = 3
@@ -60,15 +58,15 @@ class _Anchored:
     map_point: Index
 
 
-class MetricVo:
+class OpticalFlow:
     """Follows the points of the last localised frame into the next one.
 
     Args:
-        calibration: pixels to rays.
+        camera: pixels to rays.
     """
 
-    def __init__(self, calibration: Calibration) -> None:
-        self._calibration = calibration
+    def __init__(self, camera: RayCamera) -> None:
+        self._camera = camera
         self._last: _Anchored | None = None
         self._followed: _Anchored | None = None
 
@@ -129,8 +127,8 @@ class MetricVo:
         if good.sum() < _FEWEST:
             return None
         xy, points, map_point = xy[good], last.points[good], last.map_point[good]
-        rays = self._calibration.rays(frame.camera, xy)
-        solved = refine_pose(SE3.identity(), rays, points, self._calibration.focal_px, _MAX_ERROR_PX, _FEWEST)
+        rays = self._camera.rays(frame.camera, xy)
+        solved = refine_pose(SE3.identity(), rays, points, self._camera.focal_px, _MAX_ERROR_PX, _FEWEST)
         if solved is None:
             return None
         keep = solved.inliers

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, symmetrized, weighted_mean
-from localizer_ros.core.types import Array, ConfigError, Frame, PoseEstimate
-from localizer_ros.features.local_features import Float32
+from localizer_ros.core.types import Array, ConfigError, Float32, Frame, PoseEstimate
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.reranking import MatchedImage, matched_images
 from localizer_ros.localization.map_based.search import StructureLocalizer
-from localizer_ros.scene.map_scene import StructureScene, View
+from localizer_ros.scene.map_scene import MapScene, View
 
 _LEAST_SIGMA_RAD = np.radians(3.0)
 # Images of other places had up to 10 matches through a homography.
@@ -42,7 +41,7 @@ class RetrievalLocalizer(StructureLocalizer):
         ConfigError: interpolation by motion without re-ranking.
     """
 
-    def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
+    def __init__(self, scene: MapScene, config: SearchConfig) -> None:
         super().__init__(scene, config)
         self._reranked = config.rerank != "never"
         if config.interpolation == "motion" and not self._reranked:
@@ -56,7 +55,7 @@ class RetrievalLocalizer(StructureLocalizer):
         self.timings_ms, self.reason = {}, ""
         database = self._scene.database
         now = time.perf_counter()
-        view = self._scene.view(frame, self._scene.structure.settings.features.max_keypoints, fine=False)
+        view = self._scene.view(frame, self._scene.point_map.settings.features.max_keypoints, fine=False)
         now = self._lap("extract", now)
         query = self._scene.global_descriptor(view)
         if not np.any(query) or len(database.index) == 0:
@@ -73,9 +72,9 @@ class RetrievalLocalizer(StructureLocalizer):
     def _by_matches(self, view: View, query: Float32, now: float) -> PoseEstimate | None:
         """The answer from images that share enough matches with the query, those with the most first."""
         c, database = self._config, self._scene.database
-        images, similarity = self._scene.similar_images(query, c.rerank_images)
+        images, similarity = self._scene.similar_keyframes(query, c.rerank_images)
         now = self._lap("retrieve", now)
-        found = matched_images(self._scene, view, database.mapped[images].tolist(), self._matcher, c)
+        found = matched_images(self._scene, view, database.keyframe[images].tolist(), self._matcher, c)
         self._lap("rerank", now)
         most = len(found[0]) if found else 0
         confidence = most / (most + _LEAST_INLIERS)
@@ -84,7 +83,7 @@ class RetrievalLocalizer(StructureLocalizer):
             return None
         kept = [m for m in found if len(m) >= _LEAST_INLIERS]
         kept = kept[: 1 if c.interpolation == "nearest" else c.interpolation_neighbours]
-        by_number = {int(number): k for k, number in enumerate(database.mapped[images])}
+        by_number = {int(number): k for k, number in enumerate(database.keyframe[images])}
         rows = np.array([by_number[m.image] for m in kept])
         if c.interpolation == "motion":
             weights = motion_weights(kept, view.half_view)
@@ -99,7 +98,7 @@ class RetrievalLocalizer(StructureLocalizer):
         mean = weighted_mean(poses, weights)
         if self._config.interpolation == "motion" and len(poses) > 1:
             sigma_rad = _EACH_SIGMA_RAD * float(np.abs(weights).sum())
-            depth = self._scene.structure.median_depth
+            depth = self._scene.point_map.median_depth
             covariance = np.diag([sigma_rad**2] * 3 + [(sigma_rad * depth) ** 2] * 3)
         else:
             covariance = self._scatter(mean, poses, np.abs(weights))
@@ -122,7 +121,7 @@ class RetrievalLocalizer(StructureLocalizer):
 
     def _scatter(self, mean: SE3, poses: list[SE3], weights: Array) -> Array:
         """Scatter of the images' poses; an image is rarely exactly where another one was, hence a floor."""
-        depth = self._scene.structure.median_depth
+        depth = self._scene.point_map.median_depth
         floor = np.diag([_LEAST_SIGMA_RAD**2] * 3 + [(_LEAST_SIGMA_RAD * depth) ** 2] * 3)
         differences = np.stack([(mean.inverse() @ T).log() for T in poses])
         return (
@@ -151,7 +150,7 @@ def motion_weights(images: Sequence[MatchedImage], half_view: Array) -> Array:
 def _apparent_motion(matched: MatchedImage, half_view: Array) -> Array:
     """(6,) affine motion from query to image; its norm is the RMS displacement over the view, plane z = 1."""
     homogeneous = np.concatenate([matched.query_rays, np.ones((len(matched), 1))], axis=1)
-    moved = matched.image_rays - matched.query_rays
+    moved = matched.keyframe_rays - matched.query_rays
     coefficients, *_ = np.linalg.lstsq(homogeneous, moved, rcond=None)
     return np.asarray(
         (coefficients * [[half_view[0] / np.sqrt(3.0)], [half_view[1] / np.sqrt(3.0)], [1.0]]).ravel()

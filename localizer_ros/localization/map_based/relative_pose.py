@@ -17,7 +17,7 @@ from localizer_ros.core.se3 import SE3, weighted_mean
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.search import StructureLocalizer
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 _LEAST_INLIERS = 20
 _EPIPOLAR_PX = 2.0
@@ -34,33 +34,33 @@ class RelativeLocalizer(StructureLocalizer):
         config: how many images.
     """
 
-    def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
+    def __init__(self, scene: MapScene, config: SearchConfig) -> None:
         super().__init__(scene, config)
         self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
         """See :class:`GlobalLocalizer`; ``prior`` is not used."""
         c, scene = self._config, self._scene
-        structure, database = scene.structure, scene.database
+        point_map, database = scene.point_map, scene.database
         self.timings_ms = {}
         now = time.perf_counter()
-        view = scene.view(frame, structure.settings.features.max_keypoints, fine=True)
+        view = scene.view(frame, point_map.settings.features.max_keypoints, fine=True)
         now = self._lap("extract", now)
         if len(view.features) < _LEAST_INLIERS:
             self.reason = f"too few keypoints ({len(view.features)})"
             return None
         query = scene.global_descriptor(view)
-        images, _ = scene.distinct_images(query, c.relative_neighbours, carrying=True)
+        images, _ = scene.distinct_images(query, c.relative_neighbours, keyframes_only=True)
         now = self._lap("retrieve", now)
         camera = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1, "params": [scene.focal_px, 0.0, 0.0]}
         T_map_db: list[SE3] = []
         T_db_query: list[SE3] = []
         matched: list[tuple[Array, Array]] = []
-        for image in database.mapped[images]:
-            pairs = self._matcher.match(scene.query_side(view), scene.image_side(int(image)))
+        for image in database.keyframe[images]:
+            pairs = self._matcher.match(scene.query_side(view), scene.keyframe_side(int(image)))
             if len(pairs) < _LEAST_INLIERS:
                 continue
-            a = scene.image_rays(int(image))[pairs[:, 1]]
+            a = scene.keyframe_rays(int(image))[pairs[:, 1]]
             b = view.rays[pairs[:, 0]]
             pose, report = poselib.estimate_relative_pose(
                 a * scene.focal_px,
@@ -74,7 +74,7 @@ class RelativeLocalizer(StructureLocalizer):
             if inliers.sum() < _LEAST_INLIERS:
                 continue
             R, t = np.asarray(pose.R), np.asarray(pose.t)
-            T = structure.T_map_refined[image]
+            T = point_map.T_map_refined[image]
             T_map_db.append(SE3(T[:3, :3], T[:3, 3]))
             T_db_query.append(SE3(R, t).inverse())
             matched.append((a[inliers], b[inliers]))
@@ -82,7 +82,7 @@ class RelativeLocalizer(StructureLocalizer):
         if len(matched) < 2:
             self.reason = f"relative pose to {len(matched)} of {len(images)} retrieved images, expected 2"
             return None
-        met = _met(T_map_db, T_db_query, np.array([len(a) for a, _ in matched]), structure.median_depth)
+        met = _met(T_map_db, T_db_query, np.array([len(a) for a, _ in matched]), point_map.median_depth)
         if met is None:
             self.reason = "relative poses to the retrieved images do not agree"
             return None
@@ -92,12 +92,12 @@ class RelativeLocalizer(StructureLocalizer):
             self.reason = "epipolar errors leave the pose undetermined"
             return None
         T_map_refined, covariance, count = refined
-        T_map_cam, systematic = scene.posed(T_map_refined)
+        T_map_cam, systematic = scene.given_pose(T_map_refined)
         # Matches to images that say otherwise count half against it.
         against = sum(len(a) for n, (a, _) in enumerate(matched) if n not in agreeing)
         confidence = count / (count + 50.0 + 0.5 * against)
         sigma_m = float(np.sqrt(np.trace(covariance[3:, 3:])))
-        if confidence < c.min_confidence or sigma_m > _MAX_SIGMA_OF_DEPTH * structure.median_depth:
+        if confidence < c.min_confidence or sigma_m > _MAX_SIGMA_OF_DEPTH * point_map.median_depth:
             self.reason = (
                 f"confidence {confidence:.2f}: {len(agreeing)} of {len(matched)} matched images agree, position known "
                 f"to {sigma_m:.2f} m"
@@ -133,7 +133,7 @@ class RelativeLocalizer(StructureLocalizer):
             )
 
         T = start
-        step_of = np.array([1e-6] * 3 + [1e-6 * self._scene.structure.median_depth] * 3)
+        step_of = np.array([1e-6] * 3 + [1e-6 * self._scene.point_map.median_depth] * 3)
         for _ in range(12):
             r = distances(T)
             J = np.stack(

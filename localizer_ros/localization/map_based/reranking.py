@@ -15,7 +15,7 @@ import poselib
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.types import Array
 from localizer_ros.features.matchers import Matcher
-from localizer_ros.scene.map_scene import StructureScene, View
+from localizer_ros.scene.map_scene import MapScene, View
 
 # On the plane z = 1: what parallax may add to one plane's motion.
 _LOOSE = 0.04
@@ -32,19 +32,19 @@ class MatchedImage:
     Attributes:
         image: number in the map.
         query_rays: (K, 2) matched keypoints of the query on the plane z = 1.
-        image_rays: (K, 2) the same of the image.
+        keyframe_rays: (K, 2) the same of the image.
     """
 
     image: int
     query_rays: Array
-    image_rays: Array
+    keyframe_rays: Array
 
     def __len__(self) -> int:
         return len(self.query_rays)
 
 
 def matched_images(
-    scene: StructureScene, view: View, images: Sequence[int], matcher: Matcher, config: SearchConfig
+    scene: MapScene, view: View, images: Sequence[int], matcher: Matcher, config: SearchConfig
 ) -> list[MatchedImage]:
     """Images by the number of matches that agree with a homography, the most first.
 
@@ -59,9 +59,9 @@ def matched_images(
     options = {"max_reproj_error": _LOOSE * focal, "max_iterations": _ITERATIONS, "seed": config.seed}
     found: list[MatchedImage] = []
     for image in images:
-        pairs = matcher.match(scene.query_side(view), scene.image_side(image, RERANK_KEYPOINTS))
+        pairs = matcher.match(scene.query_side(view), scene.keyframe_side(image, RERANK_KEYPOINTS))
         a = view.rays[pairs[:, 0]]
-        b = scene.image_rays(image)[pairs[:, 1]]
+        b = scene.keyframe_rays(image)[pairs[:, 1]]
         inliers = np.zeros(len(pairs), dtype=bool)
         if len(pairs) >= _FEWEST:
             _, report = poselib.estimate_homography(a * focal, b * focal, options, {})

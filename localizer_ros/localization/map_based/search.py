@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from localizer_ros.core.config.map_based import SearchConfig
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 
 class StructureLocalizer:
@@ -20,7 +20,7 @@ class StructureLocalizer:
         timings_ms: of the last frame.
     """
 
-    def __init__(self, scene: StructureScene, config: SearchConfig) -> None:
+    def __init__(self, scene: MapScene, config: SearchConfig) -> None:
         self._scene, self._config = scene, config
         self.reason = ""
         self.timings_ms: dict[str, float] = {}

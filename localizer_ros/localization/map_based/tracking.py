@@ -15,14 +15,14 @@ import numpy as np
 from localizer_ros.core.config.map_based import TrackingConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, PoseEstimate
-from localizer_ros.geometry.pose_solver import refine_pose, spread_of
+from localizer_ros.geometry.pose_solver import coverage_of, refine_pose
 from localizer_ros.localization.map_based.guided_matching import guided_matches
 from localizer_ros.localization.map_based.hierarchical import Found, HierarchicalLocalizer
 from localizer_ros.localization.map_based.optical_flow import Followed
-from localizer_ros.scene.map_scene import StructureScene, View, half_view_of
+from localizer_ros.scene.map_scene import MapScene, View, half_view_of
 
 # Points have errors of some pixels, and a narrow window around a prediction takes those that have the prediction's own:
-# answers then stay as wrong as they were. A wide one takes in what repeats (docs/structure.md).
+# answers then stay as wrong as they were. A wide one takes in what repeats (docs/explanation/maps.md).
 _LEAST_WINDOW_PX = 12.0
 _FIRST_ERROR_PX = 8.0
 # A wider window holds many keypoints: the points of so many images are enough to correct a prediction roughly.
@@ -43,7 +43,7 @@ class Tracker:
         timings_ms: of the last frame.
     """
 
-    def __init__(self, scene: StructureScene, config: TrackingConfig, judge: HierarchicalLocalizer) -> None:
+    def __init__(self, scene: MapScene, config: TrackingConfig, judge: HierarchicalLocalizer) -> None:
         self._scene, self._config, self._judge = scene, config, judge
         self.timings_ms: dict[str, float] = {}
 
@@ -85,14 +85,14 @@ class Tracker:
         solved = refine_pose(
             T_map_refined,
             followed.rays,
-            self._scene.structure.points[followed.map_point],
+            self._scene.point_map.points[followed.map_point],
             self._scene.focal_px,
             _CARRIED_ERROR_PX,
             self._config.min_inliers,
         )
         found: Found | None = None
         if solved is not None:
-            spread = spread_of(followed.rays[solved.inliers], half_view_of(frame.camera))
+            spread = coverage_of(followed.rays[solved.inliers], half_view_of(frame.camera))
             agrees = self._judge.agrees(solved, prior)
             found = Found(
                 solved,
@@ -112,11 +112,11 @@ class Tracker:
     def _match(self, view: View, T: SE3, window_px: float, prior: PoseEstimate | None) -> Found | None:
         """Descriptors near a prediction, from a coarse window to the fine one of verification."""
         c, scene = self._config, self._scene
-        images = scene.nearest_images(T, c.images)
+        images = scene.nearest_keyframes(T, c.images)
         rough = window_px > 2.0 * _LEAST_WINDOW_PX
         for radius in (window_px, _LEAST_WINDOW_PX) if rough else (window_px,):
             matches = guided_matches(
-                scene.structure,
+                scene.point_map,
                 T,
                 images if radius <= _LEAST_WINDOW_PX else images[:_ROUGH_IMAGES],
                 view.rays,
@@ -134,7 +134,7 @@ class Tracker:
             solved = refine_pose(
                 T,
                 view.rays[matches.keypoint],
-                scene.structure.points[matches.point],
+                scene.point_map.points[matches.point],
                 scene.focal_px,
                 _FIRST_ERROR_PX,
                 c.min_inliers,
@@ -149,7 +149,7 @@ class Tracker:
     def sigma_rad(self, covariance: Array) -> float:
         """How uncertain a view is: the turn, and the move as seen from the median depth."""
         turn = np.trace(covariance[:3, :3])
-        move = np.trace(covariance[3:, 3:]) / self._scene.structure.median_depth**2
+        move = np.trace(covariance[3:, 3:]) / self._scene.point_map.median_depth**2
         return float(np.sqrt((turn + move) / 2.0))
 
     def _window_px(self, covariance: Array) -> float:

@@ -18,7 +18,7 @@ from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.features.matchers import MutualMatcher
 from localizer_ros.localization.map_based import local_points as local_map
-from localizer_ros.localization.map_based.front_end import open_structure_front_end
+from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
 from localizer_ros.localization.map_based.local_points import LocalMaps, epipolar_distances
@@ -26,7 +26,7 @@ from localizer_ros.localization.map_based.pose_interpolation import RetrievalLoc
 from localizer_ros.localization.map_based.relative_pose import RelativeLocalizer
 from localizer_ros.localization.map_based.reranking import MatchedImage, matched_images
 from localizer_ros.mapping.build import build_scene
-from localizer_ros.scene.map_scene import StructureScene
+from localizer_ros.scene.map_scene import MapScene
 
 WORLD = {"duration_s": 4.0, "fps": 8.0, "width_px": 240, "height_px": 180, "moving_objects": 0}
 
@@ -58,7 +58,7 @@ def errors(
 ) -> list[tuple[float, float]]:
     """Metres and degrees of every answered frame."""
     config = LocalizerConfig(search=config_from_dict(SearchConfig, settings))
-    front_end = open_structure_front_end(scene, method, config)
+    front_end = open_map_front_end(scene, method, config)
     found = []
     for index, record in enumerate(queries.records):
         observation = front_end.observe(queries.read(index), None)
@@ -135,11 +135,11 @@ def test_an_image_with_few_matches_weighs_less(rng: np.random.Generator) -> None
 
 
 def test_reranking_puts_the_nearest_view_first(scenes: dict[str, Path], queries: SimulatedSource) -> None:
-    scene = StructureScene.open(scenes["retrieval"])
+    scene = MapScene.open(scenes["retrieval"])
     truth = queries.records[-1].T_map_cam
     assert truth is not None
-    distance = scene.structure.view_distances(truth)
-    everything = list(range(len(scene.structure.names)))
+    distance = scene.point_map.view_distances(truth)
+    everything = list(range(len(scene.point_map.names)))
     view = scene.view(queries.read(len(queries.records) - 1), 1000, fine=False)
     found = matched_images(scene, view, everything[::-1], MutualMatcher(0.9), SearchConfig())
     assert [len(m) for m in found] == sorted((len(m) for m in found), reverse=True)
@@ -147,7 +147,7 @@ def test_reranking_puts_the_nearest_view_first(scenes: dict[str, Path], queries:
 
 
 def test_reranked_full_search_answers_the_same(scenes: dict[str, Path], queries: SimulatedSource) -> None:
-    scene, frame = StructureScene.open(scenes["relative"]), queries.read(5)
+    scene, frame = MapScene.open(scenes["relative"]), queries.read(5)
     plain = HierarchicalLocalizer(scene, SearchConfig()).localize(frame, None)
     reranked = HierarchicalLocalizer(scene, SearchConfig(rerank="always")).localize(frame, None)
     assert plain is not None and reranked is not None
@@ -156,7 +156,7 @@ def test_reranked_full_search_answers_the_same(scenes: dict[str, Path], queries:
 
 def test_scenes_of_posed_images_hold_no_points_and_name_no_places(scenes: dict[str, Path]) -> None:
     for method in ("local", "retrieval"):
-        structure = StructureScene.open(scenes[method]).structure
+        structure = MapScene.open(scenes[method]).point_map
         assert len(structure.points) == 0 and len(structure.observation_point) > 500
         assert np.all(structure.observation_point == -1)
         assert 0.5 < structure.median_depth < 10.0
@@ -170,9 +170,9 @@ def test_scenes_of_posed_images_hold_no_points_and_name_no_places(scenes: dict[s
 def test_points_of_a_local_map_lie_on_what_the_images_show(
     scenes: dict[str, Path], drive: SimulatedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = StructureScene.open(scenes["local"])
+    scene = MapScene.open(scenes["local"])
     maps = LocalMaps(scene, MutualMatcher(0.85))
-    images = range(len(scene.structure.names))
+    images = range(len(scene.point_map.names))
     local = maps.around(images)
     assert len(local.points) > 50
     index = {record.name: n for n, record in enumerate(drive.records)}
@@ -203,7 +203,7 @@ def test_matches_lie_on_their_epipolar_lines(rng: np.random.Generator) -> None:
 def test_a_frame_without_features_has_a_reason(scenes: dict[str, Path]) -> None:
     blank = Frame(0, np.full((180, 240), 90, np.uint8), Camera.pinhole(240, 180, 150, 150, 120, 90))
     for method in scenes:
-        front_end = open_structure_front_end(scenes[method], method, LocalizerConfig())
+        front_end = open_map_front_end(scenes[method], method, LocalizerConfig())
         observation = front_end.observe(blank, None)
         assert observation.absolute is None and observation.reason
 
@@ -217,7 +217,7 @@ def test_frames_of_another_place_are_not_answered(scenes: dict[str, Path]) -> No
 def test_impossible_settings_are_one_line(
     scenes: dict[str, Path], drive: SimulatedSource, tmp_path: Path
 ) -> None:
-    scene = StructureScene.open(scenes["retrieval"])
+    scene = MapScene.open(scenes["retrieval"])
     with pytest.raises(ConfigError, match=r"interpolation: motion needs .*rerank"):
         RetrievalLocalizer(scene, SearchConfig(rerank="never"))
     for localizer in (RetrievalLocalizer, RelativeLocalizer, LocalMapLocalizer, HierarchicalLocalizer):
