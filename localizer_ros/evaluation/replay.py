@@ -263,13 +263,11 @@ class _Answers:
 def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
     node = config
     map_frame = node.map_frame or scene.map_frame
-    if node.odom_frame and not node.base_frame:
-        raise ConfigError("node.odom_frame: needs node.base_frame as well, to know what moves in it")
     if node.odom_frame and source.odometry is None:
-        raise ConfigError(f"node.odom_frame: {source.path} has no odometry")
+        raise ConfigError(f"odom_frame: {source.path} has no odometry")
     if node.image_rectified and source.camera.distorted:
         raise ConfigError(
-            "node.image_rectified: the recording's camera has distortion; name the image topic *_rect"
+            "image_rectified: the recording's camera has distortion; name the image topic *_rect"
         )
     camera = frame_names(source).camera
     if not node.base_frame:
@@ -281,7 +279,7 @@ def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
         known = f"; it has {', '.join(sorted(frames))}" if frames else ""
     if T_base_cam is None:
         raise ConfigError(
-            f"node.base_frame: {source.path} has no static transform from {node.base_frame!r} to the camera "
+            f"base_frame: {source.path} has no static transform from {node.base_frame!r} to the camera "
             f"{camera!r}{known}"
         )
     return _Frames(map_frame, node.odom_frame, node.base_frame, camera, T_base_cam)

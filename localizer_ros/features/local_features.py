@@ -142,7 +142,7 @@ def open_extractor(config: LocalFeatureConfig, folder: Path | None = None) -> Ex
     if config.kind == "rootsift":
         return RootSift(config.contrast, config.max_image_px)
     if not config.card:
-        raise ConfigError("features.card: kind onnx needs a model card")
+        raise ConfigError("structure.features.card: kind onnx needs a model card")
     from localizer_ros.features.onnx_extractor import OnnxExtractor
 
     return OnnxExtractor((folder or Path()) / config.card, config.max_image_px)

@@ -93,7 +93,7 @@ class RecordingMasks:
         if not self._files and (config.folder or folder.is_dir()):
             what = "has no mask of any frame" if folder.is_dir() else "no such folder"
             raise ConfigError(
-                f"masks.folder: {folder}: {what}; expected e.g. {folder / (source.records[0].name + '.png')}"
+                f"structure.masks.folder: {folder}: {what}; expected e.g. {folder / (source.records[0].name + '.png')}"
             )
 
     def __len__(self) -> int:

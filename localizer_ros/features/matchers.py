@@ -143,5 +143,6 @@ def check_matcher(card: Path, dimensions: int) -> None:
     trained = int(read_matcher_card(card)["dimensions"])
     if trained != dimensions:
         raise ConfigError(
-            f"matcher.card: {card} matches descriptors of length {trained}, but the extractor's have {dimensions}"
+            f"structure.matcher.card: {card} matches descriptors of length {trained}, but the extractor's have "
+            f"{dimensions}"
         )

@@ -37,7 +37,7 @@ def open_network_descriptor(card: str) -> NetworkDescriptor:
         BackendError: the card or the network cannot be used.
     """
     if not card:
-        raise ConfigError("retrieval.card: kind onnx needs a model card")
+        raise ConfigError("structure.retrieval.card: kind onnx needs a model card")
     return NetworkDescriptor(Path(card))
 
 

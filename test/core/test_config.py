@@ -131,7 +131,6 @@ def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: s
             ["structure.keyframes.max_angle_deg=1.5", "structure.points.min_angle_deg=2"],
             ["structure.keyframes.max_angle_deg"],
         ),
-        (MapConfig, ["method=posenet", "posenet.loss=geometric"], ["posenet.loss", "training.fine_tune"]),
         (MapConfig, ["network.head=lstm", "network.hidden=1000"], ["network.head", "network.hidden"]),
     ],
 )

@@ -268,11 +268,6 @@ class MapConfig(Config, frozen=True):
                     f"{name} = {angle_deg:g} deg: expected less than structure.keyframes.max_angle_deg = "
                     f"{keyframes.max_angle_deg:g} deg"
                 )
-        if self.method == "posenet" and self.posenet.loss == "geometric" and not self.training.fine_tune:
-            raise ConfigError(
-                "posenet.loss = geometric: leads nowhere from far off; train with another loss, then go on with "
-                "training.fine_tune = true and --weights SCENE/networks/posenet.safetensors"
-            )
         if self.network.head == "lstm" and self.network.hidden % 32:
             raise ConfigError(
                 f"network.head = lstm: needs a multiple of 32 as network.hidden, got {self.network.hidden}"

@@ -269,7 +269,8 @@ def _override(text: str) -> tuple[str, Any]:
     if not separator or not name.strip():
         raise ConfigError(f"--set {text}: expected name=value, e.g. smoother.lag_s=2.0")
     try:
-        value = yaml.safe_load(written)
+        # Nothing is the empty text, as for a frame that is not to be set.
+        value = yaml.safe_load(written) if written.strip() else ""
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is not YAML") from error
     # YAML 1.1 reads 1e-3 as a string.
