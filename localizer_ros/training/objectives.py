@@ -1,4 +1,4 @@
-"""What each family of networks is trained for, and how its answers to a drive are read: one class a family."""
+"""What each family of networks is trained for, and how its answers to a sequence are read: one class a family."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from localizer_ros.networks.poses import (
     rotate,
 )
 from localizer_ros.networks.scene_coords import SceneCoordinates
+from localizer_ros.networks.scene_network import SceneNetwork
 
 Losses = dict[str, Tensor]
 
@@ -56,7 +57,7 @@ class Observed(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Absolute poses of N successive frames of one drive, and motions where the family has its own.
+    """Absolute poses of N successive frames of one sequence, and motions where the family has its own.
 
     Attributes:
         t: (N, 3) metres; NaN where there is no answer.
@@ -78,19 +79,19 @@ class Objective(Protocol):
 
     Attributes:
         frames: how many of the last frames of a sequence the losses need, 0 = all.
-        tells_hard_frames: its spreads follow from what agrees in the frame at hand, so that they grow by themselves
-            where nothing was trained on.
+        calibrated_sigma: its sigmas follow from what agrees in the frame at hand, so that they grow by themselves where
+            nothing was trained on, and are believed as they are.
     """
 
     frames: int
-    tells_hard_frames: bool
+    calibrated_sigma: bool
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """Losses by name; ``total`` is the one to minimise. Called with fp32 features, outside autocast."""
         ...
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
-        """Answers to the frames of a drive, in order, as a stream would give them."""
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
+        """Answers to the frames of a sequence, in order, as a stream would give them."""
         ...
 
 
@@ -106,7 +107,7 @@ class PoseObjective(nn.Module):
         expected_m: see :class:`localizer_ros.networks.losses.BalancedLoss`.
     """
 
-    tells_hard_frames = False
+    calibrated_sigma = False
 
     def __init__(self, config: PosenetConfig, expected_m: float) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class PoseObjective(nn.Module):
         self.order = 2 if config.loss == "beta" else 1
         self.frames = 0 if config.loss == "mapnet" else 1
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet)
         shape = observed.true.t.shape[:2]
@@ -129,10 +130,10 @@ class PoseObjective(nn.Module):
             total = self.balance(position, orientation)
             if isinstance(self.balance, BetaLoss):
                 total = total / BETA_LOSS_SIZE_M
-        spread = _spread(Pose(t, q), observed.true, log_sigma)
-        return {"total": total + spread, "position": position, "orientation": orientation}
+        total = total + _sigma_loss(Pose(t, q), observed.true, log_sigma)
+        return {"total": total, "position": position, "orientation": orientation}
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet)
         return _answers(*network.absolute(features.coarse))
@@ -150,16 +151,16 @@ class GeometricObjective(nn.Module):
     """
 
     frames = 1
-    tells_hard_frames = False
+    calibrated_sigma = False
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet)
         motion = network.motion
         t, q, log_sigma = network.absolute(observed.features.coarse)
         predicted, true = Pose(t, F.normalize(q, dim=-1)), Pose(*(x[:, -1] for x in observed.true))
         points_BN3, known_BN = _points(motion, true, observed.inverse_depth_Bhw)
-        T_cam_refined = _mounting(motion, len(t))
+        T_cam_refined = _extrinsics(motion, len(t))
         focal_px = motion.intrinsics_4[:2]
         limit_px = REPROJECTION_LIMIT_RAD * float(focal_px[0])
         reprojection_px = reprojection_loss(
@@ -172,13 +173,13 @@ class GeometricObjective(nn.Module):
         )
         return {
             "total": reprojection_px / (REPROJECTION_SIZE_RAD * focal_px[0])
-            + _spread(predicted, true, log_sigma),
+            + _sigma_loss(predicted, true, log_sigma),
             "reprojection_px": reprojection_px,
             "position": position_distance(t, true.t, 1),
             "orientation": quaternion_distance(predicted.q, true.q, 1),
         }
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet)
         return _answers(*network.absolute(features.coarse))
@@ -188,13 +189,13 @@ class AnchorObjective(nn.Module):
     """Anchor points: discovered relevance, or told by cross-entropy."""
 
     frames = 1
-    tells_hard_frames = False
+    calibrated_sigma = False
 
     def __init__(self, config: AnchorsConfig) -> None:
         super().__init__()
         self.loss = AnchorLoss(config.alpha, config.kappa, config.cross_entropy)
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet) and isinstance(network.absolute, AnchorHead)
         head = network.absolute
@@ -203,12 +204,12 @@ class AnchorObjective(nn.Module):
         loss = self.loss(answers, head.anchors_t_N3, true.t, true.q)
         t, q, log_sigma = anchor_pose(answers, head.mean)
         return {
-            "total": loss + _spread(Pose(t, q), true, log_sigma),
+            "total": loss + _sigma_loss(Pose(t, q), true, log_sigma),
             "position": position_distance(t, true.t, 1),
             "orientation": quaternion_distance(q, true.q, 1),
         }
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, PoseNet)
         return _answers(*network.absolute(features.coarse))
@@ -222,13 +223,13 @@ class LsgObjective(nn.Module):
     """
 
     frames = 0
-    tells_hard_frames = False
+    calibrated_sigma = False
 
     def __init__(self, expected_m: float) -> None:
         super().__init__()
         self.loss = LsgLoss(expected_m)
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """See :class:`Objective`."""
         assert isinstance(network, Lsg)
         true = observed.true
@@ -238,17 +239,17 @@ class LsgObjective(nn.Module):
             relative(Pose(true.t[:, :-1], true.q[:, :-1]), Pose(true.t[:, 1:], true.q[:, 1:]))
         )
         motion_error = (output.rel[:, 1:] - true_motion).detach()
-        spread = _spread(Pose(output.t, output.q), true, output.log_sigma)
-        motion_spread = sigma_loss(motion_error, output.rel_log_sigma[:, 1:])
+        pose_sigma = _sigma_loss(Pose(output.t, output.q), true, output.log_sigma)
+        motion_sigma = sigma_loss(motion_error, output.rel_log_sigma[:, 1:])
         return {
-            "total": sum(parts) + spread + motion_spread,
+            "total": parts.absolute + parts.motion + parts.joint + pose_sigma + motion_sigma,
             "position": position_distance(output.t, true.t, 1),
             "orientation": quaternion_distance(F.normalize(output.q, dim=-1), true.q, 1),
             "fused_rotation": motion_error[..., :3].abs().sum(-1).mean(),
             "fused_translation": motion_error[..., 3:].abs().sum(-1).mean(),
         }
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, Lsg)
         output, _ = network.sequence(features.coarse[None])
@@ -269,13 +270,13 @@ class CoordinateObjective(nn.Module):
     """
 
     frames = 1
-    tells_hard_frames = True
+    calibrated_sigma = True
 
     def __init__(self, refined_camera: RefinedCamera) -> None:
         super().__init__()
         self.refined_camera = refined_camera
 
-    def losses(self, network: nn.Module, observed: Observed) -> Losses:
+    def losses(self, network: SceneNetwork, observed: Observed) -> Losses:
         """See :class:`Objective`."""
         assert isinstance(network, SceneCoordinates)
         points_B3hw, log_sigma = network.coordinates(*observed.features)
@@ -283,7 +284,7 @@ class CoordinateObjective(nn.Module):
         motion = network.motion
         T_map_cam = Pose(*(x[:, -1] for x in observed.true))
         true, known = _points(motion, T_map_cam, observed.inverse_depth_Bhw)
-        T_map_refined = compose(T_map_cam, _mounting(motion, b))
+        T_map_refined = compose(T_map_cam, _extrinsics(motion, b))
         q_refined, t_refined = (x[:, None].expand(b, h * w, -1) for x in (T_map_refined.q, T_map_refined.t))
         points = points_B3hw.flatten(2).transpose(1, 2)
         rays = motion.rays(h, w)
@@ -296,30 +297,30 @@ class CoordinateObjective(nn.Module):
         # Black borders of turned views have no depth either: nothing is to be learned from them.
         counted = ahead & known
         reprojection = (torch.log1p(error_px / SOFT_PX) * counted).sum() / counted.sum().clamp_min(1)
-        spread = (log_sigma.flatten(1) - error_m.detach().clamp_min(1e-3).log()).abs()
-        spread_mean = (spread * known).sum() / known.sum().clamp_min(1)
+        off = (log_sigma.flatten(1) - error_m.detach().clamp_min(1e-3).log()).abs()
+        sigma = (off * known).sum() / known.sum().clamp_min(1)
         return {
-            "total": distance + reprojection + spread_mean,
+            "total": distance + reprojection + sigma,
             "distance": distance,
             "reprojection": reprojection,
         }
 
-    def answers(self, network: nn.Module, features: Features) -> Answers:
+    def answers(self, network: SceneNetwork, features: Features) -> Answers:
         """See :class:`Objective`."""
         assert isinstance(network, SceneCoordinates)
         points, log_sigma = (x.float().cpu().numpy() for x in network.coordinates(*features))
         n = len(points)
-        t, q, spread = np.full((n, 3), np.nan), np.zeros((n, 4)), np.zeros((n, 6))
+        t, q, pose_log_sigma = np.full((n, 3), np.nan), np.zeros((n, 4)), np.zeros((n, 6))
         q[:, 3] = 1.0
         for row in range(n):
             found = pose_from_coordinates(points[row], log_sigma[row], self.refined_camera)
             if found is not None:
                 t[row], q[row] = found.T_map_cam.t, found.T_map_cam.quaternion_xyzw()
-                spread[row] = 0.5 * np.log(np.diagonal(found.covariance))
-        return Answers(t, q, spread)
+                pose_log_sigma[row] = 0.5 * np.log(np.diagonal(found.covariance))
+        return Answers(t, q, pose_log_sigma)
 
 
-def _mounting(motion: MotionHead, count: int) -> Pose:
+def _extrinsics(motion: MotionHead, count: int) -> Pose:
     """``T_cam_refined``, so many times."""
     return Pose(motion.t_cam_refined.expand(count, 3), motion.q_cam_refined.expand(count, 4))
 
@@ -327,7 +328,7 @@ def _mounting(motion: MotionHead, count: int) -> Pose:
 def _points(motion: MotionHead, T_map_cam: Pose, inverse_depth_Bhw: Tensor) -> tuple[Tensor, Tensor]:
     """Map coordinates (B, N, 3) of what each of N cells shows, and (B, N) which of them are known."""
     b, h, w = inverse_depth_Bhw.shape
-    T_map_refined = compose(T_map_cam, _mounting(motion, b))
+    T_map_refined = compose(T_map_cam, _extrinsics(motion, b))
     q_refined, t_refined = (x[:, None].expand(b, h * w, -1) for x in (T_map_refined.q, T_map_refined.t))
     inverse_depth = inverse_depth_Bhw.flatten(1)
     known = inverse_depth > 0
@@ -335,7 +336,7 @@ def _points(motion: MotionHead, T_map_cam: Pose, inverse_depth_Bhw: Tensor) -> t
     return t_refined + rotate(q_refined, motion.rays(h, w) * depth[..., None]), known
 
 
-def _spread(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:
+def _sigma_loss(pose: Pose, true: Pose, log_sigma: Tensor) -> Tensor:
     with torch.no_grad():
         residual = pose_residual(pose.t, pose.q, true.t, true.q)
     return sigma_loss(residual, log_sigma)

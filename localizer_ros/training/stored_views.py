@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.training.data import PosedImages, ViewSequences, drive_bounds, rows_before
+from localizer_ros.training.data import PosedImages, ViewSequences, rows_before, sequence_bounds, whole_sequences
 
+# Images that go through the encoder together.
 _BATCH = 32
 
 
@@ -27,7 +28,7 @@ class StoredViews:
         inverse_depth: (V, N, h / 8, w / 8) float16, zero where unknown.
         t: (V, N, 3) float32 position of ``T_map_cam``.
         q: (V, N, 4) float32 quaternion, xyzw.
-        sequences: (N,) the drive of each frame.
+        sequences: (N,) the recorded sequence of each frame.
     """
 
     coarse: Tensor
@@ -46,7 +47,7 @@ def store_views(
     variants: int,
     progress: Progress = no_progress,
 ) -> StoredViews:
-    """Render and encode every frame ``variants`` times; a drive is turned, moved and lit alike throughout.
+    """Every frame, rendered and encoded ``variants`` times; a sequence is turned, moved and lit alike throughout.
 
     Args:
         encoder: image to features.
@@ -57,12 +58,10 @@ def store_views(
     """
     data = frames.data
     device = next(encoder.parameters()).device
-    first, last = drive_bounds(data.sequences)
-    drives = sorted(set(zip(first.tolist(), last.tolist(), strict=True)))
     encoder.eval()
     stored: StoredViews | None = None
     for variant in range(variants):
-        for start, end in drives:
+        for start, end in whole_sequences(data.sequences):
             rng = np.random.default_rng((frames.seed, variant, start))
             views = frames.render(range(start, end + 1), rng)
             for row in range(start, end + 1, _BATCH):
@@ -98,7 +97,7 @@ def _room(variants: int, data: PosedImages, coarse: torch.Size, fine: torch.Size
 
 
 class StoredSequences(Dataset[dict[str, Tensor]]):
-    """Sequences of stored views; the same seed and number always give the same one.
+    """Training sequences of stored views; the same seed and number always give the same one.
 
     Item ``epoch * len + index`` ends with a view of frame ``index``. It holds ``coarse`` (T, C, h, w) float16,
     ``t`` (T, 3), ``q`` (T, 4), and of the last frame ``fine`` (F, h, w) and ``inverse_depth`` (h, w), float16.
@@ -106,13 +105,13 @@ class StoredSequences(Dataset[dict[str, Tensor]]):
     Args:
         stored: the views.
         length: T.
-        stride: frames of a sequence are up to this far apart, forwards or backwards in time.
+        stride: frames of a training sequence are up to this far apart, forwards or backwards in time.
         seed: of everything drawn at random.
     """
 
     def __init__(self, stored: StoredViews, length: int, stride: int, seed: int) -> None:
         self.stored, self.length, self.stride, self.seed = stored, length, stride, seed
-        self._first, self._last = drive_bounds(stored.sequences)
+        self._first, self._last = sequence_bounds(stored.sequences)
 
     def __len__(self) -> int:
         """Items of one epoch."""
@@ -123,9 +122,8 @@ class StoredSequences(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, epoch, index))
         stored = self.stored
         variant = int(rng.integers(len(stored.t)))
-        rows = rows_before(
-            index, self.length, self.stride, int(self._first[index]), int(self._last[index]), rng
-        )
+        bounds = int(self._first[index]), int(self._last[index])
+        rows = rows_before(index, self.length, self.stride, bounds, rng)
         return {
             "coarse": stored.coarse[variant, rows],
             "t": stored.t[variant, rows],

@@ -1,4 +1,4 @@
-"""One flat, resumable training loop on Lightning Fabric."""
+"""One resumable training loop on Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -6,79 +6,48 @@ import copy
 import csv
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
-import cv2
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import ConfigError, NumericalError
-from localizer_ros.training.processes import open_fabric
+from localizer_ros.core.types import NumericalError
+from localizer_ros.training.batches import SharedBatches, TrainingData, epoch_seed
+from localizer_ros.training.runtime import child_signals_restored, images_on_one_core, open_fabric
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.ckpt"
+HISTORY = "training.csv"
 # Between validations, so that little is lost when a long training is killed.
 CHECKPOINT_PERIOD_S = 60.0
-# As a share of the time budget.
+# How far time must be ahead of the epochs before it sets the learning rate, as a share of the time budget.
 TIME_AHEAD = 0.05
+# Steps over which the learning rate rises to its full size, and the share of it that is left at the end.
+_WARM_UP_STEPS, _LEAST_RATE = 50.0, 1e-3
+# Largest norm of a gradient, and the largest share of the average that each step keeps.
+_CLIPPED_NORM, _AVERAGE_DECAY = 5.0, 0.998
+# Keeps the random numbers of dropout apart in processes that train together: a prime.
+_RANK_STRIDE = 7919
+
+Validate = Callable[[nn.Module], dict[str, float]]
 
 
-class TrainingData(Protocol):
-    """Items of as many epochs as are wanted; item ``epoch * len(data) + index`` depends on that number alone."""
+class Trainee(nn.Module):
+    """What is trained: ``module(batch)`` gives losses by name, ``total`` is minimised."""
 
-    def __len__(self) -> int:
-        """Items of one epoch."""
-        ...
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]: ...
-
-
-class SharedBatches(Sampler[list[int]]):
-    """Numbers of the items of each batch of an epoch, in an order that depends on seed and epoch alone, and of these
-    the part that this process works on.
-
-    Args:
-        count: items of an epoch.
-        batch_size: of all processes together; a last, smaller batch is left out unless it is the only one.
-        seed: of the order.
-        rank, processes: this process, and how many there are.
-
-    Attributes:
-        epoch: the one to iterate over next.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int, processes: int) -> None:
-        self.epoch = 0
-        self._count, self._size, self._seed = count, min(batch_size, count), seed
-        self._rank, self._processes = rank, processes
-        if self._size < processes:
-            raise ConfigError(f"training.batch_size: batches of {self._size} for {processes} processes")
-
-    def __len__(self) -> int:
-        return self._count // self._size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self.epoch))
-        order = self.epoch * self._count + torch.randperm(self._count, generator=generator)
-        for batch in order[: len(self) * self._size].split(self._size):
-            yield batch[self._rank :: self._processes].tolist()
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """What an epoch draws depends on these alone, so that a resumed training is the same training."""
-    return seed * 1_000_003 + epoch
+    @property
+    def encoder(self) -> nn.Module:
+        """The part that learns at ``encoder_learning_rate``."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -100,216 +69,250 @@ class TrainingResult:
     history: list[dict[str, float]]
 
 
-@contextmanager
-def _child_signals_restored() -> Iterator[None]:
-    """Take back the handler that a DataLoader leaves for the end of child processes.
+@dataclass
+class _State:
+    """Where a training is; part of its checkpoint."""
 
-    Called later, when an inference engine or a viewer has replaced the signal stack, it crashes the process at the end
-    of whatever child comes next.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        # Only the main thread may set handlers; in another one a DataLoader sets none.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, handler)
+    epoch: int = 0
+    step: int = 0
+    minutes: float = 0.0
+    best_score: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    since_best: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
-@contextmanager
-def _images_on_one_core() -> Iterator[None]:
-    """The training itself needs the others.
-
-    Set here and not in the process that renders: OpenCV's threads do not survive the fork, and taking them down there
-    waits for ever.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-@_child_signals_restored()
-@_images_on_one_core()
+@child_signals_restored()
+@images_on_one_core()
 def train(
-    module: nn.Module,
-    encoder: nn.Module,
+    module: Trainee,
     data: TrainingData,
     config: TrainingConfig,
     work: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None,
-    resume: bool = False,
+    validate: Validate | None,
     progress: Progress = no_progress,
     fabric: Fabric | None = None,
 ) -> TrainingResult:
     """Train ``module`` in place; on return it holds the best weights.
 
-    Several processes share every batch and end with the same weights. The first of them keeps the time, validates, and
-    writes; its word decides for all.
+    Goes on from the checkpoint in ``work`` when there is one. Several processes share every batch and end with the same
+    weights. The first of them keeps the time, validates, and writes; its word decides for all.
 
     Args:
-        module: ``module(batch)`` gives losses by name, ``total`` is minimised.
-        encoder: the part of it that learns at ``encoder_learning_rate``.
+        module: what is trained.
         data: an item gives a row of a batch.
         config: the loop's settings.
         work: folder for ``checkpoint.ckpt`` and ``training.csv``; exists.
         validate: called with the averaged module; must give ``score``. None without a validation part.
-        resume: go on from the checkpoint in ``work`` when there is one.
         progress: told after every step.
-        fabric: of :func:`localizer_ros.training.processes.open_fabric`, where it is open already.
+        fabric: of :func:`localizer_ros.training.runtime.open_fabric`, where it is open already.
 
     Raises:
         NumericalError: no validation gave a finite score.
         ConfigError: a batch is too small to share.
     """
-    started = time.monotonic()
-    fabric = fabric or open_fabric()
-    first = fabric.global_rank == 0
-    half = config.precision == "bf16"
-    fabric.seed_everything(config.seed, verbose=False)
-    in_encoder = {id(p) for p in encoder.parameters()}
+    return _Training(module, data, config, work, validate, progress, fabric or open_fabric()).run()
+
+
+class _Training:
+    """The loop behind :func:`train`."""
+
+    def __init__(
+        self,
+        module: Trainee,
+        data: TrainingData,
+        config: TrainingConfig,
+        work: Path,
+        validate: Validate | None,
+        progress: Progress,
+        fabric: Fabric,
+    ) -> None:
+        self._started = time.monotonic()
+        self._module, self._config, self._work = module, config, work
+        self._validate, self._progress, self._fabric = validate, progress, fabric
+        self._first = fabric.global_rank == 0
+        fabric.seed_everything(config.seed, verbose=False)
+        optimizer = _optimizer(module, config)
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        # The answer comes from an average over the last steps: smoother than any single step's weights.
+        self._average = copy.deepcopy(module).requires_grad_(False)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        self._wrapped, self._optimizer = cast("tuple[nn.Module, Any]", fabric.setup(module, optimizer))
+        self._average.to(fabric.device)
+        self._batches = SharedBatches(
+            len(data), config.batch_size, config.seed, fabric.global_rank, fabric.world_size
+        )
+        loader = DataLoader(
+            cast("Dataset[dict[str, Tensor]]", data),
+            batch_sampler=self._batches,
+            num_workers=1,
+            persistent_workers=True,
+        )
+        self._loader = cast(
+            "DataLoader[dict[str, Tensor]]", fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        )
+        self._state = _State()
+        self._checkpoint = work / CHECKPOINT
+        if self._checkpoint.exists():
+            self._resume()
+        self._minutes_before = self._state.minutes
+        self._saved_at = self._started
+
+    def run(self) -> TrainingResult:
+        """Train until the epochs, the patience or the time is used up."""
+        config, state = self._config, self._state
+        if config.fine_tune and not state.history:
+            self._judge({})
+        stopped = "finished"
+        self._saved_at = time.monotonic()
+        while state.epoch < config.epochs and stopped == "finished":
+            losses, timed_out = self._run_epoch()
+            state.epoch += 1
+            if timed_out:
+                stopped = "time budget"
+            last = state.epoch == config.epochs or stopped != "finished"
+            due = last or state.epoch % config.validate_every == 0
+            if due:
+                self._judge(losses)
+                if state.since_best >= config.patience and stopped == "finished":
+                    stopped = "patience"
+            if self._first and (due or time.monotonic() - self._saved_at > CHECKPOINT_PERIOD_S):
+                self._save()
+        if not state.best:
+            raise NumericalError(
+                f"training: no finite answer on the validation part after {state.epoch} epochs; "
+                "lower the learning rate"
+            )
+        self._module.load_state_dict(state.best)
+        self._module.eval()
+        return TrainingResult(
+            epochs=state.epoch,
+            minutes=state.minutes - self._minutes_before,
+            best_score=None if self._validate is None else float(state.best_score),
+            stopped=stopped,
+            history=state.history,
+        )
+
+    def _run_epoch(self) -> tuple[dict[str, float], bool]:
+        """Mean losses by name, and whether the time budget is used up."""
+        config, state, steps = self._config, self._state, len(self._loader)
+        self._batches.epoch = state.epoch
+        # Of dropout; each process drops its own.
+        torch.manual_seed(epoch_seed(config.seed, state.epoch) + _RANK_STRIDE * self._fabric.global_rank)
+        self._wrapped.train()
+        means: dict[str, float] = {}
+        for batch in self._loader:
+            elapsed_min = (time.monotonic() - self._started) / 60.0
+            state.minutes = self._fabric.broadcast(self._minutes_before + elapsed_min)
+            self._set_rate(steps)
+            for name, value in self._run_step(batch).items():
+                means[name] = means.get(name, 0.0) + float(value.detach()) / steps
+            if self._first:
+                self._progress("training", state.step, config.epochs * steps)
+            if 0.0 < config.time_budget_min <= state.minutes:
+                return means, True
+        return means, False
+
+    def _set_rate(self, steps: int) -> None:
+        """Set the learning rates of the next step: a short rise, then a cosine down to next to nothing.
+
+        The schedule runs over epochs or over the time budget, whichever is further on, so that a budget ends with small
+        steps too. Time counts when it is clearly ahead: a training that keeps within its budget shall be the same each
+        time, however long its first steps took.
+        """
+        config, state = self._config, self._state
+        done = state.step / (config.epochs * steps)
+        if config.time_budget_min > 0.0:
+            spent = state.minutes / config.time_budget_min
+            done = max(done, (spent - TIME_AHEAD) / (1.0 - TIME_AHEAD))
+        rise = min(1.0, (state.step + 1) / _WARM_UP_STEPS)
+        rate = rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * max(rate, _LEAST_RATE)
+
+    def _run_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by name of a batch, after a step down their gradient."""
+        fabric, state = self._fabric, self._state
+        half = self._config.precision == "bf16"
+        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=half):
+            losses: dict[str, Tensor] = self._wrapped(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        fabric.backward(losses["total"])
+        fabric.clip_gradients(
+            self._wrapped, self._optimizer, max_norm=_CLIPPED_NORM, error_if_nonfinite=False
+        )
+        self._optimizer.step()
+        state.step += 1
+        move_average(
+            self._average, self._module, min(_AVERAGE_DECAY, (1 + state.step) / (10 + state.step))
+        )
+        return losses
+
+    def _judge(self, losses: dict[str, float]) -> None:
+        """Validate the average, keep it where it is the best so far, and note down what it is like."""
+        fabric, state = self._fabric, self._state
+        # Norms have seen other images in each process; those of the first count.
+        for buffer in self._average.buffers() if fabric.world_size > 1 else ():
+            buffer.copy_(fabric.broadcast(buffer))
+        validates = self._validate is not None and self._first
+        figures = self._validate(self._average) if self._validate is not None and validates else {}
+        figures = fabric.broadcast(figures)
+        # Without a validation part the last weights are the best there are.
+        if self._validate is None or figures["score"] < state.best_score:
+            state.best_score, state.since_best = figures.get("score", math.inf), 0
+            state.best = {k: v.detach().clone() for k, v in self._average.state_dict().items()}
+        else:
+            state.since_best += 1
+        row = {"epoch": float(state.epoch), "minutes": state.minutes, **losses}
+        row.update({f"val_{name}": value for name, value in figures.items()})
+        state.history.append(row)
+        if self._first:
+            logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        _write_csv(self._work / HISTORY, self._state.history)
+        temporary = self._checkpoint.with_suffix(".tmp")
+        torch.save(
+            {
+                "module": self._module.state_dict(),
+                "average": self._average.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "state": vars(self._state),
+            },
+            temporary,
+        )
+        temporary.replace(self._checkpoint)
+
+    def _resume(self) -> None:
+        saved = torch.load(self._checkpoint, map_location=self._fabric.device, weights_only=True)
+        self._module.load_state_dict(saved["module"])
+        self._average.load_state_dict(saved["average"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self._state = _State(**saved["state"])
+        logger.info("resumed at epoch %d", self._state.epoch)
+
+
+def _optimizer(module: Trainee, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW with a learning rate for the encoder and one for everything else; rate zero freezes the encoder."""
+    encoder = module.encoder
     if config.encoder_learning_rate == 0.0:
         encoder.requires_grad_(False)
-    optimizer = torch.optim.AdamW(
+    in_encoder = {id(p) for p in encoder.parameters()}
+    rest = [p for p in module.parameters() if id(p) not in in_encoder]
+    learning = [p for p in module.parameters() if id(p) in in_encoder and p.requires_grad]
+    return torch.optim.AdamW(
         [
-            {
-                "params": [p for p in module.parameters() if id(p) not in in_encoder],
-                "lr": config.learning_rate,
-            },
-            {
-                "params": [p for p in module.parameters() if id(p) in in_encoder and p.requires_grad],
-                "lr": config.encoder_learning_rate,
-            },
+            {"params": rest, "lr": config.learning_rate},
+            {"params": learning, "lr": config.encoder_learning_rate},
         ],
         weight_decay=config.weight_decay,
         fused=True,
     )
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    # The answer comes from an average over the last steps: smoother than any single step's weights.
-    average = copy.deepcopy(module).requires_grad_(False)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped, optimizer = fabric.setup(module, optimizer)
-    average.to(fabric.device)
-    batches = SharedBatches(len(data), config.batch_size, config.seed, fabric.global_rank, fabric.world_size)
-    loader = fabric.setup_dataloaders(
-        DataLoader(data, batch_sampler=batches, num_workers=1, persistent_workers=True),
-        use_distributed_sampler=False,
-    )
-    state: dict[str, Any] = {
-        "epoch": 0,
-        "step": 0,
-        "minutes": 0.0,
-        "best_score": math.inf,
-        "best": {},
-        "since_best": 0,
-        "history": [],
-    }
-    checkpoint = work / CHECKPOINT
-    if resume and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
-        module.load_state_dict(saved["module"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        state = saved["state"]
-        logger.info("resumed at epoch %d", state["epoch"])
-    before = state["minutes"]
-
-    def judge(losses: dict[str, float]) -> None:
-        """Validate the average, keep it where it is the best so far, and note down what it is like."""
-        # Norms have seen other images in each process; those of the first count.
-        for buffer in average.buffers() if fabric.world_size > 1 else ():
-            buffer.copy_(fabric.broadcast(buffer))
-        figures = fabric.broadcast(validate(average) if validate is not None and first else {})
-        # Without a validation part the last weights are the best there are.
-        if validate is None or figures["score"] < state["best_score"]:
-            state.update(best_score=figures.get("score", math.inf), since_best=0)
-            state["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
-        else:
-            state["since_best"] += 1
-        row = {"epoch": float(state["epoch"]), "minutes": state["minutes"], **losses}
-        row.update({f"val_{name}": value for name, value in figures.items()})
-        state["history"].append(row)
-        if first:
-            logger.info(" ".join(f"{k} {v:.4g}" for k, v in row.items()))
-
-    if config.fine_tune and not state["history"]:
-        judge({})
-    stopped = "finished"
-    steps = len(loader)
-    saved_at = time.monotonic()
-    while state["epoch"] < config.epochs and stopped == "finished":
-        batches.epoch = state["epoch"]
-        # Of dropout; each process drops its own.
-        torch.manual_seed(epoch_seed(config.seed, state["epoch"]) + 7919 * fabric.global_rank)
-        wrapped.train()
-        sums: dict[str, float] = {}
-        for batch in loader:
-            state["minutes"] = fabric.broadcast(before + (time.monotonic() - started) / 60.0)
-            # The schedule runs over epochs or over the time budget, whichever is further on, so that a budget ends
-            # with small steps too. Time counts when it is clearly ahead: a training that keeps within its budget shall
-            # be the same each time, however long its first steps took.
-            done = state["step"] / (config.epochs * steps)
-            if config.time_budget_min > 0.0:
-                spent = state["minutes"] / config.time_budget_min
-                done = max(done, (spent - TIME_AHEAD) / (1.0 - TIME_AHEAD))
-            rate = min(1.0, (state["step"] + 1) / 50.0) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-            for group, base in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = base * max(rate, 1e-3)
-            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=half):
-                losses: dict[str, Tensor] = wrapped(batch)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(losses["total"])
-            fabric.clip_gradients(wrapped, optimizer, max_norm=5.0, error_if_nonfinite=False)
-            optimizer.step()
-            state["step"] += 1
-            _move_average(average, module, min(0.998, (1 + state["step"]) / (10 + state["step"])))
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / steps
-            if first:
-                progress("training", state["step"], config.epochs * steps)
-            if 0.0 < config.time_budget_min <= state["minutes"]:
-                stopped = "time budget"
-                break
-        state["epoch"] += 1
-        last = state["epoch"] == config.epochs or stopped != "finished"
-        due = last or state["epoch"] % config.validate_every == 0
-        if due:
-            judge(sums)
-            if state["since_best"] >= config.patience and stopped == "finished":
-                stopped = "patience"
-        if first and (due or time.monotonic() - saved_at > CHECKPOINT_PERIOD_S):
-            saved_at = time.monotonic()
-            _write_csv(work / "training.csv", state["history"])
-            temporary = checkpoint.with_suffix(".tmp")
-            torch.save(
-                {
-                    "module": module.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "state": state,
-                },
-                temporary,
-            )
-            temporary.replace(checkpoint)
-    if not state["best"]:
-        raise NumericalError(
-            f"training: no finite answer on the validation part after {state['epoch']} epochs; lower the learning rate"
-        )
-    module.load_state_dict(state["best"])
-    module.eval()
-    return TrainingResult(
-        epochs=state["epoch"],
-        minutes=state["minutes"] - before,
-        best_score=None if validate is None else float(state["best_score"]),
-        stopped=stopped,
-        history=state["history"],
-    )
 
 
 @torch.no_grad()
-def _move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+def move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """average <- decay · average + (1 - decay) · module; integers and buffers are copied."""
     parameters = [(a, p) for a, p in zip(average.parameters(), module.parameters(), strict=True)]
     torch._foreach_lerp_([a for a, _ in parameters], [p.detach() for _, p in parameters], 1.0 - decay)

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from localizer_ros.core.types import ConfigError
 from localizer_ros.networks.encoders.build import encoder_of_weights, has_folded_norms, load_encoder
+from localizer_ros.networks.scene_network import SceneNetwork
 
 # Prefix of the encoder's weights in a network of ours.
 ENCODER = "encoder."
@@ -35,7 +35,7 @@ class LoadedWeights:
 
 
 def load_weights(path: Path, wanted: str) -> LoadedWeights:
-    """Read encoder weights, torchvision-named or of a network of ours, from a safetensors file.
+    """Encoder weights, torchvision-named or of a network of ours, of a safetensors file.
 
     Args:
         path: the file.
@@ -59,7 +59,7 @@ def load_weights(path: Path, wanted: str) -> LoadedWeights:
     return LoadedWeights(fits, "same" if has_folded_norms(tensors) else "symmetric", tensors, others)
 
 
-def start_from(network: nn.Module, loaded: LoadedWeights, everything: bool) -> None:
+def start_from(network: SceneNetwork, loaded: LoadedWeights, everything: bool) -> None:
     """Load weights into an untrained network.
 
     Args:
