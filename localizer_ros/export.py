@@ -21,31 +21,31 @@ from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.inference.backend import ModelCard, TensorSpec, sha256_of
+from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, sha256_of
 from localizer_ros.inference.network_step import MOTION, NetworkStep
+from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD
+from localizer_ros.networks.motion_step import MotionStep
+from localizer_ros.networks.scene_network import SceneNetwork
 from localizer_ros.scene.bundle import ENGINES, Scene
 
-# Beyond this a back end does not compute the network that was trained. Lower precision may differ more.
+# Beyond these metres and degrees a back end does not compute the network that was trained: a millimetre is far below
+# the error of any pose; lower precision, which keeps 11 or 8 bits, may differ more.
 PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5)}
-
-
 # Pixels between the two images of a motion that back ends are compared by.
 MOVED_PX = 2
+# Images that an engine is checked on: of a recording, or of blurred noise where none is given.
+_RECORDED_IMAGES, _NOISE_IMAGES = 16, 8
 
 
-def save_network(
-    network: nn.Module,
-    folder: Path,
-    card: ModelCard,
-) -> ModelCard:
-    """Write NAME.safetensors, NAME.onnx and NAME.json; returns the card with the checksums.
+def save_network(network: nn.Module, folder: Path, card: ModelCard) -> ModelCard:
+    """The card with its checksums, after NAME.safetensors, NAME.onnx and NAME.json were written.
 
     Args:
         network: in eval mode; ``forward`` takes the card's inputs in order and gives its outputs in order.
         folder: exists.
         card: complete but for the checksums.
     """
-    network = network.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = network.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in its stubs
     weights, onnx = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
     example = tuple(torch.zeros(spec.shape) for spec in card.inputs)
@@ -70,10 +70,8 @@ def save_network(
 def stream_card(
     name: str,
     spec: dict[str, Any],
-    network: nn.Module,
+    network: SceneNetwork | MotionStep,
     camera: Camera,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
     sigma_scale: tuple[float, float, float, float],
     refined_camera: dict[str, list[float]],
     also: tuple[TensorSpec, ...] = (),
@@ -88,8 +86,6 @@ def stream_card(
         spec: what ``build_network`` needs to make it again.
         network: in eval mode; ``state_shapes`` without batch are those of its last outputs.
         camera: ideal pinhole of its image.
-        mean: RGB mean of the 0..1 input.
-        std: RGB standard deviation of the 0..1 input.
         sigma_scale: see :class:`ModelCard`.
         refined_camera: how the image was taken, see :class:`ModelCard`.
         also: what else it takes, between image and states.
@@ -109,30 +105,30 @@ def stream_card(
         outputs=outputs,
         states={f"{state.name}_prev": state.name for state in carried},
         network=spec,
-        mean=mean,
-        std=std,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         camera=camera.to_dict(),
         sigma_scale=sigma_scale,
         refined_camera=refined_camera,
     )
 
 
-def descriptor_card(
-    network: dict[str, Any],
-    camera: Camera,
-    channels: int,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> ModelCard:
-    """The card of a global descriptor with batch size 1."""
+def descriptor_card(spec: dict[str, Any], camera: Camera, channels: int) -> ModelCard:
+    """The card of a global descriptor with batch size 1.
+
+    Args:
+        spec: what ``build_network`` needs to make it again.
+        camera: ideal pinhole of its image.
+        channels: of the descriptor.
+    """
     return ModelCard(
         name="descriptor",
         inputs=(TensorSpec("image", (1, 3, camera.height_px, camera.width_px)),),
         outputs=(TensorSpec("descriptor", (1, channels)),),
         states={},
-        network=network,
-        mean=mean,
-        std=std,
+        network=spec,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         camera=camera.to_dict(),
     )
 
@@ -158,19 +154,8 @@ def check_parity(
         # Each image, and after it the same moved a little: a motion that is well determined, whatever was learned.
         for moved_px in (0, MOVED_PX):
             moved = np.roll(image, moved_px, 2)[None]
-            a, b = (step.run(moved) for step in (reference, candidate))
-            pairs = []
-            if "points" in a:
-                # Coordinates of cells that show nothing known are noise; what counts is the typical cell.
-                apart_m = np.linalg.norm(a["points"][0] - b["points"][0], axis=0)
-                worst_m = max(worst_m, float(np.median(apart_m)))
-            else:
-                pairs.append([SE3.from_quaternion(x["t"][0], x["q"][0]) for x in (a, b)])
-            if moved_px:
-                pairs.append([_motion(x["rel"][0]) for x in (a, b)])
-            for T_a, T_b in pairs:
-                worst_m = max(worst_m, T_a.distance_to(T_b))
-                worst_deg = max(worst_deg, float(np.degrees(T_a.angle_to(T_b))))
+            apart_m, apart_deg = _apart(reference.run(moved), candidate.run(moved), motion=moved_px > 0)
+            worst_m, worst_deg = max(worst_m, apart_m), max(worst_deg, apart_deg)
     candidate_name = candidate.name
     reference.close()
     candidate.close()
@@ -181,6 +166,31 @@ def check_parity(
             f"more than {bound_m} m and {bound_deg} deg"
         )
     return worst_m, worst_deg
+
+
+def _apart(a: Tensors, b: Tensors, motion: bool) -> tuple[float, float]:
+    """Largest difference (metres, degrees) of two answers to one image.
+
+    Args:
+        a, b: the answers.
+        motion: count their motions too.
+    """
+    apart_m: list[float] = []
+    pairs: list[tuple[SE3, SE3]] = []
+    if "points" in a:
+        # Coordinates of cells that show nothing known are noise; what counts is the typical cell.
+        apart_m.append(float(np.median(np.linalg.norm(a["points"][0] - b["points"][0], axis=0))))
+    else:
+        pairs.append((_pose(a), _pose(b)))
+    if motion:
+        pairs.append((_motion(a["rel"][0]), _motion(b["rel"][0])))
+    apart_m += [T_a.distance_to(T_b) for T_a, T_b in pairs]
+    apart_deg = [float(np.degrees(T_a.angle_to(T_b))) for T_a, T_b in pairs]
+    return max(apart_m), max(apart_deg, default=0.0)
+
+
+def _pose(answer: Tensors) -> SE3:
+    return SE3.from_quaternion(answer["t"][0], answer["q"][0])
 
 
 def _motion(rel_6: NDArray[np.float32]) -> SE3:
@@ -204,7 +214,7 @@ class ExportResult:
 
 
 def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None) -> ExportResult:
-    """Build the engine of a back end for the pose network of a scene and check it against PyTorch.
+    """The engine of a back end for the pose network of a scene, built and checked against PyTorch.
 
     Args:
         scene: with a pose network.
@@ -219,17 +229,8 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
     card_path = folder / f"{scene.method}.json"
     if not card_path.is_file():
         raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
-    card = ModelCard.read(card_path)
-    preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
-    if source is None:
-        rng = np.random.default_rng(0)
-        shape = (preprocess.target.height_px, preprocess.target.width_px, 3)
-        noise = [cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 4.0) for _ in range(8)]
-        images = [preprocess.normalize(np.asarray(image, np.uint8)) for image in noise]
-    else:
-        frames = [source.read(index) for index in range(min(16, len(source.records)))]
-        images = [preprocess(frame.image, frame.camera) for frame in frames]
-    t_m, r_deg = check_parity(folder, scene.method, config, np.concatenate(images))
+    images = _network_images(ModelCard.read(card_path), source)
+    t_m, r_deg = check_parity(folder, scene.method, config, images)
     suffix = "safetensors" if config.kind == "torch" else "onnx"
     files = []
     for name in (scene.method, MOTION):
@@ -240,3 +241,17 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
     if config.kind == "openvino":
         files += sorted((scene.path / ENGINES).glob("*.blob"))
     return ExportResult(t_m, r_deg, files)
+
+
+def _network_images(card: ModelCard, source: FrameSource | None) -> NDArray[np.float32]:
+    """(N, 3, h, w) inputs of a network: the first frames of a recording, or blurred noise."""
+    preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
+    if source is not None:
+        frames = [source.read(index) for index in range(min(_RECORDED_IMAGES, len(source.records)))]
+        return np.concatenate([preprocess(frame.image, frame.camera) for frame in frames])
+    rng = np.random.default_rng(0)
+    shape = (preprocess.target.height_px, preprocess.target.width_px, 3)
+    noise = [
+        cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 4.0) for _ in range(_NOISE_IMAGES)
+    ]
+    return np.concatenate([preprocess.normalize(np.asarray(image, np.uint8)) for image in noise])

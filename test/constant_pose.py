@@ -25,7 +25,6 @@ def build(
     weights: Path | None,
     folder: Path,
     work: Path,
-    resume: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """See :class:`localizer_ros.mapping.build.Builder`."""

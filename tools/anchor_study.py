@@ -21,10 +21,11 @@ from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.datasets.source import open_source
 from localizer_ros.training.data import PosedImages, ViewSequences, hold_out, load_posed_images
-from localizer_ros.training.module import NetworkTraining, predict, residuals
+from localizer_ros.training.module import NetworkTraining
 from localizer_ros.training.network_setup import set_up_training
 from localizer_ros.training.stored_views import StoredSequences, store_views
 from localizer_ros.training.train import train
+from localizer_ros.training.validation import predict, residuals
 from localizer_ros.training.weights import LoadedWeights, load_weights
 
 
@@ -95,7 +96,7 @@ def main() -> None:
             config = anchor_config(every, cross_entropy, args.minutes)
             module = untrained(config, loaded, training)
             with tempfile.TemporaryDirectory() as work:
-                train(module, module.network.encoder, views, config.training, Path(work), validate)
+                train(module, views, config.training, Path(work), validate)
             cells = " | ".join(
                 f"{cm:.1f} cm / {deg:.2f} deg"
                 for cm, deg in (medians(module, part) for part in (validation, test))

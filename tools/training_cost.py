@@ -26,9 +26,9 @@ from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import open_source
 from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.training.data import ViewSequences, load_posed_images
-from localizer_ros.training.memory import keep_freed_memory
 from localizer_ros.training.network_setup import set_up_training
-from localizer_ros.training.train import _move_average
+from localizer_ros.training.runtime import keep_freed_memory
+from localizer_ros.training.train import move_average
 from localizer_ros.training.virtual_views import scene_depth
 from localizer_ros.training.weights import load_weights
 
@@ -99,7 +99,7 @@ def main() -> None:
         "clip and AdamW": milliseconds(
             lambda: (torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0), optimizer.step()), args.runs
         ),
-        "moving average": milliseconds(lambda: _move_average(average, module, 0.99), args.runs),
+        "moving average": milliseconds(lambda: move_average(average, module, 0.99), args.runs),
     }
     print(f"| batch of {t.batch_size} sequences of {frames} frames | ms |\n|---|---|")
     for name, value in rows.items():

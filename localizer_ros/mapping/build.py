@@ -29,7 +29,6 @@ class Builder(Protocol):
         weights: Path | None,
         folder: Path,
         work: Path,
-        resume: bool,
         progress: Progress,
     ) -> dict[str, Any]:
         """Facts for the manifest, ``{}`` in a process that only trains along.
@@ -39,8 +38,7 @@ class Builder(Protocol):
             config: all settings.
             weights: pretrained weights, None without; only methods that train a network are given any.
             folder: the scene being written.
-            work: folder that outlives an interruption.
-            resume: go on from ``work``.
+            work: folder that outlives an interruption; where it is not empty, what is in it is gone on from.
             progress: told as it goes.
 
         Raises:
@@ -56,7 +54,6 @@ def build_point_map_scene(
     weights: Path | None,
     folder: Path,
     work: Path,
-    resume: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """A map of points; see :class:`Builder`."""
@@ -71,7 +68,6 @@ def build_image_map_scene(
     weights: Path | None,
     folder: Path,
     work: Path,
-    resume: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """Posed images; see :class:`Builder`."""
@@ -138,7 +134,7 @@ def build_scene(
                 f"a {config.method} scene trains no network; start one process, without torchrun"
             )
         if os.environ["RANK"] != "0":
-            return build(source, config, weights, out, work_path(out), resume, no_progress)
+            return build(source, config, weights, out, work_path(out), no_progress)
     started = time.monotonic()
     settings = dump_yaml(config)
     manifest: dict[str, Any] = {
@@ -158,6 +154,6 @@ def build_scene(
         write_scene(out, manifest, overwrite) as folder,
     ):
         (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
-        manifest.update(build(source, config, weights, folder, work, resume, progress))
+        manifest.update(build(source, config, weights, folder, work, progress))
         manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
     return manifest

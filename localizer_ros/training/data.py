@@ -22,9 +22,6 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.training.augmentation import outside_black, random_appearance
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
-# RGB mean and standard deviation of images 0..1 that torchvision's weights expect.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # Turns and moves of each image of a training sequence, as a share of the common ones: a tenth, as of a camera held by
 # hand while it moves.
 OWN_SHARE = 0.1

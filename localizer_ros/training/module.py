@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from localizer_ros.networks.encoders.layers import Encoder, Features
+from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD, Encoder, Features
 from localizer_ros.networks.losses import sigma_loss
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.poses import Pose
@@ -25,20 +25,12 @@ class NetworkTraining(Trainee):
     Args:
         network: what is trained.
         objective: what its absolute branch is trained for.
-        mean: RGB mean of the 0..1 input.
-        std: RGB standard deviation of the 0..1 input.
     """
 
-    def __init__(
-        self,
-        network: SceneNetwork,
-        objective: Objective,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-    ) -> None:
+    def __init__(self, network: SceneNetwork, objective: Objective) -> None:
         super().__init__()
         self.network, self.objective = network, objective
-        self.normalize = Normalize(mean, std)
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
 
     @property
     def encoder(self) -> Encoder:
@@ -94,7 +86,12 @@ class NetworkTraining(Trainee):
 
 
 class Normalize(nn.Module):
-    """uint8 images (B, 3, h, w) to network input."""
+    """uint8 images (B, 3, h, w) to network input.
+
+    Args:
+        mean: RGB mean of the 0..1 input.
+        std: RGB standard deviation of the 0..1 input.
+    """
 
     mean: Tensor
     std: Tensor

@@ -24,7 +24,7 @@ from localizer_ros.networks.posenet import PoseNet
 from localizer_ros.networks.poses import Pose
 from localizer_ros.networks.scene_coords import SceneCoordinates
 from localizer_ros.networks.scene_network import SceneNetwork
-from localizer_ros.training.data import IMAGENET_MEAN, IMAGENET_STD, PosedImages, motion_vector
+from localizer_ros.training.data import PosedImages, motion_vector
 from localizer_ros.training.module import NetworkTraining
 from localizer_ros.training.objectives import (
     AnchorObjective,
@@ -65,7 +65,7 @@ def set_up_training(
         freeze_batch_norms(network.encoder)
         if config.network.freeze_fine:
             network.encoder.fine_layers().requires_grad_(False)
-    return spec, NetworkTraining(network, objective, IMAGENET_MEAN, IMAGENET_STD)
+    return spec, NetworkTraining(network, objective)
 
 
 def make_network(

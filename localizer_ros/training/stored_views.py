@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.training.data import PosedImages, ViewSequences, rows_before, sequence_bounds, whole_sequences
+from localizer_ros.training.data import (
+    PosedImages,
+    ViewSequences,
+    rows_before,
+    sequence_bounds,
+    whole_sequences,
+)
 
 # Images that go through the encoder together.
 _BATCH = 32

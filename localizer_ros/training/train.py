@@ -243,9 +243,7 @@ class _Training:
         )
         self._optimizer.step()
         state.step += 1
-        move_average(
-            self._average, self._module, min(_AVERAGE_DECAY, (1 + state.step) / (10 + state.step))
-        )
+        move_average(self._average, self._module, min(_AVERAGE_DECAY, (1 + state.step) / (10 + state.step)))
         return losses
 
     def _judge(self, losses: dict[str, float]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
@@ -27,10 +25,10 @@ def sigma_scales(
 ) -> tuple[float, float, float, float]:
     """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian.
 
-    Sigmas are taken as the robot will have them: wider, the less familiar a frame is. Held-out frames lie between
-    training frames of the same sequence and are more familiar than what a robot sees; it is the widening that says by how
-    much. Motions are measured over several frames, added up as independent: their errors are mostly the same from one
-    frame to the next, and what the smoother needs is an honest sum.
+    Sigmas are taken as the robot will have them: inflated, the less a frame is like those of the training. Held-out
+    frames lie between training frames of the same sequence and are more like them than what a robot sees; it is the
+    inflation that says by how much. Motions are measured over several frames, added up as independent: their errors are
+    mostly the same from one frame to the next, and what the smoother needs is an honest sum.
 
     Args:
         predicted: of :func:`predict` on ``data``.
@@ -47,9 +45,7 @@ def sigma_scales(
         sigma = np.exp(familiarity.believed(predicted.log_sigma)) * widening
     absolute = np.square(residuals(predicted, data).absolute_N6 / sigma)
     rel_log_sigma = predicted.rel_log_sigma + np.log(motion_widening(widening))
-    motion_error, motion_variance = added_motions(
-        replace(predicted, rel_log_sigma=rel_log_sigma), data, MOTION_WINDOW
-    )
+    motion_error, motion_variance = added_motions(predicted.rel, rel_log_sigma, data, MOTION_WINDOW)
     motion = np.square(motion_error) / motion_variance
     rotation, translation = slice(0, 3), slice(3, 6)
     return (

@@ -46,7 +46,9 @@ def predict(training: NetworkTraining, data: PosedImages, batch_size: int = 32) 
     """Answers to all frames of ``data``."""
     was_training = training.training
     training.eval()
-    parts = [_predict_sequence(training, data, *bounds, batch_size) for bounds in whole_sequences(data.sequences)]
+    parts = [
+        _predict_sequence(training, data, *bounds, batch_size) for bounds in whole_sequences(data.sequences)
+    ]
     training.train(was_training)
     names = [field.name for field in fields(Predictions)]
     return Predictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
@@ -108,7 +110,7 @@ def residuals(predicted: Predictions, data: PosedImages) -> Residuals:
 
 
 def added_motions(
-    predicted: Predictions, data: PosedImages, window: int
+    rel_N6: NDArray[np.float64], rel_log_sigma_N6: NDArray[np.float64], data: PosedImages, window: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Errors of motions added up over ``window`` frames, and their variances added up as if independent; (W, 6) each.
 
@@ -123,11 +125,11 @@ def added_motions(
         for first in range(start, end - length, max(1, length // 2)):
             T = SE3.identity()
             for row in range(first + 1, first + length + 1):
-                w, v = predicted.rel[row, :3], predicted.rel[row, 3:]
+                w, v = rel_N6[row, :3], rel_N6[row, 3:]
                 T = T @ SE3(SE3.exp(np.concatenate([w, np.zeros(3)])).R, v)
             true = motion_vector(data.poses[first], data.poses[first + length])
             errors.append(true - motion_vector(SE3.identity(), T))
-            variances.append(np.exp(2.0 * predicted.rel_log_sigma[first + 1 : first + length + 1]).sum(0))
+            variances.append(np.exp(2.0 * rel_log_sigma_N6[first + 1 : first + length + 1]).sum(0))
     return np.array(errors).reshape(-1, 6), np.array(variances).reshape(-1, 6)
 
 

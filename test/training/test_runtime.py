@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from localizer_ros.core.config.mapping import MapConfig
-from localizer_ros.core.types import ConfigError
-from localizer_ros.datasets.source import FrameSource
-from localizer_ros.mapping.build import build_scene
 from localizer_ros.scene.bundle import Scene
-from localizer_ros.training.train import SharedBatches
 
 # The command, but for what takes long and has nothing to do with processes: ONNX, its check, the baseline. Each process
 # leaves the weights it ended with.
@@ -26,7 +20,7 @@ import os, sys, torch
 from pathlib import Path
 from localizer_ros.cli import main as cli
 from localizer_ros import export
-from localizer_ros.mapping import build_network_scene as builder
+from localizer_ros.training import network_scene as builder
 
 torch.set_num_threads(1)
 train = builder.train
@@ -42,6 +36,7 @@ builder._write_baseline = lambda *_: None
 export.torch.onnx.export = lambda network, example, path, **_: Path(path).write_bytes(b"")
 cli.main()
 """
+
 WORLD = "{duration_s: 3.0, fps: 8.0, width_px: 128, height_px: 96, moving_objects: 0}"
 SETTINGS = (
     "network={encoder: mobilenet_v3_small, width_px: 96, height_px: 64, hidden: 16}",
@@ -52,6 +47,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_scene_and_end_with_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "map.py").write_text(MAP)
     (tmp_path / "world.yaml").write_text(WORLD)
@@ -89,32 +85,3 @@ def test_two_processes_make_one_scene_and_end_with_the_same_weights(tmp_path: Pa
         # Bit for bit: both have added up the same gradients in the same order.
         assert torch.equal(value, second[name]) and torch.equal(value, written[name]), name
     assert (scene.path / "training.csv").read_text().count("\n") == 4
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_processes_share_every_batch(processes: int) -> None:
-    def share(rank: int, processes: int, epoch: int) -> list[list[int]]:
-        batches = SharedBatches(29, 8, 5, rank, processes)
-        batches.epoch = epoch
-        return list(batches)
-
-    shares = [share(rank, processes, 4) for rank in range(processes)]
-    assert {len(share) for share in shares} == {3}
-    batches = [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
-    whole = [sorted(batch) for batch in share(0, 1, 4)]
-    assert batches == whole
-    # Numbers of epoch 4, each at most once, in another order than those of epoch 5.
-    assert all(len(batch) == 8 for batch in whole) and len(set(chain(*whole))) == 24
-    assert set(chain(*whole)) <= set(range(4 * 29, 5 * 29))
-    assert [sorted(n - 29 for n in batch) for batch in share(0, 1, 5)] != whole
-    with pytest.raises(ConfigError, match="batches of 8 for 9 processes"):
-        SharedBatches(29, 8, 5, 0, 9)
-
-
-def test_what_trains_no_network_wants_one_process(
-    tiny_source: FrameSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(ConfigError, match="hierarchical scene trains no network"):
-        build_scene(tiny_source, "all", MapConfig(), tmp_path / "scene")

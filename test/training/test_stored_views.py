@@ -1,4 +1,4 @@
-"""Stored views: what the encoder gives for the rendered view, one light and turn for a drive, the same on every run."""
+"""Stored views: what the encoder gives for the rendered view, one light and turn for a sequence, reproducible."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from localizer_ros.training.stored_views import StoredSequences, StoredViews, st
 from localizer_ros.training.virtual_views import SceneDepth
 
 CAMERA = Camera.pinhole(96, 64, 80.0, 80.0, 47.5, 31.5)
-# Two drives; the first is encoded in two pieces.
-DRIVES = np.repeat([0, 1], [40, 6])
+# Two recorded sequences; the first is encoded in two pieces.
+SEQUENCES = np.repeat([0, 1], [40, 6])
 NORMALIZE = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -38,14 +38,14 @@ class Means(nn.Module):
 def frames_of(
     rng: np.random.Generator, augmentation: AugmentationConfig, grey: bool = False
 ) -> ViewSequences:
-    count = len(DRIVES)
+    count = len(SEQUENCES)
     images = np.full((count, 64, 96, 3), 120, np.uint8)
     if not grey:
         images = rng.integers(0, 256, images.shape, np.uint8)
     data = PosedImages(
         images,
         tuple(SE3.exp(rng.normal(0, 0.5, 6)) for _ in range(count)),
-        DRIVES,
+        SEQUENCES,
         tuple(str(i) for i in range(count)),
         CAMERA,
         SceneDepth(np.full((count, 16, 24), 0.5, np.float16), CAMERA.K, SE3.identity(), 2.0),
@@ -85,17 +85,17 @@ def test_features_and_poses_are_those_of_the_rendered_views(rng: np.random.Gener
                 np.testing.assert_allclose(stored.inverse_depth[variant, row], view.inverse_depth, rtol=1e-3)
 
 
-def test_a_drive_has_one_light_and_others_have_others(rng: np.random.Generator) -> None:
+def test_a_sequence_has_one_light_and_others_have_others(rng: np.random.Generator) -> None:
     light_only = AugmentationConfig(blur_px=0.0, noise=0.0, virtual_rotation_deg=0.0, virtual_move=0.0)
     stored = stored_of(frames_of(rng, light_only, grey=True), Means(), 3)
     brightness = stored.coarse.float().mean((2, 3, 4)).numpy()
-    drives = [brightness[v, part] for v in range(3) for part in (slice(0, 40), slice(40, 46))]
+    lights = [brightness[v, part] for v in range(3) for part in (slice(0, 40), slice(40, 46))]
     # Loss of colour changes a grey that the light has tinted by a little.
-    assert max(np.ptp(drive) for drive in drives) < 0.15
-    assert np.ptp([drive.mean() for drive in drives]) > 0.6
+    assert max(np.ptp(light) for light in lights) < 0.15
+    assert np.ptp([light.mean() for light in lights]) > 0.6
 
 
-def test_a_drive_is_turned_and_moved_as_a_whole(rng: np.random.Generator) -> None:
+def test_a_sequence_is_turned_and_moved_as_a_whole(rng: np.random.Generator) -> None:
     frames = frames_of(rng, AugmentationConfig(), grey=True)
     stored = stored_of(frames, Means(), 2)
     moves = np.array(
@@ -119,7 +119,9 @@ def test_the_same_seed_stores_the_same_views(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_sequence_is_of_one_drive_and_one_variant(rng: np.random.Generator, length: int) -> None:
+def test_a_training_sequence_is_of_one_recorded_sequence_and_one_variant(
+    rng: np.random.Generator, length: int
+) -> None:
     stored = stored_of(frames_of(rng, AugmentationConfig()), Means(), 3)
     where = {q.numpy().tobytes(): (v, n) for v, views in enumerate(stored.q) for n, q in enumerate(views)}
     sequences = StoredSequences(stored, length, 2, seed=1)
@@ -128,8 +130,8 @@ def test_a_sequence_is_of_one_drive_and_one_variant(rng: np.random.Generator, le
         item = sequences[number]
         found = [where[q.numpy().tobytes()] for q in item["q"]]
         assert found[-1][1] == number % len(sequences)
-        assert len({v for v, _ in found}) == 1 and len({DRIVES[n] for _, n in found}) == 1
-        assert len({n for _, n in found}) >= min(length, 2)  # the end of a short drive stands still
+        assert len({v for v, _ in found}) == 1 and len({SEQUENCES[n] for _, n in found}) == 1
+        assert len({n for _, n in found}) >= min(length, 2)  # the end of a short sequence stands still
         variants.add(found[0][0])
         for place, coarse in zip(found, item["coarse"], strict=True):
             assert torch.equal(coarse, stored.coarse[place])

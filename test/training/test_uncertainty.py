@@ -1,6 +1,8 @@
-"""Spreads scaled to errors: exact for Gaussian errors, wider where frames are not familiar, deaf to missing answers."""
+"""Sigmas scaled to errors: exact for Gaussian errors, wider where frames are not familiar, deaf to missing answers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +11,13 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
 from localizer_ros.localization.learned.out_of_distribution import Familiarity
 from localizer_ros.training.data import PosedImages
-from localizer_ros.training.uncertainty import spread_scales
+from localizer_ros.training.uncertainty import sigma_scales
+from localizer_ros.training.validation import Predictions
 
-COUNT, SPREAD = 400, 0.02
+COUNT, SIGMA = 400, 0.02
 
 
-def drive(rng: np.random.Generator) -> PosedImages:
+def sequence(rng: np.random.Generator) -> PosedImages:
     # Short steps: with long ones an error of rotation would be one of translation ten steps on.
     poses = [SE3.exp(rng.normal(0.0, 0.5, 6))]
     for _ in range(COUNT - 1):
@@ -28,67 +31,68 @@ def drive(rng: np.random.Generator) -> PosedImages:
     )
 
 
-def answers(data: PosedImages, error_N6: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def answers(data: PosedImages, error_N6: np.ndarray, rng: np.random.Generator) -> Predictions:
     poses = [T @ SE3.exp(-error) for T, error in zip(data.poses, error_N6, strict=True)]
     rel = [np.zeros(6)]
     for a, b in zip(data.poses[:-1], data.poses[1:], strict=True):
-        T = a.inverse() @ b @ SE3.exp(rng.normal(0.0, SPREAD, 6))
+        T = a.inverse() @ b @ SE3.exp(rng.normal(0.0, SIGMA, 6))
         rel.append(np.concatenate([T.log()[:3], T.t]))
-    return {
-        "t": np.array([T.t for T in poses]),
-        "q": np.array([T.quaternion_xyzw() for T in poses]),
-        "log_sigma": np.full((COUNT, 6), np.log(SPREAD)),
-        "rel": np.array(rel),
-        "rel_log_sigma": np.full((COUNT, 6), np.log(SPREAD)),
-        "descriptor": np.repeat(np.eye(8, dtype=np.float32)[:1], COUNT, axis=0),
-    }
+    log_sigma = np.full((COUNT, 6), np.log(SIGMA))
+    return Predictions(
+        t=np.array([T.t for T in poses]),
+        q=np.array([T.quaternion_xyzw() for T in poses]),
+        log_sigma=log_sigma,
+        rel=np.array(rel),
+        rel_log_sigma=log_sigma,
+        descriptor=np.repeat(np.eye(8, dtype=np.float32)[:1], COUNT, axis=0),
+    )
 
 
 def all_familiar() -> Familiarity:
-    return Familiarity.of(np.eye(8, dtype=np.float32)[:1], np.full((1, 6), np.log(SPREAD)))
+    return Familiarity.of(np.eye(8, dtype=np.float32)[:1], np.full((1, 6), np.log(SIGMA)))
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
 def test_gaussian_errors_give_their_size(size: float, rng: np.random.Generator) -> None:
-    data = drive(rng)
+    data = sequence(rng)
     sizes = np.repeat([size, 2.0 * size], 3)
-    outputs = answers(data, rng.normal(0.0, SPREAD, (COUNT, 6)) * sizes, rng)
-    scales = spread_scales(outputs, data, all_familiar())
+    predicted = answers(data, rng.normal(0.0, SIGMA, (COUNT, 6)) * sizes, rng)
+    scales = sigma_scales(predicted, data, all_familiar())
     np.testing.assert_allclose(scales[:2], [size, 2.0 * size], rtol=0.15)
     # Ten independent motions add up as their variances do.
     np.testing.assert_allclose(scales[2:], 1.0, rtol=0.25)
 
 
 def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.random.Generator) -> None:
-    data = drive(rng)
+    data = sequence(rng)
     # Frames turn away from what was trained on, further and further.
     angle = np.linspace(0.0, 1.0, COUNT)
     descriptors = np.zeros((COUNT, 8), np.float32)
     descriptors[:, 0], descriptors[:, 1] = np.cos(angle), np.sin(angle)
-    familiarity = Familiarity(descriptors[:1], 0.05, np.full(6, np.log(SPREAD)))
+    familiarity = Familiarity(descriptors[:1], 0.05, np.full(6, np.log(SIGMA)))
     widening = familiarity.widening(descriptors)
-    error = rng.normal(0.0, SPREAD, (COUNT, 6)) * widening[:, None]
-    outputs = {**answers(data, error, rng), "descriptor": descriptors}
-    np.testing.assert_allclose(spread_scales(outputs, data, familiarity)[:2], 1.0, rtol=0.15)
-    # Spreads that know better are believed as they are.
-    believed = spread_scales(outputs, data, familiarity, tells_hard_frames=True)[:2]
+    error = rng.normal(0.0, SIGMA, (COUNT, 6)) * widening[:, None]
+    predicted = replace(answers(data, error, rng), descriptor=descriptors)
+    np.testing.assert_allclose(sigma_scales(predicted, data, familiarity)[:2], 1.0, rtol=0.15)
+    # Sigmas that know better are believed as they are.
+    believed = sigma_scales(predicted, data, familiarity, calibrated_sigma=True)[:2]
     np.testing.assert_allclose(believed, np.median(widening), rtol=0.25)
     # Motions of the same error throughout must not have counted as better far off.
-    assert max(spread_scales(outputs, data, familiarity)[2:]) < 1.0
+    assert max(sigma_scales(predicted, data, familiarity)[2:]) < 1.0
 
 
-def test_spreads_are_measured_as_they_are_believed(rng: np.random.Generator) -> None:
-    data, familiarity = drive(rng), all_familiar()
-    told = np.log(SPREAD) + rng.normal(0.0, 1.5, (COUNT, 6))
+def test_sigmas_are_measured_as_they_are_believed(rng: np.random.Generator) -> None:
+    data, familiarity = sequence(rng), all_familiar()
+    told = np.log(SIGMA) + rng.normal(0.0, 1.5, (COUNT, 6))
     error = rng.normal(0.0, 1.0, (COUNT, 6)) * np.exp(familiarity.believed(told))
-    outputs = {**answers(data, error, rng), "log_sigma": told}
-    np.testing.assert_allclose(spread_scales(outputs, data, familiarity)[:2], 1.0, rtol=0.15)
+    predicted = replace(answers(data, error, rng), log_sigma=told)
+    np.testing.assert_allclose(sigma_scales(predicted, data, familiarity)[:2], 1.0, rtol=0.15)
 
 
 def test_missing_answers_do_not_count_and_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:
-    data = drive(rng)
-    outputs = answers(data, rng.normal(0.0, SPREAD, (COUNT, 6)), rng)
-    outputs["t"][150:160] = np.nan
-    np.testing.assert_allclose(spread_scales(outputs, data, all_familiar())[:2], 1.0, rtol=0.15)
-    outputs["t"][:] = np.nan
-    assert spread_scales(outputs, data, all_familiar())[:2] == (1.0, 1.0)
+    data = sequence(rng)
+    predicted = answers(data, rng.normal(0.0, SIGMA, (COUNT, 6)), rng)
+    predicted.t[150:160] = np.nan
+    np.testing.assert_allclose(sigma_scales(predicted, data, all_familiar())[:2], 1.0, rtol=0.15)
+    predicted.t[:] = np.nan
+    assert sigma_scales(predicted, data, all_familiar())[:2] == (1.0, 1.0)

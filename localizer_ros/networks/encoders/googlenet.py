@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.encoders.layers import BatchNorm, Conv, Encoder, StridePadding, conv_norm
+from localizer_ros.networks.encoders.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BatchNorm,
+    Conv,
+    Encoder,
+    StridePadding,
+    conv_norm,
+)
 
 
 class ConvNorm(nn.Module):
@@ -53,7 +61,7 @@ class InputScale(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("factor", (std / 0.5).view(3, 1, 1), persistent=False)
         self.register_buffer("offset", ((mean - 0.5) / 0.5).view(3, 1, 1), persistent=False)
 

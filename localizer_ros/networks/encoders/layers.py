@@ -16,6 +16,10 @@ from torch.nn import functional as F
 
 StridePadding = Literal["symmetric", "same"]
 
+# RGB mean and standard deviation of the images, 0..1, that all encoders are given: those of torchvision's weights.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class Features(NamedTuple):
     """What an encoder sees: fine (B, F, H/8, W/8) and coarse (B, C, H/32, W/32)."""

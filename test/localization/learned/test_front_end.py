@@ -54,7 +54,7 @@ def network_folder(folder: Path, family: str, dropout: float) -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):  # features of ordinary size
             module.momentum = 1.0
     network.train()(torch.randn(8, 3, 64, 96))
-    card = stream_card(family, spec, network.eval(), CAMERA, (0.5,) * 3, (0.25,) * 3, (1.0,) * 4, {})
+    card = stream_card(family, spec, network.eval(), CAMERA, (1.0,) * 4, {})
     path = folder / f"{family}.safetensors"
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
     card = ModelCard(
@@ -322,7 +322,7 @@ def test_a_network_with_states_answers_to_one_view(tmp_path: Path) -> None:
     }
     spec = {**SPEC, **lsg}
     network = build_network(spec).eval()
-    card = stream_card("lsg", spec, network, CAMERA, (0.5,) * 3, (0.25,) * 3, (1.0,) * 4, {})
+    card = stream_card("lsg", spec, network, CAMERA, (1.0,) * 4, {})
 
     class Step:
         pass
