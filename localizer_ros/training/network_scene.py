@@ -29,7 +29,7 @@ from localizer_ros.training.module import NetworkTraining
 from localizer_ros.training.network_setup import refined_camera_of, set_up_training
 from localizer_ros.training.runtime import close_processes
 from localizer_ros.training.stored_views import StoredSequences, store_views
-from localizer_ros.training.train import HISTORY, train
+from localizer_ros.training.train import HISTORY, TrainingResult, Validate, train
 from localizer_ros.training.uncertainty import sigma_scales
 from localizer_ros.training.validation import accuracy, predict
 from localizer_ros.training.weights import LoadedWeights, load_weights
@@ -71,24 +71,17 @@ def train_network_scene(
     loaded = None if weights is None else load_weights(weights, config.network.encoder)
     spec, module = set_up_training(config, loaded, training_part)
     module.to(fabric.device)
-
-    def validate(average: torch.nn.Module) -> dict[str, float]:
-        assert isinstance(average, NetworkTraining)
-        return accuracy(predict(average, validation_part), validation_part)
-
     batches = _batches(module, training_part, config.training, progress)
-    result = train(module, batches, config.training, work, validate if validates else None, progress, fabric)
+    validate = _validator(validation_part) if validates else None
+    result = train(module, batches, config.training, work, validate, progress, fabric)
     close_processes()
     if fabric.global_rank > 0:
         return {}
-    # Without a validation part sigmas can only be scaled on what was trained on: too optimistic, but finite.
-    measured_on = validation_part if validates else training_part
-    predicted, known = predict(module, measured_on), predict(module, training_part)
-    familiarity = Familiarity.of(known.descriptor, known.log_sigma)
-    scales = sigma_scales(predicted, measured_on, familiarity, module.objective.calibrated_sigma)
     networks = folder / "networks"
     networks.mkdir()
-    familiarity.save(networks)
+    # Without a validation part sigmas can only be scaled on what was trained on: too optimistic, but finite.
+    measured_on = validation_part if validates else training_part
+    figures, scales = _calibrate(networks, module, training_part, measured_on)
     progress("exporting", 0, 3)
     _write_networks(networks, config.method, spec, module, data, scales)
     parity_m, parity_deg = _parity(networks, config.method, measured_on)
@@ -96,19 +89,29 @@ def train_network_scene(
     _write_baseline(networks, spec, loaded, module.encoder, data, progress)
     shutil.copy(work / HISTORY, folder / HISTORY)
     progress("exporting", 3, 3)
-    figures = accuracy(predicted, measured_on)
-    del figures["score"]
     part = "validation" if validates else "training"
     return {
         "accuracy": {"part": part, "frames": len(measured_on), **figures},
         "parity": {"openvino_fp32": {"t_m": parity_m, "r_deg": parity_deg}},
-        "learning": {
-            "frames": len(training_part),
-            "epochs": result.epochs,
-            "minutes": round(result.minutes, 2),
-            "stopped": result.stopped,
-        },
+        "learning": _learning(result, len(training_part)),
         "baseline": f"{spec['encoder']} {'as loaded' if loaded else 'as trained'}",
+    }
+
+
+def _validator(data: PosedImages) -> Validate:
+    def validate(average: torch.nn.Module) -> dict[str, float]:
+        assert isinstance(average, NetworkTraining)
+        return accuracy(predict(average, data), data)
+
+    return validate
+
+
+def _learning(result: TrainingResult, frames: int) -> dict[str, Any]:
+    return {
+        "frames": frames,
+        "epochs": result.epochs,
+        "minutes": round(result.minutes, 2),
+        "stopped": result.stopped,
     }
 
 
@@ -125,6 +128,19 @@ def _batches(
     module.encoder.requires_grad_(False)
     stored = store_views(module.encoder, module.normalize, frames, config.stored_views, progress)
     return StoredSequences(stored, length, config.stride, config.seed)
+
+
+def _calibrate(
+    networks: Path, module: NetworkTraining, training_part: PosedImages, measured_on: PosedImages
+) -> tuple[dict[str, float], tuple[float, float, float, float]]:
+    """Accuracy of a trained network, and the factors of its sigmas, after what it was trained on has been written."""
+    predicted, known = predict(module, measured_on), predict(module, training_part)
+    familiarity = Familiarity.of(known.descriptor, known.log_sigma)
+    familiarity.save(networks)
+    scales = sigma_scales(predicted, measured_on, familiarity, module.objective.calibrated_sigma)
+    figures = accuracy(predicted, measured_on)
+    del figures["score"]
+    return figures, scales
 
 
 def _write_networks(
