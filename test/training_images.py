@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from localizer_ros.core.config.mapping import AugmentationConfig
+from localizer_ros.core.config.training import AugmentationConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
 from localizer_ros.training.data import PosedImages

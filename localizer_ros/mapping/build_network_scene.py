@@ -48,11 +48,6 @@ def build_network_scene(
             "training.fine_tune: needs the network to go on from: --weights SCENE/networks/NAME.safetensors"
         )
     geometric = config.method == "posenet" and config.posenet.loss == "geometric"
-    if geometric and not training.fine_tune:
-        raise ConfigError(
-            "posenet.loss: geometric leads nowhere from far off; train with another loss, then go on with "
-            "training.fine_tune=true and --weights SCENE/networks/posenet.safetensors"
-        )
     fabric = open_fabric(some_unused=training.stored_views > 0)
     keep_freed_memory()
     camera = network_camera(source.camera, config.network.width_px, config.network.height_px)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config.mapping import AugmentationConfig
+from localizer_ros.core.config.training import AugmentationConfig
 from localizer_ros.core.types import Array, Camera
 
 # Left, top, right and bottom of a part of an image, pixels.

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from localizer_ros.core.config.mapping import MapConfig, TrainingConfig
+from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import BackendConfig
+from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.progress import Progress
 from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card

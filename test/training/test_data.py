@@ -8,8 +8,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from training_images import NOTHING, SMALL, some_data
 
-from localizer_ros.core.config.mapping import AugmentationConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.config.training import AugmentationConfig
 from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import SourceError

@@ -34,6 +34,7 @@ def test_the_geometric_loss_is_the_distance_in_the_image_and_leads_to_the_truth(
             "method": "posenet",
             "network": {"encoder": "mobilenet_v3_small", "width_px": 64, "height_px": 64, "hidden": 16},
             "posenet": {"loss": "geometric"},
+            "training": {"fine_tune": True},
         },
     )
     _, network, objective = make_network(config, None, data)

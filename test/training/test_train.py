@@ -13,8 +13,8 @@ import pytest
 import torch
 from training_images import NOTHING, some_data
 
-from localizer_ros.core.config.mapping import TrainingConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.types import NumericalError
 from localizer_ros.training.data import PosedImages, ViewSequences
 from localizer_ros.training.train import Trainee, TrainingResult, train
