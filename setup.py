@@ -22,7 +22,7 @@ setup(
     maintainer_email="maintainers@localizer-ros.dev",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.evaluation": ["*.jinja"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,20 +21,18 @@ from localizer_ros.core.types import LocalizerError
 from localizer_ros.datasets.convert import write_bag
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource, open_source
-from localizer_ros.evaluation.evaluate import evaluate
+from localizer_ros.evaluation.evaluate import Evaluation, evaluate
+from localizer_ros.evaluation.open_scene import open_scene
 from localizer_ros.evaluation.report import write_report
-from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.mapping.build import build_scene
 from localizer_ros.ros.conversions import pose_from_msg, stamp_ns
 from localizer_ros.ros.latency import LiveRun, measure
-from localizer_ros.scene.bundle import Scene
-from localizer_ros.scene.nearest_image import open_baseline
 
 # The second drive takes another path, at another time of day.
-MAPPING_DRIVE = {"drive": 0, "fps": 10.0, "duration_s": 45.0}
-SECOND_DRIVE = {"drive": 1, "fps": 15.0, "duration_s": 16.0, "light": 0.8}
+MAPPING_DRIVE: dict[str, Any] = {"drive": 0, "fps": 10.0, "duration_s": 45.0}
+SECOND_DRIVE: dict[str, Any] = {"drive": 1, "fps": 15.0, "duration_s": 16.0, "light": 0.8}
 # A regressor trained for minutes on a CPU, from nothing: the setting it needs, not the one it deserves.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "hierarchical": {"method": "hierarchical"},
     "posenet": {
         "method": "posenet",
@@ -86,7 +85,7 @@ def run(method: str, out: Path) -> None:
     for line in live.latency.lines():
         print(f"    {line}")
     print("4/4 the same drive offline, measured")
-    page, summary = _report(out, drives[1])
+    page, evaluation = _report(out, drives[1])
     errors_m, errors_deg = _live_errors(live, drives[1])
     (out / "report" / "live.json").write_text(
         json.dumps(
@@ -94,47 +93,38 @@ def run(method: str, out: Path) -> None:
         )
     )
     print(f"accuracy live:    {errors_m:.3f} m, {errors_deg:.2f} deg (medians of {len(live.poses)} poses)")
-    print(f"accuracy offline: {summary['median_t_m']:.3f} m, {summary['median_r_deg']:.2f} deg")
-    nearest = summary["nearest_neighbour"]
-    if nearest["median_t_m"] is not None:
-        print(f"nearest mapping image: {nearest['median_t_m']:.3f} m, {nearest['median_r_deg']:.2f} deg")
+    offline, nearest = evaluation.metrics, evaluation.nearest_neighbour
+    if offline.median_t_m is None or offline.median_r_deg is None:
+        raise LocalizerError(f"no frame of the second drive was answered; see {page.resolve()}")
+    print(f"accuracy offline: {offline.median_t_m:.3f} m, {offline.median_r_deg:.2f} deg")
+    if nearest is not None and nearest.median_t_m is not None and nearest.median_r_deg is not None:
+        print(f"nearest mapping image: {nearest.median_t_m:.3f} m, {nearest.median_r_deg:.2f} deg")
     print(f"report:  {page.resolve()}")
 
 
-def _record(out: Path, settings: dict[str, object]) -> FrameSource:
+def _record(out: Path, settings: dict[str, Any]) -> FrameSource:
     source = SimulatedSource(config_from_dict(WorldConfig, settings))
     with progress_bar() as progress:
         write_bag(source, out, progress=lambda done, total: progress(f"recording {out.name}", done, total))
     return open_source(out)
 
 
-def _report(out: Path, drive: FrameSource) -> tuple[Path, dict[str, object]]:
-    scene, config = Scene.load(out / "scene"), LocalizerConfig()
-    localizer = open_localizer(scene.path, config, drive.T_base_cam)
-    try:
-        with progress_bar() as progress:
-            evaluation = evaluate(
-                localizer,
-                scene,
-                drive,
-                "all",
-                config=config,
-                baseline=open_baseline(scene.path, config.backend),
-                progress=progress,
-            )
-    finally:
-        localizer.close()
-    page = write_report(evaluation, out / "report", open_source(out / "drive1"))
-    return page, json.loads(evaluation.to_json())
+def _report(out: Path, drive: FrameSource) -> tuple[Path, Evaluation]:
+    with (
+        open_scene(out / "scene", LocalizerConfig(), drive.T_base_cam) as opened,
+        progress_bar() as progress,
+    ):
+        evaluation = evaluate(opened, drive, "all", progress=progress)
+    return write_report(evaluation, out / "report", open_source(out / "drive1")), evaluation
 
 
 def _live_errors(live: LiveRun, drive: FrameSource) -> tuple[float, float]:
     """Median errors (m, deg) of the poses the node published, against the ground truth of their stamps."""
     truth = {record.stamp_ns: record.T_map_cam for record in drive.records}
     pairs = [
-        (truth[stamp_ns(message.header.stamp)], pose_from_msg(message.pose))
+        (T_true, pose_from_msg(message.pose))
         for message in live.poses
-        if truth.get(stamp_ns(message.header.stamp)) is not None
+        if (T_true := truth.get(stamp_ns(message.header.stamp))) is not None
     ]
     if not pairs:
         raise LocalizerError("the node published no pose; its diagnostics say why")

@@ -88,6 +88,18 @@ def test_sourced_workspace_finds_the_installed_package(install: Path) -> None:
     assert Path(module).is_relative_to(install)
 
 
+def test_installed_package_has_its_data_files(install: Path) -> None:
+    data = [
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / PACKAGE).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert f"{PACKAGE}/evaluation/report.html.jinja" in data
+    code = "import localizer_ros, pathlib; print(pathlib.Path(localizer_ros.__file__).parents[1])"
+    installed = Path(run_installed(install, sys.executable, "-c", code).strip())
+    assert not [name for name in data if not (installed / name).is_file()]
+
+
 def test_installed_command_starts(install: Path) -> None:
     executable = install / PACKAGE / "lib" / PACKAGE / "localizer"
     assert "simulate" in run_installed(install, str(executable), "--help")

@@ -26,12 +26,12 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict, load_config
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
+from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
-from localizer_ros.evaluation.metrics import WRONG_DEG, WRONG_M, Answer, view_change
-from localizer_ros.localization.localizer import open_localizer
+from localizer_ros.evaluation.off_path import view_change
+from localizer_ros.evaluation.open_scene import open_scene
 from localizer_ros.mapping.build import build_scene
 from localizer_ros.scene.bundle import Scene, is_scene
-from localizer_ros.scene.nearest_image import open_baseline
 
 MAPPING = {"drive": 0, "fps": 10.0, "duration_s": 40.0}
 SECOND_DRIVE = {"drive": 1, "fps": 10.0, "duration_s": 15.0}
@@ -86,17 +86,8 @@ def conditions() -> list[Condition]:
 def localised(scene: Scene, source: SimulatedSource, settings: Iterable[str] = ()) -> Evaluation:
     """One drive through the localizer."""
     config = load_config(LocalizerConfig, None, settings)
-    localizer = open_localizer(scene.path, config, source.T_base_cam)
-    try:
-        baseline = open_baseline(scene.path, config.backend)
-        return evaluate(localizer, scene, source, "all", config=config, baseline=baseline)
-    finally:
-        localizer.close()
-
-
-def is_wrong(answer: Answer) -> bool:
-    """Further off than an answer may be."""
-    return answer.T_map_cam is not None and not (answer.error_m <= WRONG_M and answer.error_deg <= WRONG_DEG)
+    with open_scene(scene.path, config, source.T_base_cam) as opened:
+        return evaluate(opened, source, "all")
 
 
 def wrong_frames(run: Evaluation, how: str, kinds: Sequence[str] = ("smoothed", "raw")) -> list[str]:
@@ -104,7 +95,7 @@ def wrong_frames(run: Evaluation, how: str, kinds: Sequence[str] = ("smoothed", 
     lines = []
     for frame, smoothed, raw in zip(run.frames, run.answers(), run.answers("raw"), strict=True):
         for kind, answer in (("smoothed", smoothed), ("raw", raw)):
-            if kind not in kinds or not is_wrong(answer) or frame.output is None:
+            if kind not in kinds or not answer.wrong or frame.output is None:
                 continue
             said = frame.output.absolute
             evidence = ""
@@ -153,7 +144,7 @@ def row(found: dict[str, Any]) -> str:
         return f"{100.0 * metrics['median_t_m']:.2f} cm / {metrics['median_r_deg']:.3f} deg"
 
     def wrong(metrics: dict[str, Any]) -> str:
-        return str(round((metrics["wrong_fraction"] or 0.0) * metrics["answered"]))
+        return str(metrics["wrong"] or 0)
 
     recalls = [f"{100.0 * smoothed['recall'][k]:.0f} %" for k in ("5cm_5deg", "10cm_5deg", "50cm_5deg")]
     cells = (

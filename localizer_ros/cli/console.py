@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from localizer_ros.core.progress import Progress
-    from localizer_ros.evaluation.compare import Table
+    from localizer_ros.evaluation.comparison_tables import Table
 
 P = ParamSpec("P")
 

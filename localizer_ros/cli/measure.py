@@ -54,39 +54,33 @@ def evaluate_scene(
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.evaluate import evaluate
     from localizer_ros.evaluation.geometric_vo import GeometricVo
-    from localizer_ros.localization.localizer import open_localizer
-    from localizer_ros.scene.bundle import Scene
-    from localizer_ros.scene.nearest_image import open_baseline
+    from localizer_ros.evaluation.open_scene import open_scene
+    from localizer_ros.evaluation.summary import summary_lines
 
     chosen = run_config(config, settings, not no_smoothing)
-    opened = Scene.load(scene)
     recording = open_recording(source, format, topics)
     console.make_room(json_file, report)
-    localizer = open_localizer(scene, chosen, recording.T_base_cam)
-    baseline = open_baseline(scene, chosen.backend)
-    try:
-        with console.progress_bar() as progress:
-            evaluation = evaluate(
-                localizer,
-                opened,
-                recording,
-                part_of(recording, split, "test"),
-                config=chosen,
-                limit=limit,
-                baseline=baseline,
-                geometric=GeometricVo() if geometric_vo else None,
-                progress=progress,
-            )
-    finally:
-        localizer.close()
+    part = part_of(recording, split, "test")
+    with open_scene(scene, chosen, recording.T_base_cam) as opened, console.progress_bar() as progress:
+        evaluation = evaluate(
+            opened,
+            recording,
+            part,
+            limit=limit,
+            geometric=GeometricVo() if geometric_vo else None,
+            progress=progress,
+        )
     if report is not None:
         from localizer_ros.evaluation.report import write_report
 
         console.say(f"report: {write_report(evaluation, report)}")
     text = evaluation.to_json()
     if console.write_json(json_file, text):
-        figures = json.loads(text)
-        console.print_facts({k: v for k, v in figures.items() if k not in ("config", "versions")})
+        if verbose:
+            figures = json.loads(text)
+            console.print_facts({k: v for k, v in figures.items() if k not in ("config", "versions")})
+        for line in summary_lines(evaluation):
+            print(line)
 
 
 @console.command
@@ -114,6 +108,7 @@ def compare(
     """
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.compare import compare as run_compare
+    from localizer_ros.evaluation.comparison_tables import comparison_markdown, comparison_tables
 
     chosen = run_config(config, settings)
     recording = open_recording(source, format, topics)
@@ -134,10 +129,11 @@ def compare(
         *(word for topic in topics or () for word in ("--topic", topic)),
     ]
     made_by = shlex.join(["localizer", "compare", *map(str, scenes), str(source), *options])
+    markdown = comparison_markdown(result, made_by)
     if out is not None:
-        out.write_text(result.markdown(made_by))
+        out.write_text(markdown)
     if console.write_json(json_file, result.to_json(made_by)):
-        console.print_tables(result.tables(), result.markdown(made_by))
+        console.print_tables(comparison_tables(result), markdown)
     if result.failed:
         console.say(f"localizer: {len(result.failed)} of {len(scenes)} scenes could not be run")
         raise typer.Exit(1)

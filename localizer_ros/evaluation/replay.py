@@ -1,7 +1,7 @@
 """What the node would have answered to a recording, as a bag, without ROS.
 
 The localizer is fed as the node feeds it (images in order of time, odometry up to the stamp of each image, no
-reset between drives) and the same poses are written under the node's topics. Stamps are the images'.
+reset between sequences) and the same poses are written under the node's topics. Stamps are the images'.
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.robot_pose import BasePose, base_pose, map_to_odom
 from localizer_ros.core.se3 import SE3, covariance_to_ros
-from localizer_ros.core.types import (
-    ConfigError,
-    FrameRejected,
-    LocalizerOutput,
-    PoseEstimate,
-    SourceError,
-    Status,
-)
+from localizer_ros.core.types import ConfigError, LocalizerOutput, PoseEstimate, Status
 from localizer_ros.datasets.bag_writer import (
     TF_STATIC_TOPIC,
     TF_TOPIC,
@@ -36,8 +29,8 @@ from localizer_ros.datasets.bag_writer import (
 from localizer_ros.datasets.bag_writer import pose as pose_message
 from localizer_ros.datasets.rosbag import RosbagSource
 from localizer_ros.datasets.source import FrameSource, frame_names
-from localizer_ros.evaluation.evaluate import FrameLocalizer, OdometryFeed
-from localizer_ros.evaluation.metrics import percentiles
+from localizer_ros.evaluation.answers import percentiles
+from localizer_ros.evaluation.run_localizer import FrameLocalizer, run_localizer
 from localizer_ros.scene.bundle import Scene
 
 NODE = "localizer"
@@ -84,7 +77,7 @@ def replay(
     config: RunConfig | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Localise a recording and write the answers as a rosbag2 folder (mcap).
+    """Counts and latencies of localising a recording, whose answers are written as a rosbag2 folder (mcap).
 
     Args:
         localizer: freshly opened for ``scene``, with the recording's ``T_base_cam`` where it has odometry.
@@ -94,16 +87,12 @@ def replay(
         config: frames of the node, and the length of the path.
         progress: told of every frame.
 
-    Returns:
-        Counts and latencies, for the user.
-
     Raises:
         SourceError: ``out`` exists, or the recording is damaged.
         ConfigError: a frame that is asked for is not in the recording.
     """
     config = config if config is not None else RunConfig()
     frames = _frames(source, scene, config)
-    odometry = OdometryFeed(source)
     statuses: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     latencies: list[float] = []
@@ -111,18 +100,18 @@ def replay(
     # For `localizer view`, which shows the map beneath.
     notes = {"scene": str(scene.path.resolve())}
     with new_folder(out) as folder, BagWriter(folder, notes=notes) as bag:
-        answers = _Answers(bag, frames, source, config)
-        for index, record in enumerate(source.records):
-            odometry.feed(localizer, record.stamp_ns)
-            try:
-                output = localizer.process(source.read(index))
-            except (FrameRejected, SourceError) as error:
-                dropped[error.kind if isinstance(error, FrameRejected) else "unreadable"] += 1
-            else:
-                statuses[output.status.value] += 1
-                latencies.append(output.timings_ms.get("total", float("nan")))
-                answered += answers.write(output, dropped)
-            progress("replay", index + 1, len(source.records))
+        answers = _AnswerWriter(bag, frames, source, config)
+        # The node knows of no sequences either: it bridges them, or notices the gap by itself.
+        for result, _ in run_localizer(
+            localizer, source, bridge_sequences=True, stage="replay", progress=progress
+        ):
+            output = result.output
+            if output is None:
+                dropped[result.dropped] += 1
+                continue
+            statuses[output.status.value] += 1
+            latencies.append(output.timings_ms.get("total", float("nan")))
+            answered += answers.write(output, dropped)
         answers.finish()
     return {
         "frames": len(source.records),
@@ -133,7 +122,7 @@ def replay(
     }
 
 
-class _Answers:
+class _AnswerWriter:
     """Writes the answers of a localizer as the node publishes them."""
 
     def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
@@ -162,8 +151,8 @@ class _Answers:
         """Everything the node publishes for one frame; True when there was a pose."""
         stamp_ns, frames = output.stamp_ns, self._frames
         if self._last_ns is None and frames.base != frames.camera:
-            mounting = transform_stamped(stamp_ns, frames.base, frames.camera, frames.T_base_cam)
-            self._bag.write_transform(TF_STATIC_TOPIC, stamp_ns, mounting)
+            extrinsics = transform_stamped(stamp_ns, frames.base, frames.camera, frames.T_base_cam)
+            self._bag.write_transform(TF_STATIC_TOPIC, stamp_ns, extrinsics)
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self._path.clear()
             self._path_due_ns = self._diagnostics_due_ns = 0
@@ -261,25 +250,24 @@ class _Answers:
 
 
 def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
-    node = config
-    map_frame = node.map_frame or scene.map_frame
-    if node.odom_frame and source.odometry is None:
+    map_frame = config.map_frame or scene.map_frame
+    if config.odom_frame and source.odometry is None:
         raise ConfigError(f"odom_frame: {source.path} has no odometry")
-    if node.image_rectified and source.camera.distorted:
+    if config.image_rectified and source.camera.distorted:
         raise ConfigError(
             "image_rectified: the recording's camera has distortion; name the image topic *_rect"
         )
     camera = frame_names(source).camera
-    if not node.base_frame:
+    if not config.base_frame:
         return _Frames(map_frame, "", camera, camera, SE3.identity())
     T_base_cam, known = source.T_base_cam, ""
     if isinstance(source, RosbagSource):
         frames = source.transforms.frames
-        T_base_cam = source.transforms.find_fixed(node.base_frame, camera)
+        T_base_cam = source.transforms.find_fixed(config.base_frame, camera)
         known = f"; it has {', '.join(sorted(frames))}" if frames else ""
     if T_base_cam is None:
         raise ConfigError(
-            f"base_frame: {source.path} has no static transform from {node.base_frame!r} to the camera "
+            f"base_frame: {source.path} has no static transform from {config.base_frame!r} to the camera "
             f"{camera!r}{known}"
         )
-    return _Frames(map_frame, node.odom_frame, node.base_frame, camera, T_base_cam)
+    return _Frames(map_frame, config.odom_frame, config.base_frame, camera, T_base_cam)

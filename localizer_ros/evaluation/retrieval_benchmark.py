@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError, Float32, FrameRejected, SourceError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.evaluation.metrics import percentiles
+from localizer_ros.evaluation.answers import percentiles
 from localizer_ros.scene.image_index import GlobalDescriptor, ImageIndex
 from localizer_ros.scene.map_scene import INDEX_FOLDER, MapScene
 
@@ -30,6 +30,14 @@ QUERIES = 100
 # Neighbours whose agreement with exact search is counted.
 _COMPARED = 10
 _REPEATS = 5
+_SEED = 11
+
+
+class _Query(NamedTuple):
+    """An image to look for: its local descriptors, and its global one."""
+
+    features: Float32
+    vector: Float32
 
 
 def retrieval_benchmark(
@@ -38,7 +46,7 @@ def retrieval_benchmark(
     sizes: Sequence[int] = INDEX_IMAGES,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Time of retrieval, and neighbours lost, as the index grows.
+    """Times of retrieval, and neighbours lost, as the index grows.
 
     Args:
         scene_path: a scene with an image index.
@@ -64,46 +72,19 @@ def retrieval_benchmark(
     own = scene.database.index.descriptors
     if min(sizes) < len(own):
         raise ConfigError(f"index images: expected at least the {len(own)} of the scene, got {min(sizes)}")
-    features_ms, queries = _features(scene, source)
+    features_ms, local = _features(scene, source)
     describe = scene.database.describe
     if not isinstance(describe, GlobalDescriptor):
         raise ConfigError(
             f"{scene_path}: global descriptors are by {describe.summary}; those of words are timed"
         )
-    wanted = [describe(features) for features in queries]
-    rng = np.random.default_rng(11)
-    distractors = synthetic_descriptors(own, max(sizes) - len(own), rng)
+    queries = [_Query(features, describe(features)) for features in local]
+    distractors = synthetic_descriptors(own, max(sizes) - len(own), np.random.default_rng(_SEED))
     rows: list[dict[str, Any]] = []
     for done, images in enumerate(sorted(sizes)):
         progress("index sizes", done, len(sizes))
         vectors = np.concatenate([own, distractors[: images - len(own)]])
-        exact = ImageIndex(own.shape[1], "flat")
-        exact.add(vectors)
-        index = ImageIndex(own.shape[1], scene.database.index.kind)
-        began = time.perf_counter()
-        index.add(vectors)
-        build_s = time.perf_counter() - began
-        agree, first = [], []
-        for vector in wanted:
-            expected, found = exact.search(vector, _COMPARED)[0], index.search(vector, _COMPARED)[0]
-            agree.append(len(set(expected.tolist()) & set(found.tolist())) / len(expected))
-            first.append(len(found) > 0 and found[0] == expected[0])
-        neighbours = SearchConfig().neighbours
-        whole, search = _timed(index, describe, queries, wanted, neighbours)
-        rows.append(
-            {
-                "images": images,
-                "kind": index.search_kind,
-                "build_s": round(build_s, 2),
-                "retrieval_p50_ms": float(np.median(whole[0])),
-                "retrieval_p99_ms": float(np.percentile(whole[0], 99)),
-                "retrieval_cpu_p50_ms": float(np.median(whole[1])),
-                "retrieval_cpu_p99_ms": float(np.percentile(whole[1], 99)),
-                "search_cpu_p50_ms": float(np.median(search[1])),
-                "recall": float(np.mean(agree)),
-                "first": float(np.mean(first)),
-            }
-        )
+        rows.append(_row(vectors, scene.database.index, describe, queries))
     progress("index sizes", len(sizes), len(sizes))
     medians = [float(row["retrieval_cpu_p50_ms"]) for row in rows]
     return {
@@ -114,15 +95,45 @@ def retrieval_benchmark(
     }
 
 
+def _row(
+    vectors: Float32, like: ImageIndex, describe: Callable[[Float32], Float32], queries: Sequence[_Query]
+) -> dict[str, Any]:
+    """What :func:`retrieval_benchmark` tells of an index of (N, G) vectors, of the kind of another one."""
+    exact = ImageIndex(vectors.shape[1], "flat")
+    exact.add(vectors)
+    index = ImageIndex(vectors.shape[1], like.kind)
+    began = time.perf_counter()
+    index.add(vectors)
+    build_s = time.perf_counter() - began
+    agree, first = [], []
+    for query in queries:
+        expected, found = (each.search(query.vector, _COMPARED)[0] for each in (exact, index))
+        agree.append(len(set(expected.tolist()) & set(found.tolist())) / len(expected))
+        first.append(len(found) > 0 and found[0] == expected[0])
+    whole, search = _timed(index, describe, queries)
+    return {
+        "images": len(vectors),
+        "kind": index.search_kind,
+        "build_s": round(build_s, 2),
+        "retrieval_p50_ms": float(np.median(whole[0])),
+        "retrieval_p99_ms": float(np.percentile(whole[0], 99)),
+        "retrieval_cpu_p50_ms": float(np.median(whole[1])),
+        "retrieval_cpu_p99_ms": float(np.percentile(whole[1], 99)),
+        "search_cpu_p50_ms": float(np.median(search[1])),
+        "recall": float(np.mean(agree)),
+        "first": float(np.mean(first)),
+    }
+
+
 def synthetic_descriptors(own: Float32, count: int, rng: np.random.Generator) -> Float32:
     """(count, G) unit vectors with the mean and the covariance of (N, G) real ones."""
     mean = own.mean(axis=0)
     # Of fewer images than dimensions the covariance is singular; its square root is all that is needed.
-    spread = (own - mean) / np.sqrt(max(len(own) - 1, 1))
+    deviations = (own - mean) / np.sqrt(max(len(own) - 1, 1))
     made = np.empty((count, own.shape[1]), dtype=np.float32)
     for at in range(0, count, 10_000):
         part = made[at : at + 10_000]
-        part[:] = mean + rng.standard_normal((len(part), len(own)), dtype=np.float32) @ spread
+        part[:] = mean + rng.standard_normal((len(part), len(own)), dtype=np.float32) @ deviations
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
     return made
 
@@ -146,22 +157,19 @@ def _features(scene: MapScene, source: FrameSource) -> tuple[list[float], list[F
 
 
 def _timed(
-    index: ImageIndex,
-    describe: Callable[[Float32], Float32],
-    queries: Sequence[Float32],
-    wanted: Sequence[Float32],
-    neighbours: int,
+    index: ImageIndex, describe: Callable[[Float32], Float32], queries: Sequence[_Query]
 ) -> tuple[Array, Array]:
     """(2, M) milliseconds, wall and computing, of descriptor and search together, and of the search alone."""
+    neighbours = SearchConfig().neighbours
 
     def retrieve(features: Float32) -> object:
         return index.search(describe(features), neighbours)
 
     whole, search = [], []
     for _ in range(_REPEATS):
-        for features, vector in zip(queries, wanted, strict=True):
-            whole.append(_clocked(partial(retrieve, features))[1])
-            search.append(_clocked(partial(index.search, vector, neighbours))[1])
+        for query in queries:
+            whole.append(_clocked(partial(retrieve, query.features))[1])
+            search.append(_clocked(partial(index.search, query.vector, neighbours))[1])
     return np.array(whole).T, np.array(search).T
 
 

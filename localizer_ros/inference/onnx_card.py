@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from localizer_ros.core.files import read_yaml
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import sha256_of
 
@@ -25,8 +24,11 @@ def read_card(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         BackendError: it is missing or malformed, a key is missing, or the network beside it is not the card's.
     """
-    card = read_yaml(path, BackendError)
-    missing = [key for key in keys if key not in card]
+    try:
+        card = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BackendError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    missing = [key for key in keys if not isinstance(card, dict) or key not in card]
     if missing:
         raise BackendError(f"{path}: {', '.join(missing)} missing in the model card")
     network = path.parent / str(card["network"])
@@ -34,7 +36,7 @@ def read_card(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         raise BackendError(f"{network}: is missing beside its model card")
     if "sha256" in card and sha256_of(network) != card["sha256"]:
         raise BackendError(f"{network}: is not the network of its model card (sha256 differs)")
-    return card
+    return dict(card)
 
 
 def copy_card(path: Path, folder: Path) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.schema import config_from_dict, config_to_dict, without_unknown
-from localizer_ros.core.files import read_yaml
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
 from localizer_ros.features.local_features import from_bytes
@@ -178,7 +177,10 @@ class PointMap:
             SceneError: a file is missing or damaged, or of another format; the message names it.
         """
         settings_path, arrays_path = folder / SETTINGS, folder / ARRAYS
-        values = read_yaml(settings_path, SceneError)
+        try:
+            values = yaml.safe_load(settings_path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SceneError(f"{settings_path}: cannot be read ({' '.join(str(error).split())})") from error
         check_format(settings_path, values, "format", FORMAT)
         try:
             with np.load(arrays_path, allow_pickle=False) as data:

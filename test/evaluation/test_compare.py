@@ -17,6 +17,7 @@ from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.compare import Comparison, SceneResult, compare, telling_settings
+from localizer_ros.evaluation.comparison_tables import comparison_markdown, comparison_tables
 from localizer_ros.scene.bundle import Scene
 
 
@@ -26,7 +27,7 @@ def comparison(tiny_source: FrameSource, tiny_scene: Path, tiny_map: Path) -> Co
     return compare(scenes, tiny_source, "all", LocalizerConfig(), limit=12, geometric_vo=True)
 
 
-def test_each_scene_is_evaluated_and_one_that_cannot_be_is_a_row(comparison: Comparison) -> None:
+def test_a_scene_that_cannot_be_opened_is_a_row_with_its_error(comparison: Comparison) -> None:
     values = json.loads(comparison.to_json("localizer compare a b c d"))
     assert values["command"] == "localizer compare a b c d"
     assert (values["split"], values["frames"]) == ("all", 12)
@@ -46,7 +47,7 @@ def test_each_scene_is_evaluated_and_one_that_cannot_be_is_a_row(comparison: Com
 
 
 def test_the_tables_have_a_row_for_each(comparison: Comparison) -> None:
-    poses, motions = comparison.tables()
+    poses, motions = comparison_tables(comparison)
     assert all(len(row) == len(table.columns) for table in (poses, motions) for row in table.rows)
     assert [row[0] for row in poses.rows][:3] == ["posenet", "nowhere", "hierarchical"]
     assert "no such scene" in poses.rows[1][1]
@@ -61,7 +62,7 @@ def test_the_tables_have_a_row_for_each(comparison: Comparison) -> None:
         ("external odometry", "odom"),
         ("geometric VO, lengths: odometry", "geometric"),
     ]
-    text = comparison.markdown("localizer compare these")
+    text = comparison_markdown(comparison, "localizer compare these")
     assert "\nlocalizer compare these\n" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 * 2 + len(poses.rows) + len(motions.rows)

@@ -12,10 +12,11 @@ from matplotlib.collections import LineCollection, PathCollection
 
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import SceneError
+from localizer_ros.core.types import ConfigError, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.replay import replay
-from localizer_ros.evaluation.view import picture, read_content, view
+from localizer_ros.evaluation.result_content import read_content
+from localizer_ros.evaluation.view import picture, view
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.scene.point_map import PointMap
@@ -29,7 +30,7 @@ def scene(tiny_map: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(scene: Path, tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A replayed drive."""
+    """A replayed recording."""
     out = tmp_path_factory.mktemp("view") / "answers"
     config = RunConfig()
     localizer = open_localizer(scene, config, tiny_source.T_base_cam)
@@ -61,6 +62,17 @@ def test_a_wedge_points_where_its_camera_looks(scene: Path) -> None:
         ahead = 0.5 * (left + right) - apex
         assert np.allclose(apex, T.t[:2])
         assert np.allclose(ahead / np.linalg.norm(ahead), T.R[:2, 2] / np.linalg.norm(T.R[:2, 2]), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".rrd"])
+def test_a_picture_or_a_recording_is_written(answers: Path, tmp_path: Path, suffix: str) -> None:
+    written = view(answers, tmp_path / "new" / f"view{suffix}")
+    assert written is not None and written.stat().st_size > 1000
+
+
+def test_other_files_are_refused(answers: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.png or \.rrd"):
+        view(answers, tmp_path / "x.gif")
 
 
 def test_without_a_display_a_picture_is_written_here(

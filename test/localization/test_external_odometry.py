@@ -9,7 +9,7 @@ from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
-from localizer_ros.evaluation.evaluate import OdometryFeed
+from localizer_ros.evaluation.run_localizer import OdometryFeed
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.localizer import Localizer
 from localizer_ros.smoothing import open_smoother

@@ -1,0 +1,49 @@
+"""The ten lines of an evaluation."""
+
+from __future__ import annotations
+
+from fake_runs import FakeLocalizer, FakeSource, exact_pose, fake_evaluation
+
+from localizer_ros.core.types import Frame, FrameRejected, LocalizerOutput
+from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.evaluation.summary import failures, summary_lines
+
+
+def test_about_ten_lines_with_the_verdict_first() -> None:
+    lines = summary_lines(fake_evaluation())
+    assert 10 <= len(lines) <= 14
+    assert lines[0] == "verdict: doubtful"
+    assert lines[1] == "  only 90 % of the frames have an answer"
+    by_name = {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
+    assert by_name["run"] == "posenet on recording, split test, ground truth made up"
+    assert by_name["answered"] == "18 of 20 frames; 0 wrong (over 0.5 m or 10 deg)"
+    assert by_name["error"].startswith("median 0.020 m 0.00 deg")
+    assert "5 cm 5 deg 90 %" in by_name["within"]
+    assert by_name["raw"].startswith("18 answered, median 0.060 m")
+    assert by_name["nearest mapping image"].startswith("0.300 m")
+    assert by_name["confidence"].startswith("AUROC -")
+    assert by_name["without an answer"] == "1 x dropped: the stamp repeats; 1 x LOST: no idea"
+
+
+def test_unknown_figures_are_dashes_and_invented_stamps_are_named() -> None:
+    records = [FrameRecord(str(i), "one", i, None) for i in range(3)]
+    lines = summary_lines(fake_evaluation(FakeSource(records, ground_truth="none", stamps="invented")))
+    assert lines[0] == "verdict: unknown"
+    assert any(
+        "ground truth none, stamps invented: figures per second mean nothing" in line for line in lines
+    )
+    assert any("error: median -, 90 % -" in line for line in lines)
+    assert any("3 of 3 frames; - wrong" in line for line in lines)
+
+
+def test_reasons_that_differ_in_numbers_only_are_one() -> None:
+    class Blind(FakeLocalizer):
+        def process(self, frame: Frame) -> LocalizerOutput:
+            index = int(frame.image[0, 0, 0])
+            if index % 2:
+                raise FrameRejected("dark", f"frame {index}: too dark by {0.1 * index:.1f}")
+            return super().process(frame)
+
+    records = [FrameRecord(str(i), "one", i, exact_pose(i)) for i in range(9)]
+    found = failures(fake_evaluation(FakeSource(records), Blind()).frames)
+    assert found == [("dropped: frame 1: too dark by 0.1", 4), ("LOST: no idea", 1)]
