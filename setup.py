@@ -32,7 +32,7 @@ setup(
     entry_points={
         "console_scripts": [
             "localizer = localizer_ros.cli.main:main",
-            "localizer_node = localizer_ros.ros.node:main",
+            "localizer_node = localizer_ros.ros.main:main",
         ],
     },
 )

@@ -56,6 +56,6 @@ def run(context: typer.Context, scene: SceneArgument) -> None:
 
     Example: `localizer run scenes/room -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
     """
-    from localizer_ros.ros.node import run_scene
+    from localizer_ros.ros.main import run_scene
 
     raise typer.Exit(run_scene(scene, context.args))

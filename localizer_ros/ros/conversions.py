@@ -190,12 +190,16 @@ def pose_with_covariance_msg(pose: BasePose, map_frame: str) -> PoseWithCovarian
     return message
 
 
-def base_pose_from_msg(message: PoseWithCovarianceStamped) -> BasePose:
+def base_pose_from_msg(message: PoseWithCovarianceStamped, map_frame: str) -> BasePose:
     """The robot's pose of an ``initialpose``; its covariance is None where the message leaves it zero.
 
     Raises:
-        ValueError: a value that is not finite, a zero quaternion, or a malformed covariance.
+        ValueError: another frame than ``map_frame``, a value that is not finite, a zero quaternion, or a malformed
+            covariance.
     """
+    frame = message.header.frame_id.lstrip("/")
+    if frame != map_frame:
+        raise ValueError(f"its frame is {frame!r}, expected {map_frame!r}")
     T_map_base = pose_from_msg(message.pose.pose)
     covariance = covariance_from_values(T_map_base, message.pose.covariance)
     return BasePose(stamp_ns(message.header.stamp), T_map_base, covariance)

@@ -1,12 +1,21 @@
-"""What people look at in RViz: the covariance, the view of the camera, the image with the status on it."""
+"""What people look at in RViz: the path, the covariance, the view of the camera, the image with the status on it.
+
+Made while somebody subscribes, from the last answer, and never in the way of poses.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Protocol
+
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, PoseStamped
+from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -14,7 +23,16 @@ from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.robot_pose import BasePose
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame, LocalizerOutput, Status
-from localizer_ros.ros.conversions import header, pose_msg
+from localizer_ros.ros.conversions import (
+    frame_from_msg,
+    header,
+    image_msg,
+    path_msg,
+    pose_msg,
+    pose_stamped_msg,
+    stamp_ns,
+)
+from localizer_ros.ros.frame_assembler import Job
 
 _COLOURS = {
     Status.TRACKING: (40, 170, 60),
@@ -24,6 +42,70 @@ _COLOURS = {
 }
 _VIEW_DEPTH_M = 0.3
 _LARGEST_WIDTH_PX = 640
+
+
+class CreatePublisher(Protocol):
+    """Makes a publisher on ``~/name``."""
+
+    def __call__(self, kind: type, name: str, depth: int = 10) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """An answer and what belongs to it."""
+
+    job: Job
+    output: LocalizerOutput
+    pose: BasePose | None
+
+
+class Display:
+    """Publishers for RViz.
+
+    Args:
+        create: makes a publisher on a topic of the node.
+        map_frame: frame of the poses.
+        path_length: poses kept in the path.
+    """
+
+    def __init__(self, create: CreatePublisher, map_frame: str, path_length: int) -> None:
+        self._map_frame = map_frame
+        self._poses: deque[PoseStamped] = deque(maxlen=path_length)
+        self._shown: _Shown | None = None
+        self._path = create(Path, "path", depth=1)
+        self._markers = create(MarkerArray, "markers", depth=1)
+        self._debug_image = create(Image, "debug_image", depth=1)
+
+    def add(self, job: Job, output: LocalizerOutput, pose: BasePose | None) -> None:
+        """Remember an answer and the pose that was published for it, if any; called for every frame."""
+        last = self._shown
+        if output.reset and last is not None and output.stamp_ns < last.output.stamp_ns:
+            # Time went back: the path begins again.
+            self._poses.clear()
+        if pose is not None:
+            self._poses.append(pose_stamped_msg(pose, self._map_frame))
+        self._shown = _Shown(job, output, pose)
+
+    def forget(self) -> None:
+        """Begin again with the next answer."""
+        self._poses.clear()
+        self._shown = None
+
+    def publish(self) -> None:
+        """Show the last answer to those who look."""
+        shown = self._shown
+        if shown is None:
+            return
+        if self._path.get_subscription_count() and self._poses:
+            poses = list(self._poses)
+            self._path.publish(path_msg(poses, stamp_ns(poses[-1].header.stamp), self._map_frame))
+        if self._markers.get_subscription_count():
+            job = shown.job
+            self._markers.publish(pose_markers(shown.pose, job.T_base_cam, job.camera, self._map_frame))
+        if self._debug_image.get_subscription_count():
+            frame = frame_from_msg(shown.job.message, shown.job.camera)
+            image = debug_image(frame, shown.output)
+            self._debug_image.publish(image_msg(image, frame.stamp_ns, shown.job.camera_frame))
 
 
 def pose_markers(pose: BasePose | None, T_base_cam: SE3, camera: Camera, map_frame: str) -> MarkerArray:

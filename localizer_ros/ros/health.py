@@ -64,6 +64,14 @@ class Health:
         self._search_latency_s = search_latency_s
         self._lock = threading.Lock()
         self._began_s = clock()
+        self.active = False
+        """The node is in the lifecycle state active."""
+        self.paused = False
+        """Somebody paused it."""
+        self.image_topic = ""
+        """Resolved name of the image topic."""
+        self.image_publishers = 0
+        """Publishers that the image subscription is matched with."""
         self.received = 0
         self.answered = 0
         self.processed = 0
@@ -73,6 +81,7 @@ class Health:
         self.status: Status | None = None
         self.reason = ""
         self.notes: dict[str, str] = {}
+        """Lines of the details that others set."""
         self._last_received_s: float | None = None
         self._last_drop: tuple[float, str, str] | None = None
         self._waits_ms: deque[float] = deque(maxlen=_RECENT)
@@ -129,38 +138,43 @@ class Health:
             if value is not None:
                 self.notes[key] = value
 
-    def diagnose(self, active: bool, paused: bool, publishers: int, topic: str) -> Diagnosis:
-        """The state in words.
-
-        Args:
-            active: the node is in the lifecycle state active.
-            paused: somebody paused it.
-            publishers: that the image subscription is matched with.
-            topic: resolved name of the image topic.
-        """
+    def diagnose(self) -> Diagnosis:
+        """The state in words."""
         with self._lock:
-            level, message = self._judge(active, paused, publishers, topic)
-            return Diagnosis(level, message, self._values(publishers, topic))
+            level, message = self._judge()
+            return Diagnosis(level, message, self._values())
 
-    def _judge(self, active: bool, paused: bool, publishers: int, topic: str) -> tuple[str, str]:
-        if not active:
+    def _judge(self) -> tuple[str, str]:
+        """Level and message; what comes first in the way of an image is told first."""
+        if not self.active:
             return "STALE", "inactive: activate the node (ros2 lifecycle set)"
-        if paused:
+        if self.paused:
             return "STALE", "paused: call ~/pause with false to go on"
-        now_s = self._clock()
-        silent_s = now_s - (self._last_received_s if self._last_received_s is not None else self._began_s)
-        if silent_s > _SILENT_AFTER_S:
-            what = "no image yet" if self._last_received_s is None else f"no image for {silent_s:.1f} s"
-            if publishers == 0:
-                help_ = f"nobody publishes {topic} with a QoS that fits: check the remapping and the QoS"
-            else:
-                help_ = f"{topic} has {publishers} publisher(s) that send nothing: check the camera"
-            return ("STALE" if self._last_received_s is None else "ERROR"), f"{what}; {help_}"
+        return self._judge_input() or self._judge_drops() or self._judge_answers()
+
+    def _judge_input(self) -> tuple[str, str] | None:
+        received_s = self._last_received_s
+        silent_s = self._clock() - (received_s if received_s is not None else self._began_s)
+        if silent_s <= _SILENT_AFTER_S:
+            return None
+        topic, publishers = self.image_topic, self.image_publishers
+        if publishers == 0:
+            help_ = f"nobody publishes {topic} with a QoS that fits: check the remapping and the QoS"
+        else:
+            help_ = f"{topic} has {publishers} publisher(s) that send nothing: check the camera"
+        if received_s is None:
+            return "STALE", f"no image yet; {help_}"
+        return "ERROR", f"no image for {silent_s:.1f} s; {help_}"
+
+    def _judge_drops(self) -> tuple[str, str] | None:
         drop = self._last_drop
-        if drop is not None and now_s - drop[0] < _SILENT_AFTER_S and drop[1] != "superseded":
-            kind, text = drop[1], drop[2]
-            help_ = f"; {_HELP[kind]}" if kind in _HELP else ""
-            return ("ERROR" if self.processed == 0 else "WARN"), f"frames are dropped ({kind}): {text}{help_}"
+        if drop is None or self._clock() - drop[0] >= _SILENT_AFTER_S or drop[1] == "superseded":
+            return None
+        _, kind, text = drop
+        help_ = f"; {_HELP[kind]}" if kind in _HELP else ""
+        return ("ERROR" if self.processed == 0 else "WARN"), f"frames are dropped ({kind}): {text}{help_}"
+
+    def _judge_answers(self) -> tuple[str, str]:
         if self.status is None:
             return "WARN", "waiting for the first answer"
         reason = f": {self.reason}" if self.reason else ""
@@ -170,7 +184,7 @@ class Health:
             return "WARN", f"INITIALIZING{reason}; {_LOST_HELP}"
         return ("OK" if self.status is Status.TRACKING else "WARN"), f"{self.status.value}{reason}"
 
-    def _values(self, publishers: int, topic: str) -> dict[str, str]:
+    def _values(self) -> dict[str, str]:
         arrivals = self._arrivals_s
         rate = ""
         if len(arrivals) > 1 and arrivals[-1] > arrivals[0]:
@@ -178,8 +192,8 @@ class Health:
         values = {
             "status": self.status.value if self.status is not None else "NONE",
             "reason": self.reason,
-            "image topic": topic,
-            "image publishers": str(publishers),
+            "image topic": self.image_topic,
+            "image publishers": str(self.image_publishers),
             "image rate Hz": rate,
             "frames lost on the way": str(self.lost),
             "frames received": str(self.received),

@@ -96,7 +96,7 @@ class LiveRun:
 @contextlib.contextmanager
 def node_process(scene: Path, ros_arguments: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """The node in a process of its own, told to stop at the end."""
-    command = [sys.executable, "-m", "localizer_ros.ros.node", "--ros-args", *ros_arguments]
+    command = [sys.executable, "-m", "localizer_ros.ros.main", "--ros-args", *ros_arguments]
     # Quoted as YAML, which is how ROS reads parameters.
     quoted = str(Path(scene).resolve()).replace("'", "''")
     process = subprocess.Popen([*command, "-p", f"scene:='{quoted}'"])

@@ -1,7 +1,7 @@
 """Which odometry samples a frame gets to see. Knows nothing of ROS.
 
 Offline a frame is given every sample up to its own stamp and none after it. Live, samples and images travel
-on different topics and overtake each other; the gate restores the order, so that both give the same answer.
+on different topics and overtake each other; the buffer restores the order, so that both give the same answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 Sample = TypeVar("Sample")
 
 
-class OdometryGate(Generic[Sample]):
+class OdometryBuffer(Generic[Sample]):
     """Holds samples until a frame at or after their stamp asks for them.
 
     Args:

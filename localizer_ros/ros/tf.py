@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.robot_pose import map_to_odom
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError, TransformTree
@@ -44,15 +46,26 @@ class TransformListener:
     def __init__(
         self, node: Node, moving: bool, on_change: Callable[[], None], history_s: float = 10.0
     ) -> None:
-        self._node = node
+        self._node, self._moving, self._on_change = node, moving, on_change
+        self._history_s = history_s
         self._lock = threading.Lock()
         self._tree = TransformTree(history_s)
-        self._on_change = on_change
-        self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf_static", self._on_static, TF_STATIC_LISTENER_QOS)
-        ]
-        if moving:
-            self._subscriptions.append(node.create_subscription(TFMessage, "/tf", self._on_moving, TF_QOS))
+        self._subscriptions: list[Any] = []
+
+    def subscribe(self) -> None:
+        """Listen from now on."""
+        create = self._node.create_subscription
+        self._subscriptions.append(create(TFMessage, "/tf_static", self._on_static, TF_STATIC_LISTENER_QOS))
+        if self._moving:
+            self._subscriptions.append(create(TFMessage, "/tf", self._on_moving, TF_QOS))
+
+    def unsubscribe(self) -> None:
+        """Listen no more, and forget what was heard."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        with self._lock:
+            self._tree = TransformTree(self._history_s)
 
     def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> SE3:
         """``T_target_source``, see ``TransformTree.lookup``."""
@@ -63,12 +76,6 @@ class TransformListener:
         """Forget moving frames: time went back."""
         with self._lock:
             self._tree.clear_moving()
-
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
 
     def _on_static(self, message: TFMessage) -> None:
         self._remember(message, static=True)
@@ -103,25 +110,19 @@ class MapBroadcaster:
         node: that publishes.
         listener: knows ``odom_frame -> base_frame``; unused without ``odom_frame``.
         map_frame: parent.
-        odom_frame: child; empty makes the robot's frame the child.
-        tolerance_ns: how far ahead ``map -> odom_frame`` is dated.
+        config: ``odom_frame`` is the child, or where it is empty the robot's frame; ``transform_tolerance`` is how far
+            ahead ``map -> odom_frame`` is dated.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        listener: TransformListener,
-        map_frame: str,
-        odom_frame: str,
-        tolerance_ns: int,
-    ) -> None:
+    def __init__(self, node: Node, listener: TransformListener, map_frame: str, config: RunConfig) -> None:
         self._publisher = node.create_publisher(TFMessage, "/tf", TF_QOS)
         self._node, self._listener = node, listener
-        self._map_frame, self._odom_frame = map_frame, odom_frame
-        self._tolerance_ns = tolerance_ns
+        self._map_frame, self._odom_frame = map_frame, config.odom_frame
+        self._tolerance_ns = round(config.transform_tolerance * 1e9)
         self._lock = threading.Lock()
         self._pending: tuple[int, SE3, str] | None = None
         self.waiting_for = ""
+        """What the pose that waits is waiting for, in words; empty when none waits."""
 
     def send(self, stamp: int, T_map_base: SE3, base_frame: str) -> None:
         """Publish the pose of an image, at once or as soon as the odometry of that time is known."""
@@ -150,11 +151,10 @@ class MapBroadcaster:
     def forget(self) -> None:
         """Drop the pose that waits: it is not to be trusted any more."""
         with self._lock:
-            self._pending = None
+            self._pending, self.waiting_for = None, ""
 
     def destroy(self) -> None:
         """Stop publishing."""
-        self.forget()
         self._node.destroy_publisher(self._publisher)
 
     def _publish(self, stamp: int, T_map_child: SE3, child: str) -> None:

@@ -312,12 +312,14 @@ def test_initialpose_is_read_as_a_base_pose_and_a_zero_covariance_as_unknown(
     T_map_base = random_pose(rng)
     message = PoseWithCovarianceStamped(header=convert.header(STAMP, "map"))
     message.pose.pose = convert.pose_msg(T_map_base)
-    pose = convert.base_pose_from_msg(message)
+    pose = convert.base_pose_from_msg(message, "map")
     assert pose.covariance is None and pose.stamp_ns == STAMP
     np.testing.assert_allclose(pose.T_map_base.matrix(), T_map_base.matrix(), atol=1e-12)
     S = random_covariance(rng)
     message.pose.covariance = convert.covariance_values(T_map_base, S)
-    covariance = convert.base_pose_from_msg(message).covariance
+    with pytest.raises(ValueError, match="its frame is 'map', expected 'world'"):
+        convert.base_pose_from_msg(message, "world")
+    covariance = convert.base_pose_from_msg(message, "map").covariance
     assert covariance is not None
     np.testing.assert_allclose(covariance, S, rtol=1e-9, atol=1e-12)
 

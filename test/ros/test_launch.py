@@ -66,9 +66,10 @@ def test_rviz_shows_what_the_node_publishes() -> None:
     view = yaml.safe_load((REPOSITORY / "config" / "localizer.rviz").read_text(encoding="utf-8"))
     displays = view["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in displays if "Topic" in display}
-    node = (REPOSITORY / "localizer_ros" / "ros" / "node.py").read_text(encoding="utf-8")
+    folder = REPOSITORY / "localizer_ros" / "ros"
+    sources = "".join((folder / name).read_text(encoding="utf-8") for name in ("outputs.py", "display.py"))
     for topic in topics:
-        assert topic.startswith("/localizer/") and f'"{topic.removeprefix("/localizer/")}"' in node, topic
+        assert topic.startswith("/localizer/") and f'"{topic.removeprefix("/localizer/")}"' in sources, topic
     kinds = {display["Class"].rpartition("/")[2] for display in displays}
     assert kinds >= {"Path", "TF", "PoseWithCovariance", "Image", "MarkerArray"}
 

@@ -1,8 +1,5 @@
 """The node in a process of its own, fed by the player in this one, over real DDS: the main job end to end."""
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,8 @@ from localizer_ros.ros.conversions import pose_from_msg, stamp_ns
 from localizer_ros.ros.latency import LiveRun, measure
 from localizer_ros.ros.play import PlayOptions
 from localizer_ros.scene.bundle import Scene
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 DRIVE = {"duration_s": 3.0, "fps": 30.0, "width_px": 640, "height_px": 480, "moving_objects": 0}
 # Threads of the network that do not fight for the cores of the machine that also plays and listens.
@@ -79,41 +78,3 @@ def test_poses_are_those_of_replay(tiny_scene: Path, bag: FrameSource, tmp_path:
     worst_rad = max(online[stamp].angle_to(offline[stamp]) for stamp in online)
     # The same numbers go through the same code; the contract allows 1e-6.
     assert worst_m < 1e-6 and worst_rad < 1e-6, (worst_m, worst_rad)
-
-
-def node(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "localizer_ros.ros.node", "--ros-args", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if "rror" in line or "ERROR" in line]
-
-
-def test_a_missing_scene_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    done = node("-p", f"scene:={tmp_path / 'nowhere'}")
-    assert done.returncode == 1
-    assert len(errors_of(done)) == 1 and "no such scene" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_no_scene_at_all_is_one_line_and_exit_code_1() -> None:
-    done = node()
-    assert done.returncode == 1
-    assert len(errors_of(done)) == 1 and "parameter scene" in done.stderr
-
-
-def test_a_changed_scene_is_named(tiny_scene: Path, tmp_path: Path) -> None:
-    scene = tmp_path / "changed scene"
-    shutil.copytree(tiny_scene, scene)
-    name = next(iter(Scene.load(scene).manifest["files"]))
-    with (scene / name).open("ab") as file:
-        file.write(b"!")
-    done = node("-p", f"scene:='{scene}'")
-    assert done.returncode == 1
-    assert len(errors_of(done)) == 1 and f"{name}: has changed" in done.stderr
-
-
-def test_a_misspelt_parameter_is_named() -> None:
-    done = node("-p", "localizer.smother.lag_s:=1.0")
-    assert done.returncode == 1
-    assert len(errors_of(done)) == 1 and "unknown localizer.smother.lag_s" in done.stderr

@@ -1,0 +1,173 @@
+"""An image, its calibration and its extrinsics put together for the localizer, or the reason why they are not.
+
+They come on different topics and in any order. The newest image waits for what it needs; nothing is guessed, and an
+image that is given up is a counted drop with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.transform_tree import TransformError
+from localizer_ros.core.types import Camera, ConfigError, FrameRejected
+from localizer_ros.datasets.calibration import camera_from_info
+from localizer_ros.ros.conversions import OdometrySample
+
+ImageMessage = Image | CompressedImage
+# ``T_a_b`` of two named frames; raises TransformError.
+Lookup = Callable[[str, str], SE3]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """An image on its way to the localizer, with what was known of it when it arrived.
+
+    Attributes:
+        message: the image, raw or compressed, not decoded yet.
+        camera: its calibration.
+        camera_frame: its optical frame; empty where nobody names it.
+        base_frame: frame whose pose is published; the camera's own where no other is asked for.
+        T_base_cam: extrinsics of the camera in ``base_frame``.
+        T_odometry_cam: extrinsics in the frame whose pose the odometry gives; None when there is no odometry or the
+            transform is not known.
+        odometry_problem: why ``T_odometry_cam`` is not known though there is odometry, else empty.
+        arrived_s: when the message came, by ``time.monotonic``.
+    """
+
+    message: ImageMessage
+    camera: Camera
+    camera_frame: str
+    base_frame: str
+    T_base_cam: SE3
+    T_odometry_cam: SE3 | None
+    odometry_problem: str
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What one message led to.
+
+    Attributes:
+        job: an image that is complete, or None.
+        dropped: why images before it were given up, one for each.
+    """
+
+    job: Job | None
+    dropped: tuple[FrameRejected, ...] = ()
+
+
+class FrameAssembler:
+    """Completes the images of one camera.
+
+    Args:
+        base_frame: frame whose pose is asked for; empty asks for the camera's own.
+        rectified: images are rectified already, see ``camera_from_info``.
+        info_topic: where the calibration is expected, for messages.
+        lookup: static extrinsics by the names of the frames.
+    """
+
+    def __init__(self, base_frame: str, rectified: bool, info_topic: str, lookup: Lookup) -> None:
+        self._base_frame, self._rectified = base_frame, rectified
+        self._info_topic, self._lookup = info_topic, lookup
+        self._camera_problem = ""
+        self._info_frame = self._image_frame = ""
+        self._odometry_frame = ""
+        self._waiting: tuple[ImageMessage, float] | None = None
+        self.camera: Camera | None = None
+        """The newest usable calibration."""
+
+    def add_camera_info(self, message: CameraInfo) -> bool:
+        """Take a calibration; True when it differs from the one before.
+
+        Raises:
+            ConfigError: it is not usable. Images are dropped until one comes that is.
+        """
+        self._info_frame = message.header.frame_id.lstrip("/")
+        try:
+            camera = camera_from_info(message, self._rectified)
+        except ConfigError as error:
+            self.camera, self._camera_problem = None, str(error)
+            raise
+        self._camera_problem = ""
+        if self.camera is not None and camera.same_as(self.camera):
+            return False
+        self.camera = camera
+        return True
+
+    def add_odometry(self, sample: OdometrySample) -> None:
+        """Remember whose pose the odometry gives. Raises ValueError where nothing says it."""
+        frame = sample.base_frame.lstrip("/") or self._base_frame
+        if not frame:
+            raise ValueError("it has no child_frame_id and base_frame is not set")
+        self._odometry_frame = frame
+
+    def add_image(self, message: ImageMessage, arrived_s: float) -> Assembled:
+        """The image completed; or it waits, in place of one that waited before."""
+        waited, self._waiting = self._waiting, None
+        try:
+            job = self._job(message, arrived_s)
+        except FrameRejected as error:
+            # Calibration and static transforms often arrive just after the first image.
+            self._waiting = (message, arrived_s)
+            return Assembled(None, (error,) if waited is not None else ())
+        if waited is None:
+            return Assembled(job)
+        superseded = FrameRejected("superseded", "a newer frame came before this one was complete")
+        return Assembled(job, (superseded,))
+
+    def retry(self) -> Assembled:
+        """The image that waits, completed if that is possible by now."""
+        if self._waiting is None:
+            return Assembled(None)
+        (message, arrived_s), self._waiting = self._waiting, None
+        return self.add_image(message, arrived_s)
+
+    def clear_waiting(self) -> bool:
+        """Give up the image that waits; False when there is none."""
+        waited, self._waiting = self._waiting, None
+        return waited is not None
+
+    def extrinsics(self) -> SE3:
+        """``T_base_cam`` of the newest image, or of the calibration before there is one. Raises FrameRejected."""
+        return self._T_base_cam(self._image_frame or self._info_frame)
+
+    def _job(self, message: ImageMessage, arrived_s: float) -> Job:
+        if self.camera is None:
+            if self._camera_problem:
+                raise FrameRejected("camera_info", self._camera_problem)
+            raise FrameRejected("no_camera_info", f"nothing received on {self._info_topic}")
+        camera_frame = message.header.frame_id.lstrip("/") or self._info_frame
+        T_base_cam = self._T_base_cam(camera_frame)
+        self._image_frame = camera_frame
+        T_odometry_cam, problem = None, ""
+        if self._odometry_frame and camera_frame:
+            try:
+                T_odometry_cam = self._lookup(self._odometry_frame, camera_frame)
+            except TransformError as error:
+                problem = str(error)
+        return Job(
+            message,
+            self.camera,
+            camera_frame,
+            self._base_frame or camera_frame,
+            T_base_cam,
+            T_odometry_cam,
+            problem,
+            arrived_s,
+        )
+
+    def _T_base_cam(self, camera_frame: str) -> SE3:
+        if not self._base_frame:
+            # The pose of the camera itself is asked for: here, and only here, the two frames are one.
+            return SE3.identity()
+        if not camera_frame:
+            raise FrameRejected("no_frame_id", "the image has no frame_id, so base_frame cannot be used")
+        try:
+            return self._lookup(self._base_frame, camera_frame)
+        except TransformError as error:
+            raise FrameRejected("no_extrinsics", str(error)) from error

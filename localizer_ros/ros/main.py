@@ -1,0 +1,180 @@
+"""The node's process: from the command line to the exit code.
+
+The main thread waits for a signal and for nothing else; ROS runs in a thread of its own and the localizer in another.
+So SIGINT and SIGTERM are answered at once, whatever the process is doing: a scene may take longer to open than anybody
+waits for an end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+
+    from localizer_ros.ros.node import LocalizerNode
+    from localizer_ros.ros.online_localizer import Opener
+
+# What has not ended by then is left to the system.
+_END_WITHIN_S = 1.5
+
+
+def main() -> None:
+    """Executable ``localizer_node``."""
+    sys.exit(run_node(sys.argv))
+
+
+def run_scene(scene: Path | str, ros_arguments: Sequence[str] = ()) -> int:
+    """``localizer run SCENE [ROS arguments]``; returns the exit code."""
+    given = [argument for argument in ros_arguments if argument != "--ros-args"]
+    return run_node(["localizer", "--ros-args", *given], Path(scene).resolve())
+
+
+def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener | None = None) -> int:
+    """Run the node until it is told to stop.
+
+    Args:
+        arguments: command line of the process, with ROS arguments.
+        scene: overrides the parameter of that name.
+        opener: makes the localizer; None takes the real one.
+
+    Returns:
+        The exit code: 0 after a signal, 1 when the node could not start.
+    """
+    end = _End()
+    # Late: signals are taken before anything is imported that takes a while.
+    from rclpy.executors import SingleThreadedExecutor
+
+    from localizer_ros.core.types import LocalizerError
+
+    try:
+        node = _create_node(arguments, scene, opener)
+    except LocalizerError as error:
+        sys.stderr.write(f"localizer_node: error: {error}\n")
+        return 1
+    executor, stopping = SingleThreadedExecutor(), threading.Event()
+    executor.add_node(node)
+
+    def serve() -> None:
+        code = 1
+        try:
+            code = _serve(node, executor, stopping)
+        finally:
+            end.tell(code)
+
+    ros = threading.Thread(target=serve, name="ros", daemon=True)
+    ros.start()
+    number = end.wait()
+    if number is None:
+        ros.join()
+        return end.code
+    sys.stderr.write(f"localizer_node: stopped by {number.name}\n")
+    sys.stderr.flush()
+    stopping.set()
+    executor.wake()
+    ros.join(_END_WITHIN_S)
+    if ros.is_alive():
+        # What is still being opened cannot be interrupted, and must not be met by the end of the interpreter.
+        os._exit(0)
+    return 0
+
+
+class _End:
+    """Waits for SIGINT, SIGTERM, or for the node to end by itself.
+
+    Attributes:
+        code: exit code of a node that ended by itself.
+    """
+
+    def __init__(self) -> None:
+        # A signal may be delivered to another thread, or just before the main thread begins to wait: only a file
+        # descriptor wakes it for certain.
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer)
+        self._handle(lambda number, frame: None)
+        self.code = 0
+
+    def wait(self) -> signal.Signals | None:
+        """The signal that came first; None when the node ended by itself. Signals after it are ignored."""
+        number = os.read(self._reader, 1)[0]
+        # The terminal, or a launch file, often sends a second one.
+        self._handle(signal.SIG_IGN)
+        return signal.Signals(number) if number else None
+
+    def tell(self, code: int) -> None:
+        """The node has ended by itself, in another thread."""
+        self.code = code
+        os.write(self._writer, b"\0")
+
+    @staticmethod
+    def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
+
+
+def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | None) -> LocalizerNode:
+    """ROS and the node. Raises ConfigError for what is wrong with the arguments or the parameters."""
+    import rclpy
+    from rclpy.parameter import Parameter
+    from rclpy.signals import SignalHandlerOptions
+
+    from localizer_ros.core.types import ConfigError
+    from localizer_ros.ros.dds_profile import use_shared_memory_profile
+    from localizer_ros.ros.node import LocalizerNode
+    from localizer_ros.ros.online_localizer import open_scene
+
+    profile = use_shared_memory_profile()
+    try:
+        rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    given = [Parameter("scene", value=str(scene))] if scene is not None else []
+    try:
+        node = LocalizerNode(opener or open_scene, parameter_overrides=given)
+    except Exception:
+        rclpy.try_shutdown()
+        raise
+    node.get_logger().debug(f"Fast DDS profile: {profile or 'none'}")
+    return node
+
+
+def _serve(node: LocalizerNode, executor: Executor, stopping: threading.Event) -> int:
+    """Start the node where it starts by itself, and call back until ``stopping``; returns the exit code."""
+    import rclpy
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    try:
+        if node.autostart:
+            for transition in (node.trigger_configure, node.trigger_activate):
+                if stopping.is_set():
+                    return 0
+                if transition() is not TransitionCallbackReturn.SUCCESS:
+                    # The transition has logged why.
+                    return 1
+        else:
+            node.get_logger().info("waiting for a lifecycle manager: autostart is false")
+        while not stopping.is_set() and executor.context.ok():
+            try:
+                executor.spin_once()
+            except Exception:
+                # The node of a moving robot does not die of one callback.
+                text = f"unexpected error:\n{traceback.format_exc()}"
+                node.get_logger().error(text, throttle_duration_sec=5.0)
+        return 0
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What the node needs of the localizer, and how the real one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Frame, LocalizerOutput, PoseEstimate
+
+
+class OnlineLocalizer(Protocol):
+    """What the node needs of ``localization.localizer.Localizer``."""
+
+    T_base_cam: SE3 | None
+
+    def process(self, frame: Frame) -> LocalizerOutput:
+        """The answer to one frame. Raises FrameRejected."""
+        ...
+
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+        """Take a sample of external odometry."""
+        ...
+
+    def set_prior(self, prior: PoseEstimate) -> None:
+        """Start over at a given pose."""
+        ...
+
+    def relocalize(self) -> None:
+        """Find the pose again."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything but the scene."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedScene:
+    """A localizer and the frame its poses are in."""
+
+    localizer: OnlineLocalizer
+    map_frame: str
+
+
+Opener = Callable[[Path, LocalizerConfig], OpenedScene]
+
+
+def open_scene(path: Path, config: LocalizerConfig) -> OpenedScene:
+    """The localizer of a scene on disk. Raises SceneError or BackendError."""
+    # Late: importing the networks' runtime takes longer than telling a user of a misspelt parameter.
+    from localizer_ros.localization.localizer import open_localizer
+    from localizer_ros.scene.bundle import Scene
+
+    return OpenedScene(open_localizer(path, config, threaded=True), Scene.load(path).map_frame)

@@ -1,0 +1,65 @@
+"""The one TF edge that the node owns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_robot import (
+    MS,
+    SECOND,
+    T_BASE_CAM,
+    Robot,
+    parameters,
+    static_tf,
+    true_pose,
+)
+from geometry_msgs.msg import PoseStamped
+from tf2_msgs.msg import TFMessage
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.ros import conversions as convert
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.mark.parametrize(
+    "robot",
+    [
+        parameters(
+            "base_frame:=base_link", "odom_frame:=odom", "map_frame:=world", "transform_tolerance:=0.05"
+        )
+    ],
+    indirect=True,
+)
+def test_map_to_odom_waits_for_the_odometry_of_the_same_time(robot: Robot) -> None:
+    robot.start().ready()
+    static_tf(robot)
+    poses = robot.listen(PoseStamped, "/localizer/pose")
+    tf = robot.listen(TFMessage, "/tf")
+
+    def odom_base(stamp: int) -> SE3:
+        return SE3(np.eye(3), np.array([stamp * 1e-9, 0.0, 0.0]))
+
+    def send_odometry(stamp: int) -> None:
+        transform = convert.transform_msg(odom_base(stamp), stamp, "odom", "base_link")
+        robot.publisher(TFMessage, "/tf").publish(TFMessage(transforms=[transform]))
+
+    def of_the_localizer() -> list[Any]:
+        return [t for m in tf for t in m.transforms if t.header.frame_id == "world"]
+
+    send_odometry(4 * SECOND)
+    stamp = 4 * SECOND + 50 * MS
+    robot.image(stamp)
+    robot.until(lambda: poses, "no pose")
+    assert not of_the_localizer(), "combined with odometry of another time"
+    send_odometry(4 * SECOND + 100 * MS)
+    robot.until(of_the_localizer, "no map -> odom")
+    transform = of_the_localizer()[0]
+    assert transform.child_frame_id == "odom"
+    assert convert.stamp_ns(transform.header.stamp) == stamp + 50 * MS
+    T_map_base = true_pose(stamp) @ T_BASE_CAM.inverse()
+    expected = T_map_base @ odom_base(stamp).inverse()
+    # The odometry is interpolated between two samples.
+    np.testing.assert_allclose(convert.transform_from_msg(transform).matrix(), expected.matrix(), atol=1e-9)
