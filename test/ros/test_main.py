@@ -179,7 +179,8 @@ def streaming() -> Iterator[list[PoseStamped]]:
 def assert_ended_in_peace(ended: tuple[int, float, list[str]], by: signal.Signals) -> None:
     code, took_s, lines = ended
     assert code == 0, "\n".join(lines)
-    assert lines == [f"localizer_node: stopped by {by.name}"]
+    # A line of the node's work may come as late as the signal.
+    assert [line for line in lines if "[INFO]" not in line] == [f"localizer_node: stopped by {by.name}"]
     assert took_s < END_S
 
 
