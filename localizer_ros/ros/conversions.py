@@ -71,7 +71,7 @@ def image_msg(image: NDArray[np.uint8], stamp: int, frame_id: str) -> Image:
     channels = 1 if pixels.ndim == 2 else 3
     data = array("B")
     # rclpy takes an array of bytes as it is; anything else it checks value by value.
-    data.frombytes(memoryview(pixels).cast("B"))
+    data.frombytes(pixels.data.cast("B"))
     return Image(
         header=header(stamp, frame_id),
         height=pixels.shape[0],

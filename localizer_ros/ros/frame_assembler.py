@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -17,7 +18,7 @@ from localizer_ros.core.types import Camera, ConfigError, FrameRejected
 from localizer_ros.datasets.calibration import camera_from_info
 from localizer_ros.ros.conversions import OdometrySample
 
-ImageMessage = Image | CompressedImage
+ImageMessage: TypeAlias = Image | CompressedImage
 # ``T_a_b`` of two named frames; raises TransformError.
 Lookup = Callable[[str, str], SE3]
 
@@ -81,8 +82,8 @@ class FrameAssembler:
         self.camera: Camera | None = None
         """The newest usable calibration."""
 
-    def add_camera_info(self, message: CameraInfo) -> bool:
-        """Take a calibration; True when it differs from the one before.
+    def add_camera_info(self, message: CameraInfo) -> Camera | None:
+        """The camera where it differs from the one before, else None.
 
         Raises:
             ConfigError: it is not usable. Images are dropped until one comes that is.
@@ -95,9 +96,9 @@ class FrameAssembler:
             raise
         self._camera_problem = ""
         if self.camera is not None and camera.same_as(self.camera):
-            return False
+            return None
         self.camera = camera
-        return True
+        return camera
 
     def add_odometry(self, sample: OdometrySample) -> None:
         """Remember whose pose the odometry gives. Raises ValueError where nothing says it."""

@@ -189,12 +189,12 @@ class LocalizerNode(ManagedNode):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         try:
-            changed = self._frames.add_camera_info(message)
+            camera = self._frames.add_camera_info(message)
         except ConfigError as error:
             self._report.camera_refused(error)
             return
-        if changed:
-            self._report.camera_changed(self._frames.camera)
+        if camera is not None:
+            self._report.camera_changed(camera)
             self._pass_on(self._frames.retry())
 
     def _on_transforms(self) -> None:

@@ -269,7 +269,7 @@ def test_rectified_without_p_is_an_error() -> None:
 
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
-def test_stamps_are_exact(stamp: int) -> None:
+def test_stamps_round_trip_to_the_nanosecond(stamp: int) -> None:
     assert convert.stamp_ns(convert.stamp_msg(stamp)) == stamp
 
 
@@ -327,7 +327,9 @@ def test_initialpose_is_read_as_a_base_pose_and_a_zero_covariance_as_unknown(
 @pytest.mark.parametrize(
     "change", [("position", "x", np.nan), ("orientation", "w", np.inf), ("orientation", "w", 0.0)]
 )
-def test_poses_that_are_none_are_refused(change: tuple[str, str, float]) -> None:
+def test_poses_that_are_not_finite_or_have_a_zero_quaternion_are_refused(
+    change: tuple[str, str, float],
+) -> None:
     part, field, value = change
     message = Pose()
     setattr(getattr(message, part), field, value)

@@ -181,7 +181,7 @@ def test_missing_camera_info_is_reported_and_nothing_is_guessed(robot: Robot) ->
 
 
 @pytest.mark.ros
-def test_changed_and_unusable_camera_info(robot: Robot) -> None:
+def test_a_changed_camera_info_is_taken_and_an_unusable_one_drops_images(robot: Robot) -> None:
     robot.start().ready()
     robot.image(SECOND)
     robot.answered(1)

@@ -33,13 +33,13 @@ def declared_arguments() -> dict[str, tuple[str | None, str]]:
     raise AssertionError("no table of arguments")
 
 
-def test_it_compiles_and_has_what_ros2_launch_calls() -> None:
+def test_launch_file_compiles_and_has_what_ros2_launch_calls() -> None:
     compile(tree(), str(LAUNCH_FILE), "exec")
     names = [node.name for node in tree().body if isinstance(node, ast.FunctionDef)]
     assert "generate_launch_description" in names
 
 
-def test_every_argument_is_used_and_described() -> None:
+def test_every_launch_argument_is_used_and_described() -> None:
     arguments = declared_arguments()
     assert set(arguments) >= CONTRACT
     text = LAUNCH_FILE.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def test_every_argument_is_used_and_described() -> None:
         )
 
 
-def test_files_and_executables_it_names_exist() -> None:
+def test_files_and_executables_that_the_launch_file_names_exist() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
     files = re.findall(r'in_config\("([^"]+)"\)', text)
     assert set(files) == {"localizer.param.yaml", "localizer.rviz", "fastdds.xml"}
@@ -62,7 +62,7 @@ def test_files_and_executables_it_names_exist() -> None:
         assert name == "rviz2" or f'"{name} = ' in setup, name
 
 
-def test_rviz_shows_what_the_node_publishes() -> None:
+def test_rviz_config_shows_topics_that_the_node_publishes() -> None:
     view = yaml.safe_load((REPOSITORY / "config" / "localizer.rviz").read_text(encoding="utf-8"))
     displays = view["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in displays if "Topic" in display}
@@ -83,7 +83,7 @@ def load() -> ModuleType:
 
 
 @NEEDS_LAUNCH
-def test_the_description_declares_every_argument() -> None:
+def test_launch_description_declares_every_argument() -> None:
     declared = load().generate_launch_description().get_launch_arguments()
     assert {argument.name for argument in declared} == set(declared_arguments())
     assert all(argument.description for argument in declared)
@@ -93,7 +93,7 @@ def test_the_description_declares_every_argument() -> None:
 @pytest.mark.parametrize(
     "given", [{}, {"bag": "/a/bag", "loop": "true", "image": "/cam/image"}, {"rviz": "true"}]
 )
-def test_the_entities_can_be_made(given: dict[str, str]) -> None:
+def test_launch_entities_can_be_made(given: dict[str, str]) -> None:
     from launch import LaunchContext
 
     context = LaunchContext()

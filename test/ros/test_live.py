@@ -68,7 +68,7 @@ def test_no_frame_is_lost_at_camera_rate(tiny_scene: Path, bag: FrameSource) -> 
     assert report.latency_ms["p50"] > 0.0 and report.stages_ms["network"]["p50"] > 0.0
 
 
-def test_poses_are_those_of_replay(tiny_scene: Path, bag: FrameSource, tmp_path: Path) -> None:
+def test_live_poses_are_those_of_replay(tiny_scene: Path, bag: FrameSource, tmp_path: Path) -> None:
     # At half speed a busy machine keeps up as well; poses depend on stamps alone.
     live = measure(tiny_scene, bag, PlayOptions(rate=0.5), ONE_THREAD)
     assert not live.latency.dropped

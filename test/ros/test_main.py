@@ -51,13 +51,13 @@ def test_a_missing_scene_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_scene_at_all_is_one_line_and_exit_code_1() -> None:
+def test_a_scene_that_is_not_set_is_one_line_and_exit_code_1() -> None:
     done = run()
     assert done.returncode == 1
     assert len(error_lines(done.stderr)) == 1 and "parameter scene" in done.stderr
 
 
-def test_a_changed_scene_is_named(tiny_scene: Path, tmp_path: Path) -> None:
+def test_a_changed_file_of_a_scene_is_named(tiny_scene: Path, tmp_path: Path) -> None:
     scene = tmp_path / "changed scene"
     shutil.copytree(tiny_scene, scene)
     name = next(iter(Scene.load(scene).manifest["files"]))
@@ -176,7 +176,7 @@ def streaming() -> Iterator[list[PoseStamped]]:
         camera.destroy_node()
 
 
-def assert_ended_in_peace(ended: tuple[int, float, list[str]], by: signal.Signals) -> None:
+def assert_ended_well(ended: tuple[int, float, list[str]], by: signal.Signals) -> None:
     code, took_s, lines = ended
     assert code == 0, "\n".join(lines)
     # A line of the node's work may come as late as the signal.
@@ -185,7 +185,7 @@ def assert_ended_in_peace(ended: tuple[int, float, list[str]], by: signal.Signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_streaming_ends_the_node_in_peace(
+def test_a_signal_while_streaming_ends_the_node_with_one_line_and_code_0(
     processes: list[Process], number: signal.Signals
 ) -> None:
     process = Process("fake")
@@ -196,17 +196,17 @@ def test_a_signal_while_streaming_ends_the_node_in_peace(
         while len(poses) < 10:
             assert time.monotonic() < deadline_s, "no poses"
             time.sleep(0.01)
-        assert_ended_in_peace(process.end(number), number)
+        assert_ended_well(process.end(number), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_scene_is_opened_ends_the_node_in_peace(
+def test_a_signal_while_a_scene_is_opened_ends_the_node_with_one_line_and_code_0(
     processes: list[Process], number: signal.Signals
 ) -> None:
     process = Process("slow")
     processes.append(process)
     process.wait_for("opening")
-    assert_ended_in_peace(process.end(number), number)
+    assert_ended_well(process.end(number), number)
 
 
 def test_a_second_signal_changes_nothing(processes: list[Process]) -> None:
@@ -224,7 +224,7 @@ def test_a_signal_ends_a_node_that_waits_for_its_manager(processes: list[Process
     process = Process("fake", "-p", "autostart:=false")
     processes.append(process)
     process.wait_for("waiting for a lifecycle manager")
-    assert_ended_in_peace(process.end(signal.SIGTERM), signal.SIGTERM)
+    assert_ended_well(process.end(signal.SIGTERM), signal.SIGTERM)
 
 
 def test_an_autostarted_process_outlives_a_manager_that_configures_it_again(processes: list[Process]) -> None:
@@ -255,4 +255,4 @@ def test_an_autostarted_process_outlives_a_manager_that_configures_it_again(proc
     finally:
         manager.destroy_node()
         rclpy.try_shutdown(context=context)
-    assert_ended_in_peace(process.end(signal.SIGINT), signal.SIGINT)
+    assert_ended_well(process.end(signal.SIGINT), signal.SIGINT)

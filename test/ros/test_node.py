@@ -36,7 +36,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.mark.parametrize("robot", [parameters("image_transport:=compressed")], indirect=True)
-def test_compressed_images(robot: Robot) -> None:
+def test_compressed_images_are_decoded_and_a_bad_one_is_dropped(robot: Robot) -> None:
     robot.start()
     robot.info()
     shade = np.full((24, 32, 3), 77, np.uint8)
@@ -194,7 +194,7 @@ def test_initialpose_is_a_base_pose_in_the_map(robot: Robot) -> None:
     np.testing.assert_allclose(robot.fake.priors[0].T_map_cam.matrix(), expected.matrix(), atol=1e-12)
 
 
-def test_services(robot: Robot) -> None:
+def test_relocalize_reset_and_pause_services(robot: Robot) -> None:
     robot.start().ready()
     assert robot.call(Trigger, "/localizer/relocalize", Trigger.Request()).success
     assert robot.call(Trigger, "/localizer/reset", Trigger.Request()).success

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from fake_robot import (
+    CAMERA,
     MS,
     SECOND,
     T_BASE_CAM,
@@ -20,16 +23,127 @@ from tf2_msgs.msg import TFMessage
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import (
+    Array,
     Frame,
+    FrameRejected,
     LocalizerOutput,
     PoseEstimate,
     Status,
 )
 from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.frame_assembler import Job
+from localizer_ros.ros.outputs import Outputs
 
-pytestmark = pytest.mark.ros
+S_CAM = np.diag([1e-4, 1e-4, 1e-4, 0.01, 0.01, 0.01])
 
 
+class Recorded:
+    """A publisher that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def publish(self, message: Any) -> None:
+        self.messages.append(message)
+
+
+class RecordedBroadcaster:
+    """In place of a ``MapBroadcaster``: keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.waiting_for = ""
+
+    def send(self, stamp: int, T_map_base: SE3, base_frame: str) -> None:
+        self.told.append(f"send {base_frame} at {stamp}")
+
+    def retry(self) -> None:
+        self.told.append("retry")
+
+    def forget(self) -> None:
+        self.told.append("forget")
+
+
+class Rig:
+    """Outputs without ROS around them."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, Recorded] = {}
+        self.broadcaster = RecordedBroadcaster()
+        self.outputs = Outputs(self.create, "map", self.broadcaster)  # type: ignore[arg-type]
+
+    def create(self, kind: type, name: str) -> Recorded:
+        return self.published.setdefault(name, Recorded())
+
+    def counts(self) -> dict[str, int]:
+        return {name: len(topic.messages) for name, topic in self.published.items() if topic.messages}
+
+
+def job(base_frame: str = "base_link") -> Job:
+    message = convert.image_msg(np.zeros((24, 32), np.uint8), SECOND, "camera")
+    return Job(message, CAMERA, "camera", base_frame, T_BASE_CAM, None, "", 0.0)
+
+
+def answer(
+    status: Status = Status.TRACKING, covariance: Array | None = S_CAM, reset: bool = False
+) -> LocalizerOutput:
+    estimate = PoseEstimate(SECOND, true_pose(SECOND), covariance, "test")
+    return LocalizerOutput(SECOND, status, estimate, estimate, None, "", {}, reset)
+
+
+def test_an_answer_is_published_as_the_pose_of_the_base() -> None:
+    rig = Rig()
+    pose = rig.outputs.publish(job(), answer())
+    assert pose is not None
+    assert rig.counts() == {"pose": 1, "pose_with_covariance": 1, "odometry": 1, "global_pose": 1}
+    expected = true_pose(SECOND) @ T_BASE_CAM.inverse()
+    for T_map_base in (
+        pose.T_map_base,
+        convert.pose_from_msg(rig.published["pose"].messages[0].pose),
+        convert.pose_from_msg(rig.published["global_pose"].messages[0].pose.pose),
+    ):
+        np.testing.assert_allclose(T_map_base.matrix(), expected.matrix(), atol=1e-12)
+    assert rig.published["odometry"].messages[0].child_frame_id == "base_link"
+    assert rig.broadcaster.told == [f"send base_link at {SECOND}"]
+
+
+def test_a_lost_answer_publishes_no_pose_and_drops_the_transform_that_waits() -> None:
+    rig = Rig()
+    assert rig.outputs.publish(job(), answer(Status.LOST)) is None
+    assert rig.counts() == {"global_pose": 1}
+    assert rig.broadcaster.told == ["forget"]
+
+
+def test_a_reset_drops_the_transform_that_waits_before_the_new_one() -> None:
+    rig = Rig()
+    rig.outputs.publish(job(), answer(reset=True))
+    assert rig.broadcaster.told == ["forget", f"send base_link at {SECOND}"]
+
+
+def test_an_unknown_covariance_is_not_published_as_one() -> None:
+    rig = Rig()
+    assert rig.outputs.publish(job(), answer(covariance=None)) is not None
+    assert rig.counts() == {"pose": 1}
+
+
+def test_a_pose_of_no_named_frame_has_no_transform() -> None:
+    rig = Rig()
+    rig.outputs.publish(job(base_frame=""), answer())
+    assert rig.counts()["pose"] == 1 and rig.broadcaster.told == []
+
+
+def test_an_answer_that_is_not_finite_publishes_nothing() -> None:
+    rig = Rig()
+    with pytest.raises(FrameRejected) as caught:
+        rig.outputs.publish(job(), answer(covariance=np.full((6, 6), np.nan)))
+    assert caught.value.kind == "not_finite"
+    assert rig.counts() == {} and rig.broadcaster.told == []
+
+
+# --- with the node ---
+
+
+@pytest.mark.ros
 def test_outputs_have_the_stamp_of_the_image_and_agree_with_each_other(robot: Robot) -> None:
     robot.start().ready()
     pose = robot.listen(PoseStamped, "/localizer/pose")
@@ -74,6 +188,7 @@ def test_outputs_have_the_stamp_of_the_image_and_agree_with_each_other(robot: Ro
     assert odometry[0].twist.covariance[0] == convert.UNKNOWN_VARIANCE
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("robot", [parameters("base_frame:=base_link")], indirect=True)
 def test_base_frame_is_published_through_the_static_transform(robot: Robot) -> None:
     robot.start().ready()
@@ -94,6 +209,7 @@ def test_base_frame_is_published_through_the_static_transform(robot: Robot) -> N
     assert tf[0].transforms[0].child_frame_id == "base_link"
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("robot", [parameters("publish_tf:=false")], indirect=True)
 def test_tf_can_be_switched_off(robot: Robot) -> None:
     robot.start().ready()
@@ -103,6 +219,7 @@ def test_tf_can_be_switched_off(robot: Robot) -> None:
     assert robot.robot.count_publishers("/tf") == 0
 
 
+@pytest.mark.ros
 def test_values_that_are_not_finite_are_never_published(robot: Robot) -> None:
     robot.start().ready()
     poses = robot.listen(PoseStamped, "/localizer/pose")
@@ -127,6 +244,7 @@ def test_values_that_are_not_finite_are_never_published(robot: Robot) -> None:
     assert len(tf) == 1
 
 
+@pytest.mark.ros
 def test_lost_publishes_no_pose_and_says_what_would_help(robot: Robot) -> None:
     robot.start().ready()
     poses = robot.listen(PoseStamped, "/localizer/pose")

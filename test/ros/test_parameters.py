@@ -22,6 +22,8 @@ from localizer_ros.ros.parameters import (
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
+pytestmark = pytest.mark.ros
+
 
 @pytest.fixture
 def context() -> Iterator[rclpy.Context]:

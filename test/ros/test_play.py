@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import rclpy
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
@@ -22,10 +23,12 @@ from localizer_ros.datasets.source import FrameNames, FrameRecord, FrameSource
 from localizer_ros.ros.play import PlayOptions, play
 from localizer_ros.ros.tf import TF_QOS, TF_STATIC_QOS
 
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
 LATER_NS = 3_600_000_000_000
 
 
-class TwoDrives:
+class TwoSequences:
     """A recording whose second half was driven an hour later; a ``FrameSource``."""
 
     def __init__(self, source: FrameSource) -> None:
@@ -52,9 +55,9 @@ class TwoDrives:
         return self
 
 
-def test_nobody_waits_an_hour_between_two_drives(tiny_source: FrameSource) -> None:
+def test_player_shortens_the_pause_between_two_sequences(tiny_source: FrameSource) -> None:
     stamps: list[int] = []
-    report = play(TwoDrives(tiny_source), PlayOptions(rate=4.0), on_image=stamps.append)
+    report = play(TwoSequences(tiny_source), PlayOptions(rate=4.0), on_image=stamps.append)
     assert report.frames == len(tiny_source.records)
     assert stamps[-1] - stamps[0] > LATER_NS  # stamps stay the recording's
     assert report.wall_s < 60.0
@@ -94,13 +97,13 @@ def listened(source: FrameSource) -> dict[str, list[Any]]:
     return found
 
 
-def test_frames_are_called_as_in_the_recording(tiny_source: FrameSource) -> None:
+def test_player_names_frames_as_the_recording_does(tiny_source: FrameSource) -> None:
     source = FirstFrames(tiny_source, 6)
     source.frames = FrameNames(camera="left_optical", base="wheels", odom="start")
     found = listened(source)
     assert {m.header.frame_id for m in (*found["image"], *found["camera_info"])} == {"left_optical"}
-    (mounting,) = found["/tf_static"][-1].transforms
-    assert (mounting.header.frame_id, mounting.child_frame_id) == ("wheels", "left_optical")
+    (extrinsics,) = found["/tf_static"][-1].transforms
+    assert (extrinsics.header.frame_id, extrinsics.child_frame_id) == ("wheels", "left_optical")
     assert {(m.header.frame_id, m.child_frame_id) for m in found["odom"]} == {("start", "wheels")}
     moving = {(t.header.frame_id, t.child_frame_id) for m in found["/tf"] for t in m.transforms}
     assert moving == {("start", "wheels")}

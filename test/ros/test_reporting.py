@@ -16,6 +16,7 @@ from localizer_ros.ros import conversions as convert
 pytestmark = pytest.mark.ros
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robot", [parameters("use_sim_time:=true")], indirect=True)
 def test_diagnostics_go_on_while_simulated_time_stands_still(robot: Robot) -> None:
     robot.start()
