@@ -111,7 +111,7 @@ def _record(out: Path, settings: dict[str, Any]) -> FrameSource:
 
 def _report(out: Path, drive: FrameSource) -> tuple[Path, Evaluation]:
     with (
-        open_scene(out / "scene", LocalizerConfig(), drive.T_base_cam) as opened,
+        open_scene(out / "scene", LocalizerConfig()) as opened,
         progress_bar() as progress,
     ):
         evaluation = evaluate(opened, drive, "all", progress=progress)

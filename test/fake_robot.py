@@ -52,7 +52,6 @@ class FakeLocalizer:
     """Answers every frame with ``true_pose``; what it shall answer instead is in ``behave``."""
 
     def __init__(self) -> None:
-        self.T_base_cam: SE3 | None = None
         self.frames: list[Frame] = []
         self.calls: list[str] = []
         self.priors: list[PoseEstimate] = []
@@ -73,7 +72,7 @@ class FakeLocalizer:
             raise FrameRejected("stamp_repeats", "the stamp repeats")
         self.frames.append(frame)
         self.seen_odometry[frame.stamp_ns] = list(self.odometry)
-        self.seen_extrinsics = self.T_base_cam
+        self.seen_extrinsics = frame.T_base_cam
         covariance = np.diag([1e-4, 1e-4, 1e-4, 0.01, 0.01, 0.01])
         estimate = PoseEstimate(frame.stamp_ns, true_pose(frame.stamp_ns), covariance, "fake")
         relative = None

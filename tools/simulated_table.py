@@ -86,7 +86,7 @@ def conditions() -> list[Condition]:
 def localised(scene: Scene, source: SimulatedSource, settings: Iterable[str] = ()) -> Evaluation:
     """One drive through the localizer."""
     config = load_config(LocalizerConfig, None, settings)
-    with open_scene(scene.path, config, source.T_base_cam) as opened:
+    with open_scene(scene.path, config) as opened:
         return evaluate(opened, source, "all")
 
 

@@ -61,7 +61,7 @@ def evaluate_scene(
     recording = open_recording(source, format, topics)
     console.make_room(json_file, report)
     part = part_of(recording, split, "test")
-    with open_scene(scene, chosen, recording.T_base_cam) as opened, console.progress_bar() as progress:
+    with open_scene(scene, chosen) as opened, console.progress_bar() as progress:
         evaluation = evaluate(
             opened,
             recording,
@@ -211,7 +211,7 @@ def replay(
 
     chosen = run_config(config, settings)
     recording = open_recording(bag, format, topics)
-    localizer = open_localizer(scene, chosen, recording.T_base_cam)
+    localizer = open_localizer(scene, chosen)
     try:
         with console.progress_bar() as progress:
             summary = run_replay(localizer, Scene.load(scene), recording, out, chosen, progress)

@@ -173,12 +173,15 @@ class Frame:
         image: (H, W, 3) uint8 **RGB** or (H, W) uint8 grey.
         camera: the camera that took it, at the image's size.
         name: for messages and reports, e.g. the file name.
+        T_base_cam: the camera on the body whose external odometry is used, at this time (a head may turn); None when
+            it is not known.
     """
 
     stamp_ns: int
     image: UInt8
     camera: Camera
     name: str = ""
+    T_base_cam: SE3 | None = None
 
     def __post_init__(self) -> None:
         image = self.image

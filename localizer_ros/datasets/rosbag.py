@@ -95,7 +95,7 @@ class RosbagSource:
         record, key = self.records[index], self._keys[index]
         message: Any = self._bag.read(self.topics["image"], key.log_ns, key.occurrence)
         try:
-            return Frame(record.stamp_ns, decode_message(message), self.camera, record.name)
+            return Frame(record.stamp_ns, decode_message(message), self.camera, record.name, self.T_base_cam)
         except FrameRejected as error:
             where = f"{self.path}: {self.topics['image']} at {record.name} s"
             raise SourceError(f"{where}: {error}") from error

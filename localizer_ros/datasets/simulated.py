@@ -173,7 +173,7 @@ class SimulatedSource:
             T_begin_end = self.T_map_cam(time_s - half_s).inverse() @ self.T_map_cam(time_s + half_s)
             image = motion_blur(image, inv_z, self.camera, T_begin_end)
         image = self._sensor(image, time_s, self._rng(107, index))
-        return Frame(record.stamp_ns, image, self.camera, record.name)
+        return Frame(record.stamp_ns, image, self.camera, record.name, self.T_base_cam)
 
     def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The frame before blur, lens and noise: (H, W, 3) uint8 RGB and (H, W) float32 inverse depth,

@@ -187,7 +187,7 @@ def _open_and_measure(
     from localizer_ros.localization.localizer import open_localizer
 
     began = time.perf_counter()
-    localizer = open_localizer(scene_path, config, source.T_base_cam)
+    localizer = open_localizer(scene_path, config)
     open_s = time.perf_counter() - began
     try:
         return {"open_s": open_s, **measure(localizer, source, limit)}

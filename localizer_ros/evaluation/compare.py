@@ -171,7 +171,7 @@ def compare(
             progress(f"{stage} {name}", done, total)
 
         try:
-            with open_scene(path, config, source.T_base_cam, with_baseline=neighbour) as opened:
+            with open_scene(path, config, with_baseline=neighbour) as opened:
                 evaluation = evaluate(
                     opened,
                     source,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from localizer_ros.core.config.runtime import LocalizerConfig
-from localizer_ros.core.se3 import SE3
 from localizer_ros.evaluation.evaluate import OpenScene
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene
@@ -15,15 +14,12 @@ from localizer_ros.scene.nearest_image import open_baseline
 
 
 @contextmanager
-def open_scene(
-    path: Path, config: LocalizerConfig, T_base_cam: SE3 | None, with_baseline: bool = True
-) -> Iterator[OpenScene]:
+def open_scene(path: Path, config: LocalizerConfig, with_baseline: bool = True) -> Iterator[OpenScene]:
     """The scene at a path, opened, and closed at the end.
 
     Args:
         path: folder of the scene.
         config: of the localizer.
-        T_base_cam: camera on the robot, where the recording knows it; for external odometry.
         with_baseline: also open the nearest-neighbour baseline, where the scene has one.
 
     Raises:
@@ -31,7 +27,7 @@ def open_scene(
         BackendError: no inference back end can run its network.
     """
     scene = Scene.load(path)
-    localizer = open_localizer(path, config, T_base_cam)
+    localizer = open_localizer(path, config)
     try:
         yield OpenScene(
             scene, localizer, config, open_baseline(path, config.backend) if with_baseline else None

@@ -80,7 +80,7 @@ def replay(
     """Counts and latencies of localising a recording, whose answers are written as a rosbag2 folder (mcap).
 
     Args:
-        localizer: freshly opened for ``scene``, with the recording's ``T_base_cam`` where it has odometry.
+        localizer: freshly opened for ``scene``.
         scene: names the map frame.
         source: the recording. Images are taken in order of their stamps.
         out: the new folder; appears whole, at the end.

@@ -34,8 +34,15 @@ class ExternalOdometry:
         """Forget all samples."""
         self._samples.clear()
 
-    def motion(self, prev_ns: int, cur_ns: int, T_base_cam: SE3) -> RelativePose | None:
-        """Motion of the camera, None where the odometry does not cover both stamps."""
+    def motion(self, prev_ns: int, cur_ns: int, T_base_prev: SE3, T_base_cur: SE3) -> RelativePose | None:
+        """Motion of the camera between two stamps, None where the odometry does not cover both.
+
+        Args:
+            prev_ns: stamp of the earlier image.
+            cur_ns: stamp of the later one.
+            T_base_prev: the camera on the body of ``T_odom_base`` at the earlier one.
+            T_base_cur: the same at the later one; another where the camera is turned on the body.
+        """
         T_odom_prev, T_odom_cur = self._at(prev_ns), self._at(cur_ns)
         if T_odom_prev is None or T_odom_cur is None:
             return None
@@ -47,12 +54,12 @@ class ExternalOdometry:
         sigma_rad = floor_rad + c.rotation_share * angle
         sigma_m = floor_m + c.translation_share * distance
         covariance_base = np.diag(np.repeat([sigma_rad**2, sigma_m**2], 3))
-        # T_prev_cur_cam = T_cam_base T_prev_cur_base T_base_cam: the right factor carries the tangent over.
-        adjoint = T_base_cam.inverse().adjoint()
+        # T_prev_cur_cam = T_prev_base T_prev_cur_base T_base_cur: the right factor carries the tangent over.
+        adjoint = T_base_cur.inverse().adjoint()
         return RelativePose(
             prev_ns,
             cur_ns,
-            T_base_cam.inverse() @ T_prev_cur_base @ T_base_cam,
+            T_base_prev.inverse() @ T_prev_cur_base @ T_base_cur,
             adjoint @ covariance_base @ adjoint.T,
             "odom",
         )

@@ -51,8 +51,9 @@ def header(stamp: int, frame_id: str) -> Header:
 # --- images and cameras ---
 
 
-def frame_from_msg(message: Image | CompressedImage, camera: Camera) -> Frame:
-    """A frame from an image message and the camera that took it.
+def frame_from_msg(message: Image | CompressedImage, camera: Camera, T_base_cam: SE3 | None = None) -> Frame:
+    """A frame from an image message, the camera that took it and where that camera is on the base whose odometry is
+    used, where that is known.
 
     Raises:
         FrameRejected: no stamp, or pixels that cannot be decoded or do not fit the camera; ``kind`` says
@@ -62,7 +63,7 @@ def frame_from_msg(message: Image | CompressedImage, camera: Camera) -> Frame:
     if stamp <= 0:
         # Stamp 0 means "latest" in TF; a driver that never sets it would also repeat it forever.
         raise FrameRejected("stamp_zero", f"image stamp is {stamp} ns; expected the time of exposure")
-    return Frame(stamp, decode_message(message), camera)
+    return Frame(stamp, decode_message(message), camera, T_base_cam=T_base_cam)
 
 
 def image_msg(image: NDArray[np.uint8], stamp: int, frame_id: str) -> Image:

@@ -281,8 +281,7 @@ class LocalizerNode(ManagedNode):
     def _handle(self, localizer: OnlineLocalizer, job: Job, waited_s: float) -> None:
         """Answer one frame."""
         try:
-            frame = convert.frame_from_msg(job.message, job.camera)
-            localizer.T_base_cam = job.T_odometry_cam
+            frame = convert.frame_from_msg(job.message, job.camera, job.T_odometry_cam)
             for stamp_ns, T_odom_base in self._odometry.release(frame.stamp_ns, ODOMETRY_WAIT_S):
                 localizer.add_odometry(stamp_ns, T_odom_base)
             output = localizer.process(frame)

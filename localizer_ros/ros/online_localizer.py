@@ -15,8 +15,6 @@ from localizer_ros.core.types import Frame, LocalizerOutput, PoseEstimate
 class OnlineLocalizer(Protocol):
     """What the node needs of ``localization.localizer.Localizer``."""
 
-    T_base_cam: SE3 | None
-
     def process(self, frame: Frame) -> LocalizerOutput:
         """The answer to one frame. Raises FrameRejected."""
         ...

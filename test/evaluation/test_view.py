@@ -33,7 +33,7 @@ def answers(scene: Path, tiny_source: FrameSource, tmp_path_factory: pytest.Temp
     """A replayed recording."""
     out = tmp_path_factory.mktemp("view") / "answers"
     config = RunConfig()
-    localizer = open_localizer(scene, config, tiny_source.T_base_cam)
+    localizer = open_localizer(scene, config)
     replay(localizer, Scene.load(scene), tiny_source, out, config)
     localizer.close()
     return out

@@ -40,7 +40,7 @@ def run_config() -> RunConfig:
 def replayed(scene: Path, source: FrameSource, out: Path) -> dict[int, SE3]:
     """Poses of ``localizer replay`` by stamp."""
     config = run_config()
-    localizer = open_localizer(scene, config, source.T_base_cam)
+    localizer = open_localizer(scene, config)
     try:
         replay(localizer, Scene.load(scene), source, out, config)
     finally:

@@ -16,7 +16,8 @@ from localizer_ros.core.config.runtime import GateConfig, LocalizerConfig, Smoot
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import LATE_SEARCH, Camera, Frame, LocalizerOutput, PoseEstimate, Status
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.localizer import RELOCALIZED, TOO_LATE, Localizer
+from localizer_ros.localization.gate import AnswerOutcome
+from localizer_ros.localization.localizer import Localizer
 from localizer_ros.localization.map_based.front_end import SearchFrontEnd, search_in_full
 from localizer_ros.localization.map_based.late_search import InPlace, LateSearch, Searched, own_thread
 from localizer_ros.smoothing import open_smoother
@@ -35,7 +36,7 @@ def truth(index: int) -> SE3:
 
 
 def frame(index: int) -> Frame:
-    return Frame(index * PERIOD_NS, np.zeros((6, 8), np.uint8), CAMERA)
+    return Frame(index * PERIOD_NS, np.zeros((6, 8), np.uint8), CAMERA, T_base_cam=SE3.identity())
 
 
 class Noisy:
@@ -243,7 +244,7 @@ def drive(
 ) -> list[LocalizerOutput]:
     config = config or LocalizerConfig()
     with front_end(localizer, executor) as opened:
-        whole = Localizer(opened, open_smoother(config.smoother), config, SE3.identity())
+        whole = Localizer(opened, open_smoother(config.smoother), config)
         outputs = []
         for index in range(1, count):
             whole.add_odometry(index * PERIOD_NS, truth(0).inverse() @ truth(index))
@@ -278,7 +279,7 @@ def test_late_answers_that_agree_on_another_place_move_it_there() -> None:
     far = SE3.exp([0, 0, 0, 5.0, 0, 0])
     config = LocalizerConfig(gate=GateConfig(agreeing_rejections=3))
     outputs = drive(Noisy(offset=lambda i: far if i > 100 else SE3.identity()), 300, config)
-    moved = [i for i, o in enumerate(outputs) if RELOCALIZED in o.reason]
+    moved = [i for i, o in enumerate(outputs) if AnswerOutcome.RELOCALIZED.value in o.reason]
     assert len(moved) == 1
     last = outputs[-1].estimate
     assert last is not None and last.T_map_cam.distance_to(far @ truth(299)) < 0.10
@@ -301,4 +302,4 @@ def test_what_a_search_took_is_told_with_its_answer_and_is_no_part_of_the_frame(
 def test_an_answer_later_than_the_window_is_refused_and_said() -> None:
     outputs = drive(Noisy(), 60, LocalizerConfig(smoother=SmootherConfig(lag_s=0.2)))
     assert any(output.estimate is not None for output in outputs)
-    assert any(TOO_LATE in output.reason for output in outputs)
+    assert any(AnswerOutcome.TOO_LATE.value in output.reason for output in outputs)

@@ -1,0 +1,110 @@
+"""Which absolute poses are believed: those near the prediction, and many that contradict it in the same way."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+from scipy.stats import chi2
+
+from localizer_ros.core.config.runtime import GateConfig
+from localizer_ros.core.types import PoseEstimate
+
+# Answers in a row that are not sure of themselves, to start from the last of them: two that err alike are not rare.
+AGREEING_STARTS = 3
+
+
+class AnswerOutcome(enum.Enum):
+    """What became of an absolute pose; the value is what a user is told, empty where all is well."""
+
+    ACCEPTED = ""
+    UNUSABLE = "absolute pose ignored: it or its covariance is not finite"
+    TOO_LATE = "absolute pose came too late: its frame is no longer known"
+    REJECTED = "absolute pose rejected: far from the prediction"
+    UNCONFIRMED = "absolute pose not sure enough of itself to start from: waits for others that agree"
+    RELOCALIZED = "re-localised: many rejected poses agreed with each other"
+
+
+class Gate:
+    """Compares absolute poses with what was predicted, and remembers what it was told of them.
+
+    Args:
+        config: thresholds.
+        lag_s: how long estimates of past frames are kept, for answers that come late.
+    """
+
+    def __init__(self, config: GateConfig, lag_s: float) -> None:
+        self._config = config
+        self._lag_ns = int(lag_s * 1e9)
+        self._limit = float(chi2.ppf(config.probability, 6))
+        self._past: dict[int, PoseEstimate] = {}
+        self._rejected: list[PoseEstimate] = []
+
+    def believes(self, answer: PoseEstimate, predicted: PoseEstimate | None) -> bool:
+        """True for a pose inside the gate around the prediction for its frame, and where there is none.
+
+        Args:
+            answer: the pose.
+            predicted: where the newest frame should be, None when nobody knows; an answer for an earlier frame is
+                compared with the estimate of that one.
+        """
+        if predicted is None or predicted.stamp_ns != answer.stamp_ns:
+            predicted = self._past.get(answer.stamp_ns)
+        return predicted is None or self._near(predicted, answer)
+
+    def believes_start(self, answer: PoseEstimate) -> bool:
+        """True for a pose to start from: it is sure enough of itself, or its method knows no confidence."""
+        return answer.confidence is None or answer.confidence >= self._config.start_confidence
+
+    @property
+    def last_rejected(self) -> PoseEstimate | None:
+        """The newest of the rejected poses that agree, None when the last pose was believed."""
+        return self._rejected[-1] if self._rejected else None
+
+    def reject(self, answer: PoseEstimate, last_moved: PoseEstimate | None) -> None:
+        """Note a pose that was not believed.
+
+        Args:
+            answer: the pose, of the newest frame.
+            last_moved: ``last_rejected`` moved to that frame; None when there is none, or the motion is not known.
+        """
+        if last_moved is None or not self._near(last_moved, answer):
+            self._rejected = []
+        self._rejected.append(answer)
+
+    def rejected_agree(self, tracking: bool) -> bool:
+        """True when so many rejected poses in a row agree that they are right and the prediction is wrong.
+
+        Args:
+            tracking: there is a prediction that they contradict; else they only lack confidence.
+        """
+        needed = self._config.agreeing_rejections if tracking else AGREEING_STARTS
+        return len(self._rejected) >= needed
+
+    def accepted(self) -> None:
+        """Note that a pose was believed: rejected ones before it confirm nothing any more."""
+        self._rejected = []
+
+    def remember(self, estimate: PoseEstimate | None, stamp_ns: int) -> None:
+        """Keep the estimate of the frame at ``stamp_ns``, and drop what is older than the lag."""
+        if estimate is not None and estimate.covariance is not None:
+            self._past[stamp_ns] = estimate
+        while self._past and next(iter(self._past)) < stamp_ns - self._lag_ns:
+            del self._past[next(iter(self._past))]
+
+    def reset(self) -> None:
+        """Forget all estimates and all rejected poses."""
+        self._past.clear()
+        self._rejected = []
+
+    def _near(self, a: PoseEstimate, b: PoseEstimate) -> bool:
+        distance = squared_mahalanobis(a, b)
+        return distance is not None and distance < self._limit
+
+
+def squared_mahalanobis(a: PoseEstimate, b: PoseEstimate) -> float | None:
+    """Squared Mahalanobis distance of two poses under the sum of their covariances; None where one has none."""
+    if a.covariance is None or b.covariance is None:
+        return None
+    residual = (a.T_map_cam.inverse() @ b.T_map_cam).log()
+    return float(residual @ np.linalg.solve(a.covariance + b.covariance, residual))

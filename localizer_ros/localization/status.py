@@ -1,0 +1,75 @@
+"""How far an answer can be trusted, and what a user is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from localizer_ros.core.config.runtime import StatusConfig
+from localizer_ros.core.types import PoseEstimate, Status
+from localizer_ros.localization.gate import AnswerOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A status and why it is not TRACKING; empty when it is."""
+
+    status: Status
+    why: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """True where the estimate is worth publishing, with or without a warning."""
+        return self.status in (Status.TRACKING, Status.DEGRADED)
+
+
+def judge(
+    stamp_ns: int, accepted_ns: int | None, estimate: PoseEstimate | None, config: StatusConfig
+) -> Judgement:
+    """The status of a frame.
+
+    Args:
+        stamp_ns: of the frame.
+        accepted_ns: of the newest absolute pose that was believed, None when there was none yet.
+        estimate: of the frame, None when there is none.
+        config: thresholds.
+    """
+    if accepted_ns is None:
+        return Judgement(Status.INITIALIZING, "no absolute pose yet")
+    since_s = (stamp_ns - accepted_ns) * 1e-9
+    unconfirmed = f"no believable absolute pose for {since_s:.1f} s"
+    if since_s > config.lost_after_s:
+        return Judgement(Status.LOST, unconfirmed)
+    if estimate is None or estimate.covariance is None:
+        return Judgement(Status.DEGRADED, "no estimate for this frame")
+    sigma_m = float(np.sqrt(np.linalg.eigvalsh(estimate.covariance[3:, 3:])[-1]))
+    uncertain = f"position known to {sigma_m:.1f} m only"
+    if sigma_m > config.lost_sigma_m:
+        return Judgement(Status.LOST, uncertain)
+    if since_s > config.degraded_after_s:
+        return Judgement(Status.DEGRADED, unconfirmed)
+    if sigma_m > config.degraded_sigma_m:
+        return Judgement(Status.DEGRADED, uncertain)
+    return Judgement(Status.TRACKING)
+
+
+def explain(
+    restart_gap_s: float | None, observed: str, outcomes: Iterable[AnswerOutcome], judgement: Judgement
+) -> str:
+    """One line of all there is to say of a frame, each thing once; empty when all is well.
+
+    Args:
+        restart_gap_s: time since the frame before where that made everything start over, negative where it jumped
+            back; None where nothing did.
+        observed: the front end's reason.
+        outcomes: of the absolute poses.
+        judgement: the status.
+    """
+    restarted = ""
+    if restart_gap_s is not None:
+        cause = "time jumped back" if restart_gap_s < 0.0 else f"no frame for {restart_gap_s:.1f} s"
+        restarted = f"{cause}: started over"
+    texts = (restarted, observed, *(outcome.value for outcome in outcomes), judgement.why)
+    return "; ".join(dict.fromkeys(text for text in texts if text))

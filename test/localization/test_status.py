@@ -1,0 +1,65 @@
+"""Status by age and uncertainty, and the line that a user reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from localizer_ros.core.config.runtime import StatusConfig
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import PoseEstimate, Status
+from localizer_ros.localization.gate import AnswerOutcome
+from localizer_ros.localization.status import Judgement, explain, judge
+
+CONFIG = StatusConfig(degraded_after_s=0.5, lost_after_s=2.0, degraded_sigma_m=1.0, lost_sigma_m=3.0)
+NOW_NS = 10_000_000_000
+
+
+def known_to(sigma_m: float) -> PoseEstimate:
+    """A pose whose worst axis is no axis of the map."""
+    R = SE3.exp([0.3, 0.2, 0.1, 0.0, 0.0, 0.0]).R
+    S = np.eye(6) * 1e-4
+    S[3:, 3:] = R @ np.diag([sigma_m**2, 1e-4, 1e-4]) @ R.T
+    return PoseEstimate(NOW_NS, SE3.identity(), S, "smoother")
+
+
+@pytest.mark.parametrize(
+    ("since_s", "sigma_m", "status", "why"),
+    [
+        (0.0, 0.1, Status.TRACKING, ""),
+        (0.4, 0.9, Status.TRACKING, ""),
+        (0.6, 0.1, Status.DEGRADED, "no believable absolute pose for 0.6 s"),
+        (0.6, 1.5, Status.DEGRADED, "no believable absolute pose for 0.6 s"),
+        (0.0, 1.5, Status.DEGRADED, "position known to 1.5 m only"),
+        (0.6, 3.5, Status.LOST, "position known to 3.5 m only"),
+        (2.1, 0.1, Status.LOST, "no believable absolute pose for 2.1 s"),
+    ],
+)
+def test_the_status_follows_from_age_and_uncertainty(
+    since_s: float, sigma_m: float, status: Status, why: str
+) -> None:
+    found = judge(NOW_NS, NOW_NS - round(since_s * 1e9), known_to(sigma_m), CONFIG)
+    assert found == Judgement(status, why)
+    assert found.usable == (status is not Status.LOST)
+
+
+def test_without_an_accepted_pose_it_is_initializing() -> None:
+    assert judge(NOW_NS, None, None, CONFIG) == Judgement(Status.INITIALIZING, "no absolute pose yet")
+
+
+def test_without_an_estimate_it_is_degraded_until_it_is_lost() -> None:
+    assert judge(NOW_NS, NOW_NS, None, CONFIG).status is Status.DEGRADED
+    assert judge(NOW_NS, NOW_NS - 3_000_000_000, None, CONFIG).status is Status.LOST
+
+
+def test_the_reason_names_everything_once_in_order() -> None:
+    outcomes = [AnswerOutcome.REJECTED, AnswerOutcome.ACCEPTED, AnswerOutcome.REJECTED]
+    said = explain(3.14, "too dark", outcomes, Judgement(Status.DEGRADED, "no estimate for this frame"))
+    assert said.split("; ") == [
+        "no frame for 3.1 s: started over",
+        "too dark",
+        AnswerOutcome.REJECTED.value,
+        "no estimate for this frame",
+    ]
+    assert explain(-1.0, "", [], Judgement(Status.TRACKING)) == "time jumped back: started over"
+    assert explain(None, "", [AnswerOutcome.ACCEPTED], Judgement(Status.TRACKING)) == ""
