@@ -145,14 +145,16 @@ def sfm(
     console.set_up_logging(verbose)
     from localizer_ros.core.config.mapping import MapConfig
     from localizer_ros.core.config.schema import load_config
-    from localizer_ros.mapping.reconstruction import reference_poses, run_sfm
+    from localizer_ros.datasets.derived import FirstFrames
+    from localizer_ros.mapping.alignment import reference_poses
+    from localizer_ros.mapping.sfm import run_sfm
 
     map_config = load_config(MapConfig, config, settings or ())
     part = open_recording(source, format, topics).split(split)
     kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
-    reference, reference_is = ({}, "") if length is not None else reference_poses(part, kind)
+    world = reference_poses(part, kind) if length is None else length
+    if limit is not None:
+        part = FirstFrames(part, limit)
     with console.progress_bar() as progress:
-        facts = run_sfm(
-            part, split, map_config.structure, out, limit, reference, reference_is, length, resume, progress
-        )
+        facts = run_sfm(part, split, map_config.structure, out, world, resume, progress)
     console.print_facts(facts)

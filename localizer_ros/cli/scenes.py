@@ -81,7 +81,7 @@ def map_scene(
     ../shared/weights/mobilenet_v2_imagenet.safetensors --out scenes/kitchen_posenet`
     """
     console.set_up_logging(verbose)
-    from localizer_ros.mapping.build import build_scene
+    from localizer_ros.mapping.build import WriteOptions, build_scene
 
     map_config = _map_config(config, settings, method, time_budget)
     recording = open_recording(source, format, topics)
@@ -90,18 +90,9 @@ def map_scene(
     part = part_of(recording, split, "train")
     mapped = recording.split(part)
     _tell_problems(mapped)
+    options = WriteOptions(map_frame, overwrite, resume)
     with console.progress_bar() as progress:
-        facts = build_scene(
-            mapped,
-            part,
-            map_config,
-            out,
-            weights=weights,
-            map_frame=map_frame,
-            overwrite=overwrite,
-            resume=resume,
-            progress=progress,
-        )
+        facts = build_scene(mapped, part, map_config, out, weights, options, progress)
     if not facts:  # a process of torchrun that trained along
         return
     print(

@@ -51,8 +51,8 @@ class Method:
         return self.network is not None
 
 
-_POINT_MAP = "localizer_ros.mapping.build:build_point_map_scene"
-_POSED_IMAGES = "localizer_ros.mapping.build:build_image_map_scene"
+_POINT_MAP = "localizer_ros.mapping.build_point_map:build_point_map_scene"
+_POSED_IMAGES = "localizer_ros.mapping.build_image_map:build_image_map_scene"
 _NETWORK = "localizer_ros.mapping.build_network_scene:build_network_scene"
 _OPEN_MAP = "localizer_ros.localization.map_based.front_end:open_map_front_end"
 _OPEN_NETWORK = "localizer_ros.localization.learned.front_end:open_network_front_end"

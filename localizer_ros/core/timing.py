@@ -53,6 +53,10 @@ class StageTimer:
         """Milliseconds of each stage so far, in the order in which they were first named; a copy."""
         return dict(self._spent_ms)
 
+    def timings_s(self) -> dict[str, float]:
+        """Seconds of each stage so far, to the hundredth, for reports of builds."""
+        return {name: round(spent_ms / 1e3, 2) for name, spent_ms in self._spent_ms.items()}
+
     def elapsed_ms(self) -> float:
         """Milliseconds since this timer was made."""
         return (time.perf_counter() - self._began_s) * 1e3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import msgspec
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import dump_yaml
-from localizer_ros.core.methods import find_method, load
+from localizer_ros.core.methods import Method, find_method, load
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
@@ -48,33 +49,96 @@ class Builder(Protocol):
         ...
 
 
-def build_point_map_scene(
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a scene is written.
+
+    Attributes:
+        map_frame: name of the frame of all poses.
+        overwrite: replace a scene that is there already.
+        resume: go on where an interrupted call stopped.
+    """
+
+    map_frame: str = "map"
+    overwrite: bool = False
+    resume: bool = False
+
+
+_NEW_SCENE = WriteOptions()
+
+
+def build_scene(
     source: FrameSource,
+    split: str,
     config: MapConfig,
-    weights: Path | None,
-    folder: Path,
-    work: Path,
-    progress: Progress,
+    out: Path,
+    weights: Path | None = None,
+    options: WriteOptions = _NEW_SCENE,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """A map of points; see :class:`Builder`."""
-    from localizer_ros.mapping.build_point_map import build_structure_map
+    """The manifest's facts of a scene that was made of a recording, ``minutes`` included.
 
-    return {"map": build_structure_map(source, config.structure, folder, progress, work).to_dict()}
+    In a process of `torchrun` that only trains along there are none.
+
+    Args:
+        source: the recording, already cut to ``split``.
+        split: name of that part, for the record.
+        config: all settings.
+        out: folder of the scene; appears whole, at the end.
+        weights: pretrained encoder weights.
+        options: how it is written.
+        progress: told as it goes.
+
+    Raises:
+        SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
+    """
+    check_free(out, options.overwrite)
+    method = find_method(config.method)
+    build: Builder = load(method.builder)
+    _check_request(method, weights)
+    if _trains_along():
+        return build(source, config, weights, out, work_path(out), no_progress)
+    started = time.monotonic()
+    manifest: dict[str, Any] = {
+        "method": config.method,
+        "map_frame": options.map_frame,
+        "camera": source.camera.to_dict(),
+        "training": {
+            "source": source.path.name,
+            "format": source.format,
+            "split": split,
+            "frames": len(source.records),
+            "ground_truth": source.ground_truth,
+        },
+    }
+    with (
+        work_folder(out, source, split, dump_yaml(config), options.resume, str(weights)) as work,
+        write_scene(out, manifest, options.overwrite) as folder,
+    ):
+        (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
+        manifest.update(build(source, config, weights, folder, work, progress))
+        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
+    return manifest
 
 
-def build_image_map_scene(
-    source: FrameSource,
-    config: MapConfig,
-    weights: Path | None,
-    folder: Path,
-    work: Path,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Posed images; see :class:`Builder`."""
-    from localizer_ros.mapping.build_image_map import build_posed_images
+def _check_request(method: Method, weights: Path | None) -> None:
+    """Raise ConfigError where weights or processes are given to a method that has no use for them."""
+    if not method.trains_network:
+        if weights is not None:
+            raise ConfigError(f"weights: a {method.name} scene trains no network; leave --weights out")
+        if _started_by_torchrun():
+            raise ConfigError(f"a {method.name} scene trains no network; start one process, without torchrun")
+    if weights is not None and not weights.is_file():
+        raise ConfigError(f"weights: {weights}: no such file")
 
-    report = build_posed_images(source, config.structure, config.method, folder, progress, work)
-    return {"map": report.to_dict()}
+
+def _started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _trains_along() -> bool:
+    """True in every process of `torchrun` but the first, which alone writes the scene."""
+    return _started_by_torchrun() and os.environ["RANK"] != "0"
 
 
 def _placeless(config: MapConfig) -> MapConfig:
@@ -89,71 +153,3 @@ def _placeless(config: MapConfig) -> MapConfig:
         masks=replace(masks, folder=Path(masks.folder).name, static=Path(masks.static).name),
     )
     return replace(config, structure=structure)
-
-
-def build_scene(
-    source: FrameSource,
-    split: str,
-    config: MapConfig,
-    out: Path,
-    weights: Path | None = None,
-    map_frame: str = "map",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Map a recording.
-
-    Args:
-        source: the recording, already cut to ``split``.
-        split: name of that part, for the record.
-        config: the whole tree.
-        out: folder of the scene; appears whole, at the end.
-        weights: pretrained encoder weights.
-        map_frame: name of the frame of all poses.
-        overwrite: replace a scene at ``out``.
-        resume: go on where an interrupted call stopped.
-        progress: told as it goes.
-
-    Returns:
-        The manifest's facts, ``minutes`` included; nothing in a process of `torchrun` that only trains along.
-
-    Raises:
-        SceneError, SourceError, ConfigError: see there; nothing is left at ``out``.
-    """
-    check_free(out, overwrite)
-    method = find_method(config.method)
-    build: Builder = load(method.builder)
-    if weights is not None and not method.trains_network:
-        raise ConfigError(f"weights: a {config.method} scene trains no network; leave --weights out")
-    if weights is not None and not weights.is_file():
-        raise ConfigError(f"weights: {weights}: no such file")
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun
-        if not method.trains_network:
-            raise ConfigError(
-                f"a {config.method} scene trains no network; start one process, without torchrun"
-            )
-        if os.environ["RANK"] != "0":
-            return build(source, config, weights, out, work_path(out), no_progress)
-    started = time.monotonic()
-    settings = dump_yaml(config)
-    manifest: dict[str, Any] = {
-        "method": config.method,
-        "map_frame": map_frame,
-        "camera": source.camera.to_dict(),
-        "training": {
-            "source": source.path.name,
-            "format": source.format,
-            "split": split,
-            "frames": len(source.records),
-            "ground_truth": source.ground_truth,
-        },
-    }
-    with (
-        work_folder(out, source, split, settings, resume, str(weights)) as work,
-        write_scene(out, manifest, overwrite) as folder,
-    ):
-        (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
-        manifest.update(build(source, config, weights, folder, work, progress))
-        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
-    return manifest

@@ -13,7 +13,7 @@ from localizer_ros.core.preprocess import network_camera
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.mapping.build_point_map import build_structure_map
+from localizer_ros.mapping.build_point_map import build_point_map
 from localizer_ros.scene.map_scene import MAP_FOLDER, MapScene
 from localizer_ros.training.data import PosedImages, load_posed_images
 from localizer_ros.training.network_scene import train_network_scene
@@ -67,7 +67,7 @@ def _build_depth_map(source: FrameSource, config: MapConfig, work: Path, progres
         return ""
     folder.mkdir(exist_ok=True)
     try:
-        build_structure_map(source, config.structure, folder, progress, work / "structure_work")
+        build_point_map(source, config.structure, folder, work / "structure_work", progress)
     except LocalizerError as error:
         return str(error)
     return ""

@@ -1,11 +1,11 @@
 """Bundle adjustment with a prior on every pose, on the intrinsics, and on where the camera sits on the posed body.
 
-Poses that come with a recording (depth camera, odometry, motion capture) are good where images say little, and
-wrong by what images can see: a slow drift, a camera that is not where the poses are, a calibration from a data
-sheet. Priors in all six degrees of freedom keep the first and let images correct the second; ``pycolmap``
-adjusts with priors on positions alone, which leaves rotations free where the camera hardly moves, and cannot
-find the mounting. Hence this one: Levenberg-Marquardt, points eliminated by the Schur complement, Cauchy
-kernels.
+Poses that come with a recording (depth camera, odometry, motion capture) are good where images say little, and wrong by
+what images can see: a slow drift, a camera that is not where the poses are, a calibration from a data sheet. Priors in
+all six degrees of freedom keep the first and let images correct the second; ``pycolmap`` adjusts with priors on
+positions alone, which leaves rotations free where the camera hardly moves, and cannot find the extrinsics. Hence this
+one: Levenberg-Marquardt, points eliminated by the Schur complement, Cauchy kernels (Triggs et al., "Bundle adjustment -
+a modern synthesis", 1999).
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ from localizer_ros.core.types import Array, Index, NumericalError
 
 logger = logging.getLogger(__name__)
 
-
 # fx fy cx cy k1 k2 p1 p2
 _INTRINSICS = 8
+# Cauchy kernels, in sigmas: residuals beyond count by their logarithm.
 _KEYPOINT_KERNEL = 1.5
 # Given poses are rarely outliers; a narrow kernel would let whole stretches go.
 _POSE_KERNEL = 30.0
+# A point nearer than this to the camera, metres, has no projection worth the name: it counts as far off, and pulls at
+# nothing.
+_NEAREST_M, _TOO_NEAR = 0.05, 1e6
+# Steps that are tried with more and more damping before an iteration is given up, and the share of the cost that an
+# iteration must gain for another to be worth while.
+_ATTEMPTS, _LEAST_GAIN = 7, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +45,8 @@ class BundlePriors:
         pose_sigma_rad: of their rotations.
         pose_sigma_m: of their positions.
         intrinsics_sigma: (8,) of fx fy cx cy (px) k1 k2 p1 p2.
-        mounting_sigma_rad: of the rotation of ``T_cam_refined``.
-        mounting_sigma_m: of its translation.
+        extrinsics_sigma_rad: of the rotation of ``T_cam_refined``.
+        extrinsics_sigma_m: of its translation.
         keypoint_sigma_px: of an observation.
     """
 
@@ -48,8 +54,8 @@ class BundlePriors:
     pose_sigma_rad: float
     pose_sigma_m: float
     intrinsics_sigma: Array
-    mounting_sigma_rad: float
-    mounting_sigma_m: float
+    extrinsics_sigma_rad: float
+    extrinsics_sigma_m: float
     keypoint_sigma_px: float
 
 
@@ -61,7 +67,7 @@ class BundleState:
         T_map_refined: (I, 4, 4) poses of the images.
         points: (P, 3).
         intrinsics: (8,) fx fy cx cy k1 k2 p1 p2.
-        T_cam_refined: (4, 4) mounting.
+        T_cam_refined: (4, 4) extrinsics: the optical frame on the body whose poses were given.
     """
 
     T_map_refined: Array
@@ -70,24 +76,10 @@ class BundleState:
     T_cam_refined: Array
 
 
-@dataclass(frozen=True, eq=False)
-class _Evaluated:
-    cost: float
-    in_camera: Array
-    R: Array
-    residual: Array
-    J_projection: Array
-    J_intrinsics: Array
-    squared: Array
-    pose_residual: Array
-    pose_squared: Array
-    mounting: Array
-
-
 def adjust(
     state: BundleState, image: Index, point: Index, xy_px: Array, priors: BundlePriors, iterations: int
 ) -> tuple[BundleState, Array]:
-    """Minimise reprojection errors and prior terms.
+    """The state of least reprojection errors and prior terms, and (N,) reprojection errors in pixels.
 
     Args:
         state: where to start.
@@ -97,36 +89,23 @@ def adjust(
         priors: what is known.
         iterations: at most.
 
-    Returns:
-        The adjusted state and (N,) reprojection errors in pixels.
-
     Raises:
         NumericalError: the problem is singular from the start.
     """
-    sigma = np.concatenate(
-        [
-            np.maximum(priors.intrinsics_sigma, 1e-9),
-            np.full(3, max(priors.mounting_sigma_rad, 1e-9)),
-            np.full(3, max(priors.mounting_sigma_m, 1e-9)),
-        ]
-    )
-    pose_sigma = np.concatenate(
-        [np.full(3, max(priors.pose_sigma_rad, 1e-7)), np.full(3, max(priors.pose_sigma_m, 1e-7))]
-    )
-    start_intrinsics = state.intrinsics
+    problem = _Problem(state, image, point, xy_px, priors)
     damping = 1e-4
-    now = _evaluate(state, image, point, xy_px, priors, pose_sigma, sigma, start_intrinsics)
+    now = problem.evaluated(state)
     first_cost = now.cost
     for iteration in range(iterations):
-        system = _System(state, now, image, point, priors, pose_sigma, sigma, start_intrinsics)
+        system = _System(problem, state, now)
         improved = False
-        for _ in range(7):
+        for _ in range(_ATTEMPTS):
             try:
                 trial = system.step(state, damping)
             except np.linalg.LinAlgError:
                 damping = max(damping, 1e-6) * 10.0
                 continue
-            then = _evaluate(trial, image, point, xy_px, priors, pose_sigma, sigma, start_intrinsics)
+            then = problem.evaluated(trial)
             if np.isfinite(then.cost) and then.cost < now.cost:
                 improved = True
                 break
@@ -137,66 +116,87 @@ def adjust(
             break
         gain = (now.cost - then.cost) / now.cost
         state, now, damping = trial, then, max(damping * 0.2, 1e-9)
-        if gain < 1e-3:
+        if gain < _LEAST_GAIN:
             break
     logger.debug("bundle adjustment: cost %.1f -> %.1f", first_cost, now.cost)
     return state, np.sqrt(now.squared) * priors.keypoint_sigma_px
 
 
-def _evaluate(
-    state: BundleState,
-    image: Index,
-    point: Index,
-    xy_px: Array,
-    priors: BundlePriors,
-    pose_sigma: Array,
-    sigma: Array,
-    start_intrinsics: Array,
-) -> _Evaluated:
-    R = state.T_map_refined[image, :3, :3]
-    p = np.einsum("nji,nj->ni", R, state.points[point] - state.T_map_refined[image, :3, 3])
-    uv, J_projection, J_intrinsics = _projected(state.intrinsics, p)
-    residual = (uv - xy_px) / priors.keypoint_sigma_px
-    squared = np.einsum("ni,ni->n", residual, residual)
-    squared[p[:, 2] < 0.05] = 1e6
-    pose_residual = (
-        _log(np.linalg.inv(priors.T_map_cam @ state.T_cam_refined) @ state.T_map_refined) / pose_sigma
-    )
-    pose_squared = np.einsum("ni,ni->n", pose_residual, pose_residual)
-    mounting = _log(state.T_cam_refined[None])[0]
-    own = np.concatenate([state.intrinsics - start_intrinsics, mounting]) / sigma
-    k, q = _KEYPOINT_KERNEL**2, _POSE_KERNEL**2
-    cost = 0.5 * (
-        k * float(np.log1p(squared / k).sum())
-        + q * float(np.log1p(pose_squared / q).sum())
-        + float(own @ own)
-    )
-    return _Evaluated(
-        cost, p, R, residual, J_projection, J_intrinsics, squared, pose_residual, pose_squared, mounting
-    )
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """Residuals of one state, in sigmas, and what their derivatives need."""
+
+    cost: float
+    in_camera: Array
+    R: Array
+    residual: Array
+    J_projection: Array
+    J_intrinsics: Array
+    squared: Array
+    pose_residual: Array
+    pose_squared: Array
+    extrinsics: Array
+
+
+class _Problem:
+    """Observations and priors: what stays the same while the state is adjusted."""
+
+    def __init__(
+        self, start: BundleState, image: Index, point: Index, xy_px: Array, priors: BundlePriors
+    ) -> None:
+        self.image, self.point, self.priors = image, point, priors
+        self._xy_px = xy_px
+        self.start_intrinsics = start.intrinsics
+        # Of the intrinsics and the extrinsics, which all images share.
+        self.shared_sigma = np.concatenate(
+            [
+                np.maximum(priors.intrinsics_sigma, 1e-9),
+                np.full(3, max(priors.extrinsics_sigma_rad, 1e-9)),
+                np.full(3, max(priors.extrinsics_sigma_m, 1e-9)),
+            ]
+        )
+        self.pose_sigma = np.concatenate(
+            [np.full(3, max(priors.pose_sigma_rad, 1e-7)), np.full(3, max(priors.pose_sigma_m, 1e-7))]
+        )
+
+    def evaluated(self, state: BundleState) -> _Evaluated:
+        """Residuals and cost of a state."""
+        priors = self.priors
+        R = state.T_map_refined[self.image, :3, :3]
+        p = np.einsum("nji,nj->ni", R, state.points[self.point] - state.T_map_refined[self.image, :3, 3])
+        uv, J_projection, J_intrinsics = _projected(state.intrinsics, p)
+        residual = (uv - self._xy_px) / priors.keypoint_sigma_px
+        squared = np.einsum("ni,ni->n", residual, residual)
+        squared[p[:, 2] < _NEAREST_M] = _TOO_NEAR
+        pose_residual = (
+            _log(np.linalg.inv(priors.T_map_cam @ state.T_cam_refined) @ state.T_map_refined)
+            / self.pose_sigma
+        )
+        pose_squared = np.einsum("ni,ni->n", pose_residual, pose_residual)
+        extrinsics = _log(state.T_cam_refined[None])[0]
+        shared = np.concatenate([state.intrinsics - self.start_intrinsics, extrinsics]) / self.shared_sigma
+        k, q = _KEYPOINT_KERNEL**2, _POSE_KERNEL**2
+        cost = 0.5 * (
+            k * float(np.log1p(squared / k).sum())
+            + q * float(np.log1p(pose_squared / q).sum())
+            + float(shared @ shared)
+        )
+        return _Evaluated(
+            cost, p, R, residual, J_projection, J_intrinsics, squared, pose_residual, pose_squared, extrinsics
+        )
 
 
 class _System:
     """Normal equations of one linearisation; solved for any damping."""
 
-    def __init__(
-        self,
-        state: BundleState,
-        at: _Evaluated,
-        image: Index,
-        point: Index,
-        priors: BundlePriors,
-        pose_sigma: Array,
-        sigma: Array,
-        start_intrinsics: Array,
-    ) -> None:
-        self.image, self.point = image, point
+    def __init__(self, problem: _Problem, state: BundleState, at: _Evaluated) -> None:
+        self.image, self.point = problem.image, problem.point
         C, P, K = len(state.T_map_refined), len(state.points), _INTRINSICS
         self.size = 6 * C + K + 6
         self.images, self.points = C, P
         weight = np.sqrt(1.0 / (1.0 + at.squared / _KEYPOINT_KERNEL**2))
-        weight[at.in_camera[:, 2] < 0.05] = 0.0
-        scaled = weight[:, None, None] / priors.keypoint_sigma_px
+        weight[at.in_camera[:, 2] < _NEAREST_M] = 0.0
+        scaled = weight[:, None, None] / problem.priors.keypoint_sigma_px
         # T moves by Exp([w, v]) on the right: p in the camera moves by p x w - v.
         self.J_pose = (
             np.concatenate([at.J_projection @ _skew(at.in_camera), -at.J_projection], axis=2) * scaled
@@ -204,7 +204,18 @@ class _System:
         self.J_point = np.einsum("nij,nkj->nik", at.J_projection, at.R) * scaled
         self.J_shared = at.J_intrinsics * scaled
         r = at.residual * weight[:, None]
+        self.H, self.g = self._normal_equations(problem, state, at, r)
+        self.V = np.zeros((P, 3, 3))
+        np.add.at(self.V, self.point, np.einsum("nij,nik->njk", self.J_point, self.J_point))
+        self.g_point = np.zeros((P, 3))
+        np.add.at(self.g_point, self.point, np.einsum("nij,ni->nj", self.J_point, r))
 
+    def _normal_equations(
+        self, problem: _Problem, state: BundleState, at: _Evaluated, r: Array
+    ) -> tuple[Array, Array]:
+        """Normal matrix and gradient of poses, intrinsics and extrinsics, in this order."""
+        C, K, image = self.images, _INTRINSICS, self.image
+        sigma, change = problem.shared_sigma, state.intrinsics - problem.start_intrinsics
         H = np.zeros((self.size, self.size))
         g = np.zeros(self.size)
         per_image = np.zeros((C, 6, 6))
@@ -214,13 +225,13 @@ class _System:
         with_shared = np.zeros((C, 6, K))
         np.add.at(with_shared, image, np.einsum("nij,nik->njk", self.J_pose, self.J_shared))
         pose_weight = 1.0 / (1.0 + at.pose_squared / _POSE_KERNEL**2)
-        information = pose_weight[:, None] / pose_sigma**2
-        pull = pose_weight[:, None] * at.pose_residual / pose_sigma
+        information = pose_weight[:, None] / problem.pose_sigma**2
+        pull = pose_weight[:, None] * at.pose_residual / problem.pose_sigma
         own = 6 * C + K
         blocks = H[: 6 * C, : 6 * C].reshape(C, 6, C, 6)
         each = np.arange(C)
         blocks[each, :, each, :] = per_image + information[:, :, None] * np.eye(6)
-        # A change of the mounting moves all given poses at once; the residual sees the difference.
+        # A change of the extrinsics moves all given poses at once; the residual sees the difference.
         coupling = -(information[:, :, None] * np.eye(6)).reshape(6 * C, 6)
         H[: 6 * C, own:], H[own:, : 6 * C] = coupling, coupling.T
         H[own:, own:] = np.diag(information.sum(axis=0) + 1.0 / sigma[K:] ** 2)
@@ -230,15 +241,9 @@ class _System:
             1.0 / sigma[:K] ** 2
         )
         g[: 6 * C] = (gradient + pull).reshape(-1)
-        g[6 * C : own] = (
-            np.einsum("nij,ni->j", self.J_shared, r) + (state.intrinsics - start_intrinsics) / sigma[:K] ** 2
-        )
-        g[own:] = at.mounting / sigma[K:] ** 2 - pull.sum(axis=0)
-        self.H, self.g = H, g
-        self.V = np.zeros((P, 3, 3))
-        np.add.at(self.V, point, np.einsum("nij,nik->njk", self.J_point, self.J_point))
-        self.g_point = np.zeros((P, 3))
-        np.add.at(self.g_point, point, np.einsum("nij,ni->nj", self.J_point, r))
+        g[6 * C : own] = np.einsum("nij,ni->j", self.J_shared, r) + change / sigma[:K] ** 2
+        g[own:] = at.extrinsics / sigma[K:] ** 2 - pull.sum(axis=0)
+        return H, g
 
     def step(self, state: BundleState, damping: float) -> BundleState:
         """The state after one damped step. Raises LinAlgError when the system is singular."""

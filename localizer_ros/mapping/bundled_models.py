@@ -1,4 +1,4 @@
-"""What a user brings along for a map (networks of features and matchers, a static mask) becomes part of the scene."""
+"""Models that a user gives for a map (networks of features and matchers, a static mask) become part of the scene."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def check_networks(config: StructureConfig, dimensions: int) -> None:
         open_network_descriptor(config.retrieval.card)
 
 
-def take_along(config: StructureConfig, folder: Path) -> StructureConfig:
-    """Copy what a config names to a scene folder; returns the config with the places there."""
+def bundle_models(config: StructureConfig, folder: Path) -> StructureConfig:
+    """The config with places in a scene folder, to which everything that it names has been copied."""
     features, matcher, masks, retrieval = config.features, config.matcher, config.masks, config.retrieval
     if features.kind == "onnx":
         copy_card(Path(features.card), folder / FEATURES_FOLDER)

@@ -11,7 +11,7 @@ from localizer_ros.geometry.rays import undistorted
 from localizer_ros.scene.point_map import PointMap
 
 # COLMAP's origin is the corner of the first pixel, ours its centre.
-_PIXEL_CENTRE = 0.5
+PIXEL_CENTRE = 0.5
 
 
 def write_colmap_model(structure: PointMap, folder: Path) -> int:
@@ -35,11 +35,11 @@ def write_colmap_model(structure: PointMap, folder: Path) -> int:
             model="OPENCV",
             width=camera.width_px,
             height=camera.height_px,
-            params=[K[0, 0], K[1, 1], K[0, 2] + _PIXEL_CENTRE, K[1, 2] + _PIXEL_CENTRE, *d],
+            params=[K[0, 0], K[1, 1], K[0, 2] + PIXEL_CENTRE, K[1, 2] + PIXEL_CENTRE, *d],
             camera_id=1,
         )
     )
-    xy = undistorted(given, structure.observation_xy_px) @ given.K[:2, :2].T + given.K[:2, 2] + _PIXEL_CENTRE
+    xy = undistorted(given, structure.observation_xy_px) @ given.K[:2, :2].T + given.K[:2, 2] + PIXEL_CENTRE
     start = structure.image_start
     for i, name in enumerate(structure.names):
         T_refined_map = np.linalg.inv(structure.T_map_refined[i])

@@ -8,19 +8,23 @@ from typing import Literal
 import faiss
 import numpy as np
 
-from localizer_ros.core.config.mapping import RetrievalConfig
+from localizer_ros.core.config.mapping import RetrievalConfig, StructureConfig
+from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import Array, Float32, Index, SourceError, UInt8
+from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor, open_network_descriptor
+from localizer_ros.mapping.feature_store import FeatureStore
+from localizer_ros.mapping.keyframes import Keyframes
 from localizer_ros.scene.image_index import GlobalDescriptor, ImageDatabase, ImageIndex, one_thread
 
-# Enough for a few hundred words; more only takes time.
+# Descriptors that words are trained on: enough for a few hundred words; more only takes time.
 _SAMPLE = 60_000
 
 
 def train_global_descriptor(
     descriptors: Sequence[Float32], config: RetrievalConfig, seed: int
 ) -> GlobalDescriptor:
-    """Visual words and projection from the local descriptors of the mapping images.
+    """Visual words and projection, trained on the local descriptors of the keyframes.
 
     Args:
         descriptors: for each image (N, D) float32 unit vectors.
@@ -91,32 +95,64 @@ def describe_images(
     return describe, describe.many(descriptors)
 
 
+def index_recording(
+    source: FrameSource,
+    store: FeatureStore,
+    keyframes: Keyframes,
+    config: StructureConfig,
+    fine: bool,
+    progress: Progress,
+) -> ImageDatabase:
+    """The index of all frames of a recording that have poses; see :func:`index_images`.
+
+    Args:
+        source: the recording.
+        store: of its features.
+        keyframes: its frames with poses, and its keyframes.
+        config: kind of descriptor and index, and the seed.
+        fine: the features of keyframes are fine ones, of which the coarse ones are taken.
+        progress: told as it goes.
+    """
+    progress("retrieval", 0, len(keyframes.posed))
+    chosen = set(keyframes.images)
+    coarse = [store.features(i, fine and i in chosen) for i in keyframes.posed]
+    return index_images(
+        [f.descriptors[f.coarse] for f in coarse],
+        lambda k: source.read(keyframes.posed[k]).image,
+        keyframes.T_map_cam,
+        keyframes.names,
+        keyframes.chosen,
+        config.retrieval,
+        config.seed,
+    )
+
+
 def index_images(
     descriptors: Sequence[Float32],
     read: Callable[[int], UInt8],
     T_map_cam: Array,
     names: tuple[str, ...],
-    carrying: Index,
+    keyframes: Index,
     config: RetrievalConfig,
     seed: int,
 ) -> ImageDatabase:
-    """The index of all images of a recording, its words trained on those that carry keypoints.
+    """The index of images, its words trained on the keyframes among them.
 
     Args:
         descriptors: for each image (N, D) float32 unit vectors.
         read: the k-th image itself, for a network.
         T_map_cam: (I, 4, 4) given poses.
         names: I frame names.
-        carrying: the images that carry keypoints, ascending; they are numbered in this order.
+        keyframes: which of them are keyframes, ascending; they are numbered in this order.
         config: kind of descriptor and index.
         seed: of sampling and clustering.
 
     Raises:
         ConfigError, BackendError, SourceError: see :func:`describe_images`.
     """
-    describe, vectors = describe_images(descriptors, read, carrying, config, seed)
+    describe, vectors = describe_images(descriptors, read, keyframes, config, seed)
     index = ImageIndex(vectors.shape[1], config.index)
     index.add(vectors)
-    mapped = np.full(len(descriptors), -1, dtype=np.int32)
-    mapped[carrying] = np.arange(len(carrying))
-    return ImageDatabase(index, describe, T_map_cam, names, mapped)
+    keyframe = np.full(len(descriptors), -1, dtype=np.int32)
+    keyframe[keyframes] = np.arange(len(keyframes))
+    return ImageDatabase(index, describe, T_map_cam, names, keyframe)

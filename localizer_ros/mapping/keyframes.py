@@ -1,9 +1,14 @@
-"""Which frames of a recording to map with, and which pairs of them to match."""
+"""The keyframes of a recording, which a map is made of, and the pairs of them to match."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from localizer_ros.core.config.mapping import KeyframeConfig
+from localizer_ros.core.progress import Progress
+from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Camera, Index, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import mutual_matches
@@ -11,9 +16,90 @@ from localizer_ros.geometry.rays import undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
 from localizer_ros.mapping.feature_store import FeatureStore
 
+# Frames for a first look at the scene, each matched with the two after it. Enough for a median of depths; their
+# features take a few seconds.
+_PROBED, _PROBED_AFTER = 40, (1, 2)
+# Of that look: descriptor ratio of a match, error on the plane z = 1 (8 px at 400), angle between the rays of a point,
+# and the fewest points that make a depth.
+_PROBE_RATIO, _PROBE_ERROR, _PROBE_ANGLE_RAD, _PROBE_POINTS = 0.8, 0.02, np.radians(1.5), 20
+# Of the further neighbours of an image every third is matched: wide angles, without all of their copies.
+_FURTHER_STEP = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframes:
+    """The frames of a recording that have poses, and which of them are keyframes.
+
+    Attributes:
+        posed: N numbers of the frames with poses, in the recording.
+        T_map_cam: (N, 4, 4) their given poses.
+        names: N frame names.
+        chosen: (K,) ascending, the keyframes as numbers into ``posed``.
+        depth_m: median depth of what they show.
+    """
+
+    posed: list[int]
+    T_map_cam: Array
+    names: tuple[str, ...]
+    chosen: Index
+    depth_m: float
+
+    @property
+    def images(self) -> list[int]:
+        """K numbers of the keyframes, in the recording."""
+        return [self.posed[k] for k in self.chosen]
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """K names of the keyframes."""
+        return tuple(self.names[k] for k in self.chosen)
+
+    @property
+    def held_out(self) -> list[int]:
+        """The other frames with poses, as numbers into ``posed``."""
+        return [int(k) for k in np.setdiff1d(np.arange(len(self.posed)), self.chosen)]
+
+
+def find_keyframes(
+    source: FrameSource,
+    store: FeatureStore,
+    config: KeyframeConfig,
+    fine: bool,
+    timer: StageTimer,
+    progress: Progress,
+) -> Keyframes:
+    """The keyframes of a recording; the features of all its frames with poses are in ``store`` then.
+
+    Args:
+        source: the recording, cut to the part to map; frames without a pose are left out.
+        store: of its features.
+        config: how many keyframes, and how far apart.
+        fine: extract the fine features of keyframes; all other features are coarse.
+        timer: of the stages ``features`` and ``keyframes``.
+        progress: told as it goes.
+
+    Raises:
+        SourceError: fewer than three frames have poses.
+    """
+    posed, T_map_cam = posed_frames(source)
+    probed = np.unique(np.linspace(0, len(posed) - 1, min(_PROBED, len(posed))).round().astype(np.intp))
+    looked_at = [posed[k] for k in probed]
+    with timer.stage("features"):
+        store.extract(looked_at, False, progress, "features to probe the depth")
+    with timer.stage("keyframes"):
+        depth_m = probe_depth_m(store, source.camera, looked_at, T_map_cam[probed])
+        chosen = choose_keyframes(T_map_cam, depth_m, config.max_images, config.min_spacing_deg)
+    names = tuple(source.records[i].name for i in posed)
+    keyframes = Keyframes(posed, T_map_cam, names, chosen, depth_m)
+    with timer.stage("features"):
+        store.extract(keyframes.images, fine, progress, "features of keyframes")
+        others = [posed[k] for k in keyframes.held_out]
+        store.extract(others, False, progress, "features for retrieval")
+    return keyframes
+
 
 def posed_frames(source: FrameSource) -> tuple[list[int], Array]:
-    """Indices of the frames with poses, and these (N, 4, 4). Raises SourceError when there are fewer than three."""
+    """Numbers of the frames with poses, and these (N, 4, 4). Raises SourceError when there are fewer than three."""
     posed = [(i, T.matrix()) for i, r in enumerate(source.records) if (T := r.T_map_cam) is not None]
     if len(posed) < 3:
         raise SourceError(
@@ -22,22 +108,19 @@ def posed_frames(source: FrameSource) -> tuple[list[int], Array]:
     return [i for i, _ in posed], np.stack([T for _, T in posed])
 
 
-def choose_images(T: Array, depth_m: float, max_images: int, min_spacing_deg: float) -> Index:
-    """Views spread as evenly as possible: each next one is the furthest from all chosen so far.
+def choose_keyframes(T_map_cam: Array, depth_m: float, max_images: int, min_spacing_deg: float) -> Index:
+    """(K,) ascending indices of views as far apart as possible: each next one is the furthest from all chosen so far.
 
     Args:
-        T: (N, 4, 4) poses.
+        T_map_cam: (N, 4, 4) poses.
         depth_m: median depth of the scene; a move counts as the angle it is seen under from there.
         max_images: at most.
         min_spacing_deg: stop when no view is further than this from a chosen one.
-
-    Returns:
-        Ascending indices.
     """
-    features = _view_features(T, depth_m)
+    features = _view_features(T_map_cam, depth_m)
     chosen = [0]
     nearest = np.linalg.norm(features - features[0], axis=1)
-    while len(chosen) < min(max_images, len(T)):
+    while len(chosen) < min(max_images, len(T_map_cam)):
         k = int(nearest.argmax())
         if nearest[k] < np.radians(min_spacing_deg):
             break
@@ -46,15 +129,18 @@ def choose_images(T: Array, depth_m: float, max_images: int, min_spacing_deg: fl
     return np.sort(np.array(chosen, dtype=np.intp))
 
 
-def choose_pairs(T: Array, depth_m: float, neighbours: int, max_angle_rad: float) -> list[tuple[int, int]]:
-    """Pairs of images to match: the nearest views for certain matches, and further ones for wide angles.
+def choose_pairs(
+    T_map_cam: Array, depth_m: float, neighbours: int, max_angle_rad: float
+) -> list[tuple[int, int]]:
+    """Ascending pairs of images to match: the nearest views for certain matches, further ones for wide angles.
 
     Args:
-        T: (N, 4, 4) poses.
+        T_map_cam: (N, 4, 4) poses.
         depth_m: median depth of the scene.
         neighbours: of each image.
         max_angle_rad: between two views.
     """
+    T = T_map_cam
     features = _view_features(T, depth_m)
     pairs: set[tuple[int, int]] = set()
     for i in range(len(T)):
@@ -64,37 +150,35 @@ def choose_pairs(T: Array, depth_m: float, neighbours: int, max_angle_rad: float
         cosine = 0.5 * (np.einsum("nij,ij->n", T[order, :3, :3], T[i, :3, :3]) - 1.0)
         order = order[(cosine > np.cos(max_angle_rad)) & np.isfinite(distance[order])]
         near = neighbours // 2
-        for j in [*order[:near], *order[near : near + 3 * (neighbours - near) : 3]]:
+        further = order[near : near + _FURTHER_STEP * (neighbours - near) : _FURTHER_STEP]
+        for j in [*order[:near], *further]:
             pairs.add((min(i, int(j)), max(i, int(j))))
     return sorted(pairs)
 
 
 def _view_features(T: Array, depth_m: float) -> Array:
+    """(N, 12) vectors whose distance is the angle between two views, a move counting as the angle it is seen under."""
     turn = T[:, :3, :3].reshape(-1, 9) / np.sqrt(2.0)
     return np.concatenate([T[:, :3, 3] / depth_m, turn], axis=1)
 
 
-def probing_images(count: int) -> Index:
-    """A few of ``count`` frames, evenly spaced, for a first look at the scene."""
-    return np.unique(np.linspace(0, count - 1, min(40, count)).round().astype(np.intp))
-
-
-def probe_depth_m(store: FeatureStore, camera: Camera, picked: list[int], T: Array) -> float:
-    """Median depth of what a few images show; twice the spread of positions when that fails."""
-    features = [store.features(i, False) for i in picked]
+def probe_depth_m(store: FeatureStore, camera: Camera, images: list[int], T_map_cam: Array) -> float:
+    """Median depth of what a few images show, metres; from how far they are apart where they show too little."""
+    features = [store.features(i, False) for i in images]
     rays = [undistorted(camera, f.xy_px) for f in features]
     pairs = [
-        (a, b, mutual_matches(features[a].descriptors, features[b].descriptors, 0.8))
-        for a in range(len(picked))
-        for b in (a + 1, a + 2)
-        if b < len(picked)
+        (a, b, mutual_matches(features[a].descriptors, features[b].descriptors, _PROBE_RATIO))
+        for a in range(len(images))
+        for b in (a + step for step in _PROBED_AFTER)
+        if b < len(images)
     ]
     image, keypoint, track = tracks_of(pairs, [len(f) for f in features])
-    spread = float(np.sqrt(np.mean(np.var(T[:, :3, 3], axis=0))))
     if len(image):
         seen = np.stack([rays[i][k] for i, k in zip(image, keypoint, strict=True)])
-        kept, label, X = consistent(T, image, seen, track, 0.02, np.radians(1.5))
-        if len(X) >= 20:
-            at = T[image[kept]]
+        kept, label, X = consistent(T_map_cam, image, seen, track, _PROBE_ERROR, _PROBE_ANGLE_RAD)
+        if len(X) >= _PROBE_POINTS:
+            at = T_map_cam[image[kept]]
             return float(np.median(np.einsum("ni,ni->n", at[:, :3, 2], X[label] - at[:, :3, 3])))
-    return max(2.0 * spread, 0.1)
+    # A recording is mostly about as wide as what it looks at is far away.
+    apart_m = float(np.sqrt(np.mean(np.var(T_map_cam[:, :3, 3], axis=0))))
+    return max(2.0 * apart_m, 0.1)

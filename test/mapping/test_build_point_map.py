@@ -17,9 +17,9 @@ from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.tracking import Tracker
-from localizer_ros.mapping import build_point_map as structure_map
-from localizer_ros.mapping.build_point_map import StructureReport, build_structure_map
-from localizer_ros.mapping.keyframes import choose_images, choose_pairs
+from localizer_ros.mapping import build_point_map as builder
+from localizer_ros.mapping import matching
+from localizer_ros.mapping.build_point_map import PointMapReport, build_point_map
 from localizer_ros.scene.map_scene import MapScene
 
 
@@ -46,7 +46,7 @@ class Mapped:
     work: Path
     source: Part
     queries: Part
-    report: StructureReport
+    report: PointMapReport
 
 
 CONFIG = StructureConfig(
@@ -62,7 +62,7 @@ def mapped(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapped
     source = Part(whole, inside[0:40:2] + inside[60:100:2])
     queries = Part(whole, inside[40:60])
     folder = tmp_path_factory.mktemp("structure")
-    report = build_structure_map(source, CONFIG, folder / "scene", work_dir=folder / "work")
+    report = build_point_map(source, CONFIG, folder / "scene", folder / "work")
     return Mapped(folder / "scene", folder / "work", source, queries, report)
 
 
@@ -350,9 +350,9 @@ def test_a_second_build_takes_what_the_first_left(
         raise AssertionError("features were extracted or matched again")
 
     monkeypatch.setattr(mapped.source, "read", must_not_run)
-    monkeypatch.setattr(structure_map, "_VALIDATION_IMAGES", 0)
-    monkeypatch.setattr(structure_map, "open_matcher", must_not_run)
-    report = build_structure_map(mapped.source, CONFIG, tmp_path / "again", work_dir=mapped.work)
+    monkeypatch.setattr(builder, "_VALIDATION_IMAGES", 0)
+    monkeypatch.setattr(matching, "open_matcher", must_not_run)
+    report = build_point_map(mapped.source, CONFIG, tmp_path / "again", mapped.work)
     assert report.points == mapped.report.points
 
 
@@ -366,7 +366,7 @@ def test_a_damaged_map_is_named(mapped: Mapped, tmp_path: Path) -> None:
 
 def test_too_few_poses_are_an_error(mapped: Mapped, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="expected at least 3"):
-        build_structure_map(Part(mapped.queries.whole, [0, 1]), CONFIG, tmp_path)
+        build_point_map(Part(mapped.queries.whole, [0, 1]), CONFIG, tmp_path / "scene", tmp_path / "work")
 
 
 def test_tracking_can_be_switched_off(mapped: Mapped) -> None:
@@ -375,13 +375,3 @@ def test_tracking_can_be_switched_off(mapped: Mapped) -> None:
     for index in range(2):
         observation = front_end.observe(mapped.queries.read(index), None)
         assert observation.absolute is not None and observation.absolute.source == "hierarchical"
-
-
-def test_images_are_spread_over_the_views() -> None:
-    T = np.stack([SE3(np.eye(3), np.array([x, 0.0, 0.0])).matrix() for x in np.linspace(0, 1, 101)])
-    chosen = choose_images(T, 2.0, 5, 0.1)
-    assert chosen.tolist() == [0, 25, 50, 75, 100]
-    # 2 m away, 5 degrees are 17 cm.
-    assert len(choose_images(T, 2.0, 50, 5.0)) <= 8
-    pairs = choose_pairs(T[chosen], 2.0, 4, np.radians(45))
-    assert (0, 1) in pairs and all(a < b for a, b in pairs)

@@ -1,0 +1,70 @@
+"""A new map validated on frames that it was not made from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from localizer_ros.core.progress import Progress
+from localizer_ros.core.se3 import SE3, symmetrized
+from localizer_ros.core.types import Array
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.localization.front_end import GlobalLocalizer
+from localizer_ros.mapping.keyframes import Keyframes
+
+# Fewer answers say nothing of the error.
+FEWEST_ANSWERED = 8
+# What no answer is better than: degrees, and a share of the median depth; and what is added where too few frames could
+# be tried, as of poses from a depth camera.
+_LEAST_DEG, _LEAST_OF_DEPTH = 0.05, 5e-4
+_UNTRIED_DEG, _UNTRIED_OF_DEPTH = 0.2, 3e-3
+# One sigma of a Gaussian is this percentile of its size.
+_ONE_SIGMA_PERCENT = 68.3
+
+
+def validate(
+    localizer: GlobalLocalizer,
+    source: FrameSource,
+    keyframes: Keyframes,
+    depth_m: float,
+    most: int,
+    progress: Progress,
+) -> tuple[dict[str, float], Array]:
+    """Figures, and the (6, 6) covariance of answers beyond what keypoint noise explains.
+
+    The figures are ``frames`` and ``answered``, and of those, where enough are, ``median_t_m`` and ``median_r_deg``.
+
+    Args:
+        localizer: of the new scene.
+        source: the recording.
+        keyframes: what the map was made of; all other frames with poses are there to be tried.
+        depth_m: median depth of the scene.
+        most: at most so many, evenly spaced.
+        progress: told as it goes.
+    """
+    held_out = keyframes.held_out
+    picked: list[int] = []
+    if held_out:
+        picked = [held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, most).astype(int))]
+    errors, noises = [], []
+    for n, k in enumerate(picked):
+        answer = localizer.localize(source.read(keyframes.posed[k]), None)
+        progress("validation", n + 1, len(picked))
+        if answer is not None and answer.covariance is not None:
+            T_map_cam = keyframes.T_map_cam[k]
+            given = SE3(T_map_cam[:3, :3], T_map_cam[:3, 3])
+            errors.append((given.inverse() @ answer.T_map_cam).log())
+            noises.append(answer.covariance)
+    figures: dict[str, float] = {"frames": len(picked), "answered": len(errors)}
+    least = _diagonal(np.radians(_LEAST_DEG), _LEAST_OF_DEPTH * depth_m)
+    if len(errors) < FEWEST_ANSWERED:
+        return figures, least + _diagonal(np.radians(_UNTRIED_DEG), _UNTRIED_OF_DEPTH * depth_m)
+    e = np.array(errors)
+    figures["median_t_m"] = round(float(np.median(np.linalg.norm(e[:, 3:], axis=1))), 4)
+    figures["median_r_deg"] = round(float(np.degrees(np.median(np.linalg.norm(e[:, :3], axis=1)))), 3)
+    # A robust second moment of each component.
+    sigma = np.percentile(np.abs(e), _ONE_SIGMA_PERCENT, axis=0)
+    return figures, symmetrized(np.diag(sigma**2) - np.median(noises, axis=0), 0.0) + least
+
+
+def _diagonal(sigma_rad: float, sigma_m: float) -> Array:
+    return np.diag([sigma_rad**2] * 3 + [sigma_m**2] * 3)
