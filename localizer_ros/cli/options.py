@@ -43,7 +43,7 @@ SetOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings; unknown keys are errors.")
+    Path | None, typer.Option("--config", help="YAML file of settings; `localizer settings` lists them.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted call stopped.")]
 JsonOption = Annotated[
