@@ -21,6 +21,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from localizer_ros.core.files import parse_yaml, read_yaml
 from localizer_ros.core.types import ConfigError
 
 Tier = Literal["user", "expert", "research"]
@@ -192,12 +193,7 @@ def load_config(kind: type[C], path: Path | None = None, overrides: Iterable[str
     """
     values: Any = {}
     if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-        if values is None:
-            values = {}
+        values = read_yaml(path, ConfigError)
         # Before overrides: what they are laid over must be right by itself.
         config_from_dict(kind, values, str(path))
     for override in overrides:
@@ -268,11 +264,8 @@ def _override(text: str) -> tuple[str, Any]:
     name, separator, written = text.partition("=")
     if not separator or not name.strip():
         raise ConfigError(f"--set {text}: expected name=value, e.g. smoother.lag_s=2.0")
-    try:
-        # Nothing is the empty text, as for a frame that is not to be set.
-        value = yaml.safe_load(written) if written.strip() else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not YAML") from error
+    # Nothing is the empty text, as for a frame that is not to be set.
+    value = parse_yaml(written, f"--set {text}", ConfigError) if written.strip() else ""
     # YAML 1.1 reads 1e-3 as a string.
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
