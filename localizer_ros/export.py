@@ -17,11 +17,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from localizer_ros.core.config.runtime import BackendConfig
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, sha256_of
+from localizer_ros.inference.backend import Tensors
+from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path, read_card
 from localizer_ros.inference.network_step import MOTION, NetworkStep
 from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD
 from localizer_ros.networks.motion_step import MotionStep
@@ -38,7 +40,7 @@ _RECORDED_IMAGES, _NOISE_IMAGES = 16, 8
 
 
 def save_network(network: nn.Module, folder: Path, card: ModelCard) -> ModelCard:
-    """The card with its checksums, after NAME.safetensors, NAME.onnx and NAME.json were written.
+    """The card with its checksums, after NAME.safetensors, NAME.onnx and NAME.yaml were written.
 
     Args:
         network: in eval mode; ``forward`` takes the card's inputs in order and gives its outputs in order.
@@ -46,7 +48,7 @@ def save_network(network: nn.Module, folder: Path, card: ModelCard) -> ModelCard
         card: complete but for the checksums.
     """
     network = network.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in its stubs
-    weights, onnx = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
+    weights, onnx = folder / card.weights, folder / card.network
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
     example = tuple(torch.zeros(spec.shape) for spec in card.inputs)
     with warnings.catch_warnings(), torch.no_grad():
@@ -62,8 +64,8 @@ def save_network(network: nn.Module, folder: Path, card: ModelCard) -> ModelCard
             # constants of 1e-8.
             dynamo=False,
         )
-    card = msgspec.structs.replace(card, weights_sha256=sha256_of(weights), onnx_sha256=sha256_of(onnx))
-    card.write(folder / f"{card.name}.json")
+    card = msgspec.structs.replace(card, weights_sha256=sha256_of(weights), sha256=sha256_of(onnx))
+    card.write(card_path(folder, card.name))
     return card
 
 
@@ -100,11 +102,11 @@ def stream_card(
     )
     carried = outputs[len(outputs) - len(states) :]
     return ModelCard(
-        name=name,
+        network=f"{name}.onnx",
         inputs=(image, *also, *(TensorSpec(f"{state.name}_prev", state.shape) for state in carried)),
         outputs=outputs,
         states={f"{state.name}_prev": state.name for state in carried},
-        network=spec,
+        architecture=spec,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         camera=camera.to_dict(),
@@ -122,11 +124,11 @@ def descriptor_card(spec: dict[str, Any], camera: Camera, channels: int) -> Mode
         channels: of the descriptor.
     """
     return ModelCard(
-        name="descriptor",
+        network="descriptor.onnx",
         inputs=(TensorSpec("image", (1, 3, camera.height_px, camera.width_px)),),
         outputs=(TensorSpec("descriptor", (1, channels)),),
         states={},
-        network=spec,
+        architecture=spec,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         camera=camera.to_dict(),
@@ -226,16 +228,16 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
         BackendError: the back end cannot run here, or differs from PyTorch by more than its precision explains.
     """
     folder = scene.path / "networks"
-    card_path = folder / f"{scene.method}.json"
-    if not card_path.is_file():
+    path = card_path(folder, scene.method)
+    if not path.is_file():
         raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
-    images = _network_images(ModelCard.read(card_path), source)
+    images = _network_images(read_card(path, ModelCard), source)
     t_m, r_deg = check_parity(folder, scene.method, config, images)
     suffix = "safetensors" if config.kind == "torch" else "onnx"
     files = []
     for name in (scene.method, MOTION):
-        if (folder / f"{name}.json").is_file():
-            files += [folder / f"{name}.json", folder / f"{name}.{suffix}"]
+        if card_path(folder, name).is_file():
+            files += [card_path(folder, name), folder / f"{name}.{suffix}"]
             if config.kind == "tensorrt":
                 files += sorted((scene.path / ENGINES).glob(f"{name}-*.engine"))
     if config.kind == "openvino":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from localizer_ros.core.types import LocalizerError, SourceError
+from localizer_ros.core.types import LocalizerError, SceneError, SourceError
 
 
 @contextmanager
@@ -90,6 +91,23 @@ def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:
 
 def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def sha256_of(path: Path, error: type[LocalizerError] = SceneError) -> str:
+    """Hex digest of a file.
+
+    Args:
+        path: the file.
+        error: what a failure is raised as.
+
+    Raises:
+        LocalizerError: of the given kind: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({failure.strerror})") from failure
 
 
 def natural_key(name: str | Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -22,7 +22,7 @@ from localizer_ros.evaluation.evaluate import Evaluation, OpenScene, evaluate
 from localizer_ros.evaluation.geometric_vo import GeometricVo
 from localizer_ros.evaluation.metrics import Metrics
 from localizer_ros.evaluation.open_scene import open_scene
-from localizer_ros.inference.backend import ModelCard
+from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.scene.info import disk_mb
 
@@ -210,11 +210,11 @@ def telling_settings(scene: Scene) -> tuple[tuple[str, str], ...]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()
     found: list[tuple[str, str]] = []
-    card = scene.path / "networks" / f"{scene.method}.json"
+    card = card_path(scene.path / "networks", scene.method)
     networks = card.is_file()
     if networks:
         # The configuration may have left the choice to the weights.
-        found.append(("network.encoder", str(ModelCard.read(card).network.get("encoder", ""))))
+        found.append(("network.encoder", str(read_card(card, ModelCard).architecture.get("encoder", ""))))
     for key in (*TELLING.get(scene.method, ()), *(TELLING_NETWORKS if networks else TELLING_MAPS)):
         value = values
         for part in key.split("."):

@@ -20,7 +20,8 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError, Float32, FrameRejected, SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.answers import percentiles
-from localizer_ros.scene.image_index import GlobalDescriptor, ImageIndex
+from localizer_ros.features.global_descriptor import WordsDescriptor
+from localizer_ros.scene.image_index import ImageIndex
 from localizer_ros.scene.map_scene import INDEX_FOLDER, MapScene
 
 R = TypeVar("R")
@@ -73,12 +74,12 @@ def retrieval_benchmark(
     if min(sizes) < len(own):
         raise ConfigError(f"index images: expected at least the {len(own)} of the scene, got {min(sizes)}")
     features_ms, local = _features(scene, source)
-    describe = scene.database.describe
-    if not isinstance(describe, GlobalDescriptor):
+    describe = scene.database.descriptor
+    if not isinstance(describe, WordsDescriptor):
         raise ConfigError(
             f"{scene_path}: global descriptors are by {describe.summary}; those of words are timed"
         )
-    queries = [_Query(features, describe(features)) for features in local]
+    queries = [_Query(features, describe.of(features)) for features in local]
     distractors = synthetic_descriptors(own, max(sizes) - len(own), np.random.default_rng(_SEED))
     rows: list[dict[str, Any]] = []
     for done, images in enumerate(sorted(sizes)):
@@ -96,7 +97,7 @@ def retrieval_benchmark(
 
 
 def _row(
-    vectors: Float32, like: ImageIndex, describe: Callable[[Float32], Float32], queries: Sequence[_Query]
+    vectors: Float32, like: ImageIndex, describe: WordsDescriptor, queries: Sequence[_Query]
 ) -> dict[str, Any]:
     """What :func:`retrieval_benchmark` tells of an index of (N, G) vectors, of the kind of another one."""
     exact = ImageIndex(vectors.shape[1], "flat")
@@ -156,14 +157,12 @@ def _features(scene: MapScene, source: FrameSource) -> tuple[list[float], list[F
     return times_ms, found
 
 
-def _timed(
-    index: ImageIndex, describe: Callable[[Float32], Float32], queries: Sequence[_Query]
-) -> tuple[Array, Array]:
+def _timed(index: ImageIndex, describe: WordsDescriptor, queries: Sequence[_Query]) -> tuple[Array, Array]:
     """(2, M) milliseconds, wall and computing, of descriptor and search together, and of the search alone."""
     neighbours = SearchConfig().neighbours
 
     def retrieve(features: Float32) -> object:
-        return index.search(describe(features), neighbours)
+        return index.search(describe.of(features), neighbours)
 
     whole, search = [], []
     for _ in range(_REPEATS):

@@ -18,17 +18,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
 
-from localizer_ros.core.types import BackendError, ConfigError, Float32, Index
+from localizer_ros.core.types import ConfigError, Float32, Index
 from localizer_ros.features.local_features import mutual_matches
-from localizer_ros.inference.onnx_card import open_session, read_card, run_session
+from localizer_ros.inference.model_card import Card, network_of, read_card
+from localizer_ros.inference.onnx_session import OnnxSession
 
 MATCHER_FOLDER = "networks/matcher"
 
-_KEYS = ("network", "keypoints", "descriptors", "matches", "scores", "dimensions")
+
+class MatcherCard(Card, frozen=True, kw_only=True):
+    """The card of a matcher; see the module for what each key means."""
+
+    keypoints: Annotated[tuple[str, str], Meta(description="the names of two inputs")]
+    coordinates: Annotated[Literal["normalised", "pixels"], Meta(description="normalised or pixels")] = (
+        "normalised"
+    )
+    descriptors: Annotated[tuple[str, str], Meta(description="the names of two inputs")]
+    matches: Annotated[str, Meta(description="the name of an output")]
+    scores: Annotated[str, Meta(description="the name of an output")]
+    min_score: Annotated[float, Meta(ge=0.0, le=1.0, description="a number between 0 and 1")] = 0.1
+    dimensions: Annotated[int, Meta(ge=1, description="a whole number above 0")]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,28 +95,25 @@ class LightGlueMatcher:
     """
 
     def __init__(self, card: Path) -> None:
-        self._card = read_matcher_card(card)
-        self._session = open_session(card, self._card)
-        self._min_score = float(self._card.get("min_score", 0.1))
-        self._pixels = self._card.get("coordinates", "normalised") == "pixels"
+        self._card = read_card(card, MatcherCard)
+        self._session = OnnxSession(card, self._card)
 
     def match(self, a: Side, b: Side) -> Index:
         """See :class:`Matcher`. Raises BackendError when the network fails."""
         if len(a.xy_px) == 0 or len(b.xy_px) == 0:
             return np.zeros((0, 2), dtype=np.intp)
-        given: dict[str, Any] = {}
+        c = self._card
+        given: dict[str, NDArray[Any]] = {}
         for n, side in enumerate((a, b)):
-            given[self._card["keypoints"][n]] = self._coordinates(side)[None]
-            given[self._card["descriptors"][n]] = np.ascontiguousarray(side.descriptors, np.float32)[None]
-        matches, scores = run_session(
-            self._session, self._card, [self._card["matches"], self._card["scores"]], given
-        )
-        pairs = np.asarray(matches).reshape(-1, np.asarray(matches).shape[-1])[:, -2:]
-        sure = np.asarray(scores).reshape(-1) >= self._min_score
+            given[c.keypoints[n]] = self._coordinates(side)[None]
+            given[c.descriptors[n]] = np.ascontiguousarray(side.descriptors, np.float32)[None]
+        matches, scores = self._session.run([c.matches, c.scores], given)
+        pairs = matches.reshape(-1, matches.shape[-1])[:, -2:]
+        sure = scores.reshape(-1) >= c.min_score
         return np.asarray(pairs[sure], dtype=np.intp)
 
     def _coordinates(self, side: Side) -> Float32:
-        if self._pixels:
+        if self._card.coordinates == "pixels":
             return np.ascontiguousarray(side.xy_px, np.float32)
         size = np.array(side.size_px, dtype=np.float32)
         return np.asarray((side.xy_px - size / 2.0) / (size.max() / 2.0), dtype=np.float32)
@@ -127,22 +139,21 @@ def open_matcher(kind: Literal["mutual", "lightglue"], ratio: float, card: Path 
     return LightGlueMatcher(card)
 
 
-def read_matcher_card(path: Path) -> dict[str, Any]:
-    """A matcher's model card. Raises BackendError when it is missing, malformed, or not that of its network."""
-    card = read_card(path, _KEYS)
-    for key in ("keypoints", "descriptors"):
-        if not isinstance(card[key], list) or len(card[key]) != 2:
-            raise BackendError(f"{path}: {key}: expected the names of two inputs, got {card[key]!r}")
-    if card.get("coordinates", "normalised") not in ("normalised", "pixels"):
-        raise BackendError(f"{path}: coordinates: expected normalised or pixels, got {card['coordinates']!r}")
-    return card
-
-
 def check_matcher(card: Path, dimensions: int) -> None:
-    """Raise ConfigError when a matcher was not trained with descriptors of this length; see also read_matcher_card."""
-    trained = int(read_matcher_card(card)["dimensions"])
-    if trained != dimensions:
+    """Check a matcher's model card before hours of work.
+
+    Args:
+        card: path of the card.
+        dimensions: length of the extractor's descriptors.
+
+    Raises:
+        ConfigError: it was trained with descriptors of another length.
+        BackendError: the card or its network is missing or malformed.
+    """
+    matcher = read_card(card, MatcherCard)
+    network_of(card, matcher)
+    if matcher.dimensions != dimensions:
         raise ConfigError(
-            f"structure.matcher.card: {card} matches descriptors of length {trained}, but the extractor's have "
-            f"{dimensions}"
+            f"structure.matcher.card: {card} matches descriptors of length {matcher.dimensions}, but the extractor's "
+            f"have {dimensions}"
         )

@@ -16,17 +16,29 @@ The card is a YAML file beside the network::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import cv2
 import numpy as np
+from msgspec import Meta
 
 from localizer_ros.core.types import BackendError, ConfigError, Float32, UInt8
-from localizer_ros.inference.onnx_card import CARD, copy_card, open_session, read_card, run_session
+from localizer_ros.inference.model_card import COPIED_CARD, Card, Size3, copy_card, read_card
+from localizer_ros.inference.onnx_session import OnnxSession
 
 NETWORK_FOLDER = "network"
 
-_KEYS = ("network", "input", "descriptor", "dimensions")
+
+class DescriptorCard(Card, frozen=True, kw_only=True):
+    """The card of a global descriptor; see the module for what each key means."""
+
+    input: Annotated[str, Meta(description="the name of an input")]
+    width: Annotated[int, Meta(ge=0, description="pixels")] = 0
+    height: Annotated[int, Meta(ge=0, description="pixels")] = 0
+    mean: Size3 = (0.0, 0.0, 0.0)
+    std: Size3 = (1.0, 1.0, 1.0)
+    descriptor: Annotated[str, Meta(description="the name of an output")]
+    dimensions: Annotated[int, Meta(ge=1, description="a whole number above 0")]
 
 
 def open_network_descriptor(card: str) -> NetworkDescriptor:
@@ -42,7 +54,7 @@ def open_network_descriptor(card: str) -> NetworkDescriptor:
 
 
 class NetworkDescriptor:
-    """An image to one vector.
+    """Implements ``GlobalDescriptor`` with a network.
 
     Args:
         card: path of the model card.
@@ -51,61 +63,49 @@ class NetworkDescriptor:
         BackendError: the card or the network cannot be used.
     """
 
-    kind = "onnx"
-
     def __init__(self, card: Path) -> None:
-        self._path, self._card = card, read_card(card, _KEYS)
-        self.dimensions = int(self._card["dimensions"])
-        self._session = open_session(card, self._card)
-        shape = self._session.get_inputs()[0].shape
-        fixed = shape[3:1:-1] if all(isinstance(n, int) for n in shape[2:4]) else None
-        size = fixed or [self._card.get("width"), self._card.get("height")]
-        if not all(isinstance(n, int) and n > 0 for n in size):
+        self._path, self._card = card, read_card(card, DescriptorCard)
+        self._session = OnnxSession(card, self._card)
+        self._size = self._session.image_size_px or (self._card.width, self._card.height)
+        if min(self._size) <= 0:
             raise BackendError(f"{card}: width and height are needed: the network has no fixed size")
-        self._size = (int(size[0]), int(size[1]))
-        self._mean = self._channels("mean", 0.0)
-        self._std = self._channels("std", 1.0)
+        self._mean = np.array(self._card.mean, dtype=np.float32)
+        self._std = np.array(self._card.std, dtype=np.float32)
 
     @property
     def summary(self) -> str:
-        """For people."""
-        return f"network {self._card['network']}"
+        """See :class:`GlobalDescriptor`."""
+        return f"network {self._card.network}"
 
-    def __call__(self, image: UInt8) -> Float32:
+    def __call__(self, image: UInt8, local: Float32) -> Float32:
+        """See :class:`GlobalDescriptor`; local descriptors are not used."""
+        return self.of(image)
+
+    def of(self, image: UInt8) -> Float32:
         """(G,) float32 of unit length of an (H, W) grey or (H, W, 3) RGB image.
 
         Raises:
             BackendError: the network fails, or its output is not what the card says.
         """
+        c = self._card
         colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
         scaled = np.asarray(cv2.resize(colour, self._size, interpolation=cv2.INTER_AREA), dtype=np.float32)
         tensor = ((scaled / 255.0 - self._mean) / self._std).astype(np.float32).transpose(2, 0, 1)[None]
-        (output,) = run_session(
-            self._session,
-            self._card,
-            [str(self._card["descriptor"])],
-            {str(self._card["input"]): np.ascontiguousarray(tensor)},
-        )
+        (output,) = self._session.run([c.descriptor], {c.input: np.ascontiguousarray(tensor)})
         vector = np.asarray(output, dtype=np.float32).reshape(-1)
-        if len(vector) != self.dimensions:
+        if len(vector) != c.dimensions:
             raise BackendError(
-                f"{self._card['network']}: its descriptor has length {len(vector)}, the card says {self.dimensions}"
+                f"{c.network}: its descriptor has length {len(vector)}, the card says {c.dimensions}"
             )
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 
     def save(self, folder: Path) -> int:
-        """Copy card and network to ``folder``; returns the bytes written."""
-        copy_card(self._path, folder / NETWORK_FOLDER)
+        """See :class:`GlobalDescriptor`: copies card and network."""
+        copy_card(self._path, DescriptorCard, folder / NETWORK_FOLDER)
         return sum(file.stat().st_size for file in (folder / NETWORK_FOLDER).iterdir())
 
     @staticmethod
     def load(folder: Path) -> NetworkDescriptor | None:
         """What :meth:`save` wrote; None when there is none. Raises BackendError when it is damaged."""
-        card = folder / NETWORK_FOLDER / CARD
+        card = folder / NETWORK_FOLDER / COPIED_CARD
         return NetworkDescriptor(card) if card.is_file() else None
-
-    def _channels(self, key: str, default: float) -> Float32:
-        values: Any = self._card.get(key, [default] * 3)
-        if not (isinstance(values, list) and len(values) == 3):
-            raise BackendError(f"{self._path}: {key}: expected three numbers, got {values!r}")
-        return np.array(values, dtype=np.float32)

@@ -20,28 +20,31 @@ XFeat, ALIKED, DISK and SuperPoint exports with their key point selection inside
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+from msgspec import Meta
 
 from localizer_ros.core.types import Array, BackendError, Float32, UInt8
 from localizer_ros.features.local_features import LocalFeatures, grey, no_features
-from localizer_ros.inference.onnx_card import open_session, read_card, run_session
+from localizer_ros.inference.model_card import Card, read_card
+from localizer_ros.inference.onnx_session import OnnxSession
 
-_KEYS = ("network", "input", "multiple_of", "keypoints", "descriptors", "dimensions")
 
+class ExtractorCard(Card, frozen=True, kw_only=True):
+    """The card of an extractor; see the module for what each key means."""
 
-def read_extractor_card(path: Path) -> dict[str, Any]:
-    """An extractor's model card. Raises BackendError when it is missing, malformed, or not that of its network."""
-    card = read_card(path, _KEYS)
-    if card.setdefault("channels", 3) not in (1, 3):
-        raise BackendError(f"{path}: channels: expected 1 or 3, got {card['channels']!r}")
-    if card.setdefault("coordinates", "pixels") not in ("pixels", "signed_unit"):
-        raise BackendError(
-            f"{path}: coordinates: expected pixels or signed_unit, got {card['coordinates']!r}"
-        )
-    return card
+    input: Annotated[str, Meta(description="the name of an input")]
+    channels: Annotated[Literal[1, 3], Meta(description="1 or 3")] = 3
+    multiple_of: Annotated[int, Meta(ge=1, description="a whole number above 0")]
+    keypoints: Annotated[str, Meta(description="the name of an output")]
+    coordinates: Annotated[Literal["pixels", "signed_unit"], Meta(description="pixels or signed_unit")] = (
+        "pixels"
+    )
+    descriptors: Annotated[str, Meta(description="the name of an output")]
+    scores: Annotated[str, Meta(description="the name of an output")] = ""
+    dimensions: Annotated[int, Meta(ge=1, description="a whole number above 0")]
 
 
 class OnnxExtractor:
@@ -58,12 +61,10 @@ class OnnxExtractor:
     signed = True
 
     def __init__(self, card: Path, max_image_px: int) -> None:
-        self._card = read_extractor_card(card)
+        self._card = read_card(card, ExtractorCard)
         self._max_image_px = max_image_px
-        self.dimensions = int(self._card["dimensions"])
-        self._session = open_session(card, self._card)
-        shape = self._session.get_inputs()[0].shape
-        self._fixed_size = (shape[3], shape[2]) if all(isinstance(n, int) for n in shape[2:4]) else None
+        self.dimensions = self._card.dimensions
+        self._session = OnnxSession(card, self._card)
 
     def extract(self, image: UInt8, max_keypoints: int, fine: bool) -> LocalFeatures:
         """See ``Extractor.extract``; ``fine`` makes no difference: the network has one resolution.
@@ -74,10 +75,9 @@ class OnnxExtractor:
         height, width = image.shape[:2]
         size = self._size(width, height)
         tensor = self._tensor(image, size)
-        names = [str(self._card[key]) for key in ("keypoints", "descriptors", "scores") if key in self._card]
-        keypoints, descriptors, *scores = run_session(
-            self._session, self._card, names, {str(self._card["input"]): tensor}
-        )
+        c = self._card
+        names = [c.keypoints, c.descriptors, *([c.scores] if c.scores else [])]
+        keypoints, descriptors, *scores = self._session.run(names, {c.input: tensor})
         xy = np.asarray(keypoints, dtype=np.float64).reshape(-1, 2)
         if len(xy) == 0:
             return no_features(self.dimensions)
@@ -90,17 +90,17 @@ class OnnxExtractor:
         return LocalFeatures(at.astype(np.float32), unit.astype(np.float32), np.ones(len(order), dtype=bool))
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
-        if self._fixed_size is not None:
-            return self._fixed_size
+        if self._session.image_size_px is not None:
+            return self._session.image_size_px
         scale = min(1.0, self._max_image_px / max(height, width))
-        step = int(self._card["multiple_of"])
+        step = self._card.multiple_of
         return (
             max(step, int(width * scale) // step * step),
             max(step, int(height * scale) // step * step),
         )
 
     def _tensor(self, image: UInt8, size: tuple[int, int]) -> Float32:
-        if self._card["channels"] == 1:
+        if self._card.channels == 1:
             pixels = grey(image)[:, :, None]
         else:
             pixels = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
@@ -110,7 +110,7 @@ class OnnxExtractor:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255.0)
 
     def _pixels(self, xy: Array, size: tuple[int, int]) -> Array:
-        if self._card["coordinates"] == "pixels":
+        if self._card.coordinates == "pixels":
             return xy
         return (xy + 1.0) / 2.0 * (np.array(size, dtype=np.float64) - 1.0)
 
@@ -123,6 +123,6 @@ class OnnxExtractor:
         if axes == (D, count):
             return np.ascontiguousarray(descriptors.reshape(D, count).T)
         raise BackendError(
-            f"{self._card['network']}: descriptors are {descriptors.shape}, but there are {count} keypoints and the "
+            f"{self._card.network}: descriptors are {descriptors.shape}, but there are {count} keypoints and the "
             f"card says {D} dimensions"
         )

@@ -1,80 +1,21 @@
-"""One way to run a network, whatever runs it: the model card, the protocol, and the choice of a back end."""
+"""One way to run a network, whatever runs it: the protocol, and the choice of a back end."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Protocol
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import BackendConfig
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import BackendError, SceneError
+from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 
 Tensors = dict[str, NDArray[np.float32]]
-
-
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Name and shape of one float32 tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a network takes and gives; a JSON file beside its weights.
-
-    Attributes:
-        name: file stem of the weights and of the ONNX file.
-        inputs: what the caller gives.
-        outputs: what the caller gets, states included.
-        states: input name -> output name; kept by the back end from one call to the next, zero after a reset.
-        network: what ``networks.build.build_network`` needs to make it again.
-        mean: RGB mean of the 0..1 input image.
-        std: RGB standard deviation of the 0..1 input image.
-        camera: the ideal pinhole of the input image, as ``Camera.to_dict``.
-        refined_camera: how that image was really taken, as far as a map has found out;
-            ``RefinedCamera.to_dict``; empty when unknown.
-        sigma_scale: factors on the predicted standard deviations, from the validation part: absolute
-            [rotation, translation], motion [rotation, translation].
-        weights_sha256: of NAME.safetensors.
-        onnx_sha256: of NAME.onnx.
-    """
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    states: dict[str, str]
-    network: dict[str, Any]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    camera: dict[str, Any]
-    refined_camera: dict[str, list[float]] = {}
-    sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="see the class")] = (
-        1,
-        1,
-        1,
-        1,
-    )
-    weights_sha256: str = ""
-    onnx_sha256: str = ""
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
-
-    @staticmethod
-    def read(path: Path) -> ModelCard:
-        """Read from JSON. Raises SceneError naming the file."""
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=ModelCard)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise SceneError(f"{path}: not a readable model card ({error})") from error
 
 
 class Backend(Protocol):
@@ -133,15 +74,6 @@ class StateKeeper:
         return outputs
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file. Raises SceneError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SceneError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _open_torch(folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> Backend:
     from localizer_ros.inference.torch_backend import TorchBackend
 
@@ -178,22 +110,22 @@ def automatic_backend() -> str:
 
 
 def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 0) -> Backend:
-    """Load the network ``folder/NAME.json`` describes.
+    """The network that a model card describes, loaded.
 
     Args:
-        folder: with NAME.json and the network.
+        folder: of the networks of a scene.
         name: of the network.
         config: which back end, and how it runs.
         samples: passes of Monte-Carlo dropout, see :class:`localizer_ros.inference.torch_backend.TorchBackend`.
 
     Raises:
-        SceneError: a file is missing or has changed.
-        BackendError: the back end is not installed or cannot load the network.
+        SceneError: the network's file is missing or has changed.
+        BackendError: the card is missing or malformed, or the back end is not installed or cannot load the network.
     """
-    card = ModelCard.read(folder / f"{name}.json")
+    card = read_card(card_path(folder, name), ModelCard)
     kind = automatic_backend() if config.kind == "auto" else config.kind
-    suffix, expected = ("safetensors", card.weights_sha256) if kind == "torch" else ("onnx", card.onnx_sha256)
-    path = folder / f"{name}.{suffix}"
+    file, expected = (card.weights, card.weights_sha256) if kind == "torch" else (card.network, card.sha256)
+    path = folder / file
     if sha256_of(path) != expected:
         raise SceneError(f"{path}: has changed since the scene was made")
     if samples:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import BackendConfig
-from localizer_ros.inference.backend import Backend, ModelCard, Tensors, open_backend
+from localizer_ros.inference.backend import Backend, Tensors, open_backend
+from localizer_ros.inference.model_card import ModelCard, card_path
 
 MOTION = "motion"
 """Name of the motion network: it takes the image and the ``inverse_depth`` that the other one gives."""
@@ -37,7 +38,7 @@ class NetworkStep:
         self._network = open_backend(folder, name, config, samples)
         self.name, self.card = self._network.name, self._network.card
         self._motion: Backend | None = None
-        if (folder / f"{MOTION}.json").is_file():
+        if card_path(folder, MOTION).is_file():
             precise: BackendConfig = msgspec.structs.replace(config, precision="fp32")
             self._motion = open_backend(folder, MOTION, precise)
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
-from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
+from localizer_ros.inference.backend import StateKeeper, Tensors
+from localizer_ros.inference.model_card import ModelCard
 
 try:
     import openvino
@@ -42,10 +43,10 @@ class OpenVinoBackend:
         except OSError:
             pass
         try:
-            self._model = core.compile_model(str(folder / f"{card.name}.onnx"), "CPU", settings)
+            self._model = core.compile_model(str(folder / card.network), "CPU", settings)
         except RuntimeError as error:
             raise BackendError(
-                f"openvino: cannot load {card.name}.onnx ({str(error).splitlines()[0]})"
+                f"openvino: cannot load {card.network} ({str(error).splitlines()[0]})"
             ) from error
         self._request = self._model.create_infer_request()
         self._states = StateKeeper(card)

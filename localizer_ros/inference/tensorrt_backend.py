@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
-from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors, automatic_backend
+from localizer_ros.inference.backend import StateKeeper, Tensors, automatic_backend
 from localizer_ros.inference.engine_cache import cached_engine, engine_key
+from localizer_ros.inference.model_card import ModelCard
 
 try:
     import tensorrt as trt
@@ -39,8 +40,8 @@ class TensorRtBackend:
         self._logger = trt.Logger(trt.Logger.WARNING)
         properties = _check(cudart.cudaGetDeviceProperties(0))
         gpu = f"{properties.name.decode()} sm_{properties.major}{properties.minor}"
-        key = engine_key(card.onnx_sha256, gpu, f"tensorrt {trt.__version__}", config.precision)
-        onnx = folder / f"{card.name}.onnx"
+        key = engine_key(card.sha256, gpu, f"tensorrt {trt.__version__}", config.precision)
+        onnx = folder / card.network
         blob = cached_engine(
             folder.parent / "engines", card.name, key, lambda: self._build(onnx, config.precision)
         )

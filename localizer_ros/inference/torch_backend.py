@@ -14,7 +14,8 @@ from torch import nn
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError, SceneError
-from localizer_ros.inference.backend import ModelCard, StateKeeper, Tensors
+from localizer_ros.inference.backend import StateKeeper, Tensors
+from localizer_ros.inference.model_card import ModelCard
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.monte_carlo import MonteCarloHead
 from localizer_ros.networks.posenet import PoseNet
@@ -49,9 +50,9 @@ class TorchBackend:
         self._dtype = _DTYPES[config.precision]
         if config.threads:
             torch.set_num_threads(config.threads)
-        path = folder / f"{card.name}.safetensors"
+        path = folder / card.weights
         try:
-            network = build_network(card.network)
+            network = build_network(card.architecture)
         except ValueError as error:
             raise SceneError(
                 f"{path}: made by another version of localizer_ros ({error}); map it again"
@@ -64,7 +65,7 @@ class TorchBackend:
         if samples:
             if samples < 2:
                 raise BackendError(f"ensemble.samples: expected 0 or at least 2, got {samples}")
-            if not isinstance(network, PoseNet) or not card.network["dropout"]:
+            if not isinstance(network, PoseNet) or not card.architecture["dropout"]:
                 raise BackendError(
                     f"ensemble.samples: needs a posenet or anchors network that was trained with dropout, not {path}"
                 )

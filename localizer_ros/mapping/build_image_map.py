@@ -209,7 +209,7 @@ class _FromAfar:
         index.add(database.index.descriptors[rows])
         names = tuple(database.names[row] for row in rows)
         seen = ImageDatabase(
-            index, database.describe, database.T_map_cam[rows], names, database.keyframe[rows]
+            index, database.descriptor, database.T_map_cam[rows], names, database.keyframe[rows]
         )
         config = SearchConfig(fine_features="never")
         return self._localizer(replace(self._scene, database=seen), config).localize(frame, prior)

@@ -10,9 +10,10 @@ import msgspec
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.types import ConfigError
 from localizer_ros.features.masks import STATIC_MASK
-from localizer_ros.features.matchers import MATCHER_FOLDER, check_matcher
+from localizer_ros.features.matchers import MATCHER_FOLDER, MatcherCard, check_matcher
 from localizer_ros.features.onnx_descriptor import NETWORK_FOLDER, open_network_descriptor
-from localizer_ros.inference.onnx_card import CARD, copy_card
+from localizer_ros.features.onnx_extractor import ExtractorCard
+from localizer_ros.inference.model_card import COPIED_CARD, copy_card
 from localizer_ros.scene.map_scene import INDEX_FOLDER
 
 FEATURES_FOLDER = "networks/features"
@@ -41,14 +42,14 @@ def bundle_models(config: StructureConfig, folder: Path) -> StructureConfig:
     """The config with places in a scene folder, to which everything that it names has been copied."""
     features, matcher, masks, retrieval = config.features, config.matcher, config.masks, config.retrieval
     if features.kind == "onnx":
-        copy_card(Path(features.card), folder / FEATURES_FOLDER)
-        features = msgspec.structs.replace(features, card=f"{FEATURES_FOLDER}/{CARD}")
+        copy_card(Path(features.card), ExtractorCard, folder / FEATURES_FOLDER)
+        features = msgspec.structs.replace(features, card=f"{FEATURES_FOLDER}/{COPIED_CARD}")
     if matcher.card:
-        copy_card(Path(matcher.card), folder / MATCHER_FOLDER)
-        matcher = msgspec.structs.replace(matcher, card=f"{MATCHER_FOLDER}/{CARD}")
+        copy_card(Path(matcher.card), MatcherCard, folder / MATCHER_FOLDER)
+        matcher = msgspec.structs.replace(matcher, card=f"{MATCHER_FOLDER}/{COPIED_CARD}")
     if retrieval.kind == "onnx":
         # The index has copied it.
-        retrieval = msgspec.structs.replace(retrieval, card=f"{INDEX_FOLDER}/{NETWORK_FOLDER}/{CARD}")
+        retrieval = msgspec.structs.replace(retrieval, card=f"{INDEX_FOLDER}/{NETWORK_FOLDER}/{COPIED_CARD}")
     if masks.static:
         (folder / STATIC_MASK).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(masks.static, folder / STATIC_MASK)

@@ -12,10 +12,11 @@ from localizer_ros.core.config.mapping import RetrievalConfig, StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import Array, Float32, Index, SourceError, UInt8
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.features.onnx_descriptor import NetworkDescriptor, open_network_descriptor
+from localizer_ros.features.global_descriptor import GlobalDescriptor, WordsDescriptor
+from localizer_ros.features.onnx_descriptor import open_network_descriptor
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.keyframes import Keyframes
-from localizer_ros.scene.image_index import GlobalDescriptor, ImageDatabase, ImageIndex, one_thread
+from localizer_ros.scene.image_index import ImageDatabase, ImageIndex, one_thread
 
 # Descriptors that words are trained on: enough for a few hundred words; more only takes time.
 _SAMPLE = 60_000
@@ -23,7 +24,7 @@ _SAMPLE = 60_000
 
 def train_global_descriptor(
     descriptors: Sequence[Float32], config: RetrievalConfig, seed: int
-) -> GlobalDescriptor:
+) -> WordsDescriptor:
     """Visual words and projection, trained on the local descriptors of the keyframes.
 
     Args:
@@ -50,21 +51,19 @@ def train_global_descriptor(
         kmeans.train(np.ascontiguousarray(everything))
     words = np.asarray(kmeans.centroids, dtype=np.float32).reshape(config.words, -1)
     none = np.zeros(0, dtype=np.float32)
-    describe = GlobalDescriptor(kind, words, np.ones(config.words, np.float32), none, none)
+    describe = WordsDescriptor(kind, words, np.ones(config.words, np.float32), none, none)
     full = np.stack([describe.unprojected(d) for d in descriptors])
     if kind == "bow":
         frequency = np.count_nonzero(full, axis=0)
         weight = np.log((1.0 + len(full)) / (1.0 + frequency)).astype(np.float32) + 0.1
-        describe = GlobalDescriptor("bow", words, weight, none, none)
+        describe = WordsDescriptor("bow", words, weight, none, none)
         full = np.stack([describe.unprojected(d) for d in descriptors])
     dimensions = min(config.dimensions, len(full) - 1)
     if config.dimensions == 0 or dimensions < 8 or dimensions >= full.shape[1]:
         return describe
     mean = full.mean(axis=0)
     _, _, axes = np.linalg.svd(full - mean, full_matrices=False)
-    return GlobalDescriptor(
-        kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T)
-    )
+    return WordsDescriptor(kind, words, describe.word_weight, mean, np.ascontiguousarray(axes[:dimensions].T))
 
 
 def describe_images(
@@ -73,7 +72,7 @@ def describe_images(
     training: Index,
     config: RetrievalConfig,
     seed: int,
-) -> tuple[GlobalDescriptor | NetworkDescriptor, Float32]:
+) -> tuple[GlobalDescriptor, Float32]:
     """A global descriptor, trained where it is to be trained, and those of all images.
 
     Args:
@@ -90,9 +89,9 @@ def describe_images(
     """
     if config.kind == "onnx":
         network = open_network_descriptor(config.card)
-        return network, np.stack([network(read(k)) for k in range(len(descriptors))])
+        return network, np.stack([network.of(read(k)) for k in range(len(descriptors))])
     describe = train_global_descriptor([descriptors[k] for k in training], config, seed)
-    return describe, describe.many(descriptors)
+    return describe, describe.of_many(descriptors)
 
 
 def index_recording(

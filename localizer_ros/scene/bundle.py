@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from localizer_ros import __version__
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import Camera, ConfigError, SceneError
-from localizer_ros.inference.backend import sha256_of
 
 # Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
 # it is ignored, and that is said.

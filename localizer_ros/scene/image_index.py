@@ -1,12 +1,8 @@
-"""Image retrieval: one global descriptor an image, and an index of those of the mapping images.
-
-Global descriptors are built from local ones with visual words that are trained on the scene (``mapping.retrieval``):
-VLAD sums residuals to the words, bag of words counts them, rarer words counting more.
-"""
+"""Image retrieval: an index of the global descriptors of mapping images, with the poses of those."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +13,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.types import Array, ConfigError, Float32, SceneError, UInt8
+from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
+from localizer_ros.features.global_descriptor import WORDS_FILE, GlobalDescriptor, WordsDescriptor
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor
 
-WORDS_FILE = "words.npz"
 IMAGES_FILE = "images.npz"
 GRAPH_FILE = "graph.faiss"
 
 # Up to here an exact search takes less than a millisecond.
 _EXACT_UP_TO = 10_000
-# Multiplications up to which OpenBLAS does a product in one thread.
-_UNSHARED_PRODUCT = 262_144
 
 
 @contextmanager
@@ -44,113 +38,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
-
-
-@dataclass(frozen=True, eq=False)
-class GlobalDescriptor:
-    """Local descriptors of an image to one vector.
-
-    Attributes:
-        kind: ``vlad`` or ``bow``.
-        words: (W, D) float32 visual words.
-        word_weight: (W,) float32 inverse document frequencies of ``bow``; ones for ``vlad``.
-        mean: (F,) float32 subtracted before the projection; empty without projection.
-        projection: (F, G) float32; empty without projection.
-    """
-
-    kind: Literal["vlad", "bow"]
-    words: Float32
-    word_weight: Float32
-    mean: Float32
-    projection: Float32
-
-    def __call__(self, descriptors: Float32) -> Float32:
-        """(G,) float32 of unit length; zeros for an image without features."""
-        full = self.unprojected(descriptors)
-        if self.projection.size == 0:
-            return full
-        if not np.any(full):
-            return np.zeros(self.projection.shape[1], dtype=np.float32)
-        # Not a BLAS product, for the reason given in _nearest_words.
-        return _unit(np.einsum("f,fg->g", full - self.mean, self.projection))
-
-    def many(self, descriptors: Sequence[Float32]) -> Float32:
-        """(N, G) of N images at once: one product with the projection instead of N."""
-        full = np.stack([self.unprojected(d) for d in descriptors])
-        if self.projection.size == 0:
-            return full
-        projected = (full - self.mean) @ self.projection
-        projected[~full.any(axis=1)] = 0.0
-        norm = np.linalg.norm(projected, axis=1, keepdims=True)
-        return np.asarray(projected / np.maximum(norm, 1e-12), dtype=np.float32)
-
-    def unprojected(self, descriptors: Float32) -> Float32:
-        """(F,) float32 of unit length before the projection."""
-        W, D = self.words.shape
-        if len(descriptors) == 0:
-            return np.zeros(W if self.kind == "bow" else W * D, dtype=np.float32)
-        word = self._nearest_words(descriptors)
-        count = np.bincount(word, minlength=W).astype(np.float32)
-        if self.kind == "bow":
-            # A square root keeps a repeated texture from drowning the rest.
-            return _unit(np.sqrt(count) * self.word_weight)
-        order = np.argsort(word, kind="stable")
-        used = np.nonzero(count)[0]
-        residual = np.zeros((W, D), dtype=np.float32)
-        residual[used] = np.add.reduceat(descriptors[order], np.searchsorted(word[order], used), axis=0)
-        residual -= count[:, None] * self.words
-        residual /= np.maximum(np.linalg.norm(residual, axis=1, keepdims=True), 1e-9)
-        flat = residual.reshape(-1)
-        return _unit(np.sign(flat) * np.sqrt(np.abs(flat)))
-
-    def _nearest_words(self, descriptors: Float32) -> NDArray[np.intp]:
-        # argmin |d - w|^2 = argmax d.w - |w|^2 / 2. In slices so small that BLAS does not share them between threads:
-        # on a busy machine its threads wait for each other for a whole time slice, which was 35 ms instead of 1.
-        half = 0.5 * np.einsum("wd,wd->w", self.words, self.words)
-        step = max(1, _UNSHARED_PRODUCT // self.words.size)
-        return np.concatenate(
-            [
-                (descriptors[at : at + step] @ self.words.T - half).argmax(axis=1)
-                for at in range(0, len(descriptors), step)
-            ]
-        )
-
-    def save(self, folder: Path) -> int:
-        """Write to ``folder``; returns the bytes written."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            folder / WORDS_FILE,
-            kind=np.array(self.kind),
-            words=self.words,
-            word_weight=self.word_weight,
-            mean=self.mean,
-            projection=self.projection.astype(np.float16),
-        )
-        return (folder / WORDS_FILE).stat().st_size
-
-    @property
-    def summary(self) -> str:
-        """For people."""
-        return f"{self.kind}, {len(self.words)} words"
-
-    @staticmethod
-    def load(folder: Path) -> GlobalDescriptor:
-        """Read words and projection. Raises SceneError when they are missing or damaged."""
-        path = folder / WORDS_FILE
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                kind = str(data["kind"])
-                if kind not in ("vlad", "bow"):
-                    raise ValueError(f"kind {kind!r} is not known")
-                return GlobalDescriptor(
-                    "vlad" if kind == "vlad" else "bow",
-                    data["words"],
-                    data["word_weight"],
-                    data["mean"],
-                    data["projection"].astype(np.float32),
-                )
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
-            raise SceneError(f"{path}: cannot be read ({error})") from error
 
 
 class ImageIndex:
@@ -272,27 +159,23 @@ class ImageDatabase:
 
     Attributes:
         index: of global descriptors.
-        describe: the global descriptor, of local ones or of the image.
+        descriptor: makes the global descriptor of an image.
         T_map_cam: (N, 4, 4) given poses.
         names: N frame names.
         keyframe: (N,) number of the image among the map's keyframes, -1 for the others.
     """
 
     index: ImageIndex
-    describe: GlobalDescriptor | NetworkDescriptor
+    descriptor: GlobalDescriptor
     T_map_cam: Array
     names: tuple[str, ...]
     keyframe: NDArray[np.int32]
 
-    def global_descriptor(self, image: UInt8, descriptors: Float32) -> Float32:
-        """(G,) float32 of an image and its local (N, D) descriptors; zeros when it has nothing to describe."""
-        if isinstance(self.describe, GlobalDescriptor):
-            return self.describe(descriptors)
-        return self.describe(image)
-
     def save(self, folder: Path) -> int:
         """Write descriptor and index to ``folder``; returns the bytes written."""
-        return self.describe.save(folder) + self.index.save(folder, self.T_map_cam, self.names, self.keyframe)
+        return self.descriptor.save(folder) + self.index.save(
+            folder, self.T_map_cam, self.names, self.keyframe
+        )
 
     @staticmethod
     def load(folder: Path) -> ImageDatabase:
@@ -303,7 +186,7 @@ class ImageDatabase:
             BackendError: its network cannot be used.
         """
         path = folder / IMAGES_FILE
-        describe = NetworkDescriptor.load(folder) or GlobalDescriptor.load(folder)
+        descriptor = _open_descriptor(folder)
         try:
             with np.load(path, allow_pickle=False) as data:
                 kind = str(data["kind"])
@@ -329,9 +212,16 @@ class ImageDatabase:
             index.add(descriptors)
         T = np.tile(np.eye(4), (len(poses), 1, 1))
         T[:, :3] = poses
-        return ImageDatabase(index, describe, T, tuple(str(name) for name in names), keyframe)
+        return ImageDatabase(index, descriptor, T, tuple(str(name) for name in names), keyframe)
 
 
-def _unit(vector: Float32) -> Float32:
-    norm = float(np.linalg.norm(vector))
-    return (vector / norm if norm > 0.0 else vector).astype(np.float32)
+def _open_descriptor(folder: Path) -> GlobalDescriptor:
+    network = NetworkDescriptor.load(folder)
+    if network is not None:
+        return network
+    path = folder / WORDS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return WordsDescriptor.from_arrays(data)
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
+        raise SceneError(f"{path}: cannot be read ({error})") from error

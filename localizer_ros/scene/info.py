@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from localizer_ros.core.types import SceneError
-from localizer_ros.inference.backend import ModelCard
+from localizer_ros.inference.model_card import ModelCard, read_card
 from localizer_ros.scene.bundle import ENGINES, Scene
 
 # Upper ends of the bins of track lengths; the last one is open.
@@ -122,19 +122,19 @@ def index_facts(path: Path) -> dict[str, Any]:
     return {
         "kind": database.index.search_kind,
         "images": len(database.index),
-        "descriptor": database.describe.summary,
+        "descriptor": database.descriptor.summary,
         "dimensions": int(database.index.descriptors.shape[1]),
     }
 
 
 def network_facts(card: ModelCard, folder: Path) -> dict[str, Any]:
     """A network: ``parameters``, size of its ``weights_mb``, ``inputs`` by name, and how it is built."""
-    weights = folder / f"{card.name}.safetensors"
+    weights = folder / card.weights
     return {
         "parameters": _parameters(weights) if weights.is_file() else None,
         "weights_mb": round(weights.stat().st_size / 1e6, 2) if weights.is_file() else None,
         "inputs": {tensor.name: "x".join(map(str, tensor.shape)) for tensor in card.inputs},
-        "network": dict(card.network),
+        "architecture": dict(card.architecture),
     }
 
 
@@ -166,7 +166,7 @@ def _histogram(length: NDArray[np.int64]) -> dict[str, int]:
 
 def _cards(path: Path) -> list[ModelCard]:
     """Model cards of the scene's own networks, by name."""
-    return [ModelCard.read(file) for file in sorted((path / "networks").glob("*.json"))]
+    return [read_card(file, ModelCard) for file in sorted((path / "networks").glob("*.yaml"))]
 
 
 def _parameters(weights: Path) -> int:

@@ -16,7 +16,7 @@ from localizer_ros.features.local_features import Extractor, LocalFeatures, open
 from localizer_ros.features.masks import open_static_mask, unmasked
 from localizer_ros.features.matchers import MATCHER_FOLDER, Side
 from localizer_ros.geometry.pose_solver import SolvedPose
-from localizer_ros.inference.onnx_card import CARD
+from localizer_ros.inference.model_card import COPIED_CARD
 from localizer_ros.scene.image_index import ImageDatabase
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
@@ -94,7 +94,7 @@ class MapScene:
     @property
     def matcher_card(self) -> Path | None:
         """Model card of the matcher that the scene brings along; where it would lie when it does not."""
-        return None if self.folder is None else self.folder / MATCHER_FOLDER / CARD
+        return None if self.folder is None else self.folder / MATCHER_FOLDER / COPIED_CARD
 
     def view(self, frame: Frame, max_keypoints: int, fine: bool) -> View:
         """Features of a frame, outside the static mask, and where they look."""
@@ -111,7 +111,7 @@ class MapScene:
     def global_descriptor(self, view: View) -> Float32:
         """(G,) float32 for retrieval."""
         coarse = view.features.descriptors[view.features.coarse]
-        return self.database.global_descriptor(view.frame.image, coarse)
+        return self.database.descriptor(view.frame.image, coarse)
 
     def query_side(self, view: View) -> Side:
         """A frame's keypoints for a matcher."""

@@ -16,7 +16,7 @@ from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.progress import Progress
 from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card
-from localizer_ros.inference.backend import TensorSpec
+from localizer_ros.inference.model_card import TensorSpec
 from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.learned.out_of_distribution import Familiarity
 from localizer_ros.networks.build import build_network

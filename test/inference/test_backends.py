@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from localizer_ros.core.config.runtime import BackendConfig, LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import BackendError, ConfigError, Frame, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import PARITY, check_parity, export_scene
-from localizer_ros.inference.backend import BACKENDS, ModelCard, automatic_backend, open_backend
+from localizer_ros.inference.backend import BACKENDS, automatic_backend, open_backend
 from localizer_ros.inference.engine_cache import cached_engine, engine_key
+from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.localization.learned.front_end import NetworkFrontEnd
 from localizer_ros.localization.localizer import open_localizer
@@ -58,7 +60,8 @@ def test_the_parity_gate_passes_the_right_network_and_stops_a_wrong_one(
 ) -> None:
     folder = tmp_path / "networks"
     shutil.copytree(tiny_scene / "networks", folder)
-    card = ModelCard.read(folder / "posenet.json")
+    path = card_path(folder, "posenet")
+    card = read_card(path, ModelCard)
     config = BackendConfig(kind="openvino")
     t_m, r_deg = check_parity(folder, "posenet", config, images(card, 3, rng))
     assert t_m < PARITY["fp32"][0] and r_deg < PARITY["fp32"][1]
@@ -68,11 +71,7 @@ def test_the_parity_gate_passes_the_right_network_and_stops_a_wrong_one(
     weights = load_file(folder / "posenet.safetensors")
     weights["absolute.position.bias"] = weights["absolute.position.bias"] + 0.5
     save_file(weights, folder / "posenet.safetensors")
-    from localizer_ros.inference.backend import sha256_of
-
-    values = json.loads((folder / "posenet.json").read_text())
-    values["weights_sha256"] = sha256_of(folder / "posenet.safetensors")
-    (folder / "posenet.json").write_text(json.dumps(values))
+    msgspec.structs.replace(card, weights_sha256=sha256_of(folder / card.weights)).write(path)
     with pytest.raises(BackendError, match="differs from torch by"):
         check_parity(folder, "posenet", config, images(card, 1, rng))
 
@@ -97,8 +96,8 @@ def test_a_changed_file_is_named(tiny_scene: Path, tmp_path: Path) -> None:
     onnx.unlink()
     with pytest.raises(SceneError, match=r"posenet\.onnx: is missing"):
         Scene.load(scene)
-    (scene / "networks" / "posenet.json").write_text("{}")
-    with pytest.raises(SceneError, match=r"posenet\.json: not a readable model card"):
+    card_path(scene / "networks", "posenet").write_text("{}")
+    with pytest.raises(BackendError, match=r"posenet\.yaml: network, inputs, .* missing in the model card"):
         open_backend(scene / "networks", "posenet", BackendConfig())
 
 

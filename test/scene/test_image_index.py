@@ -11,9 +11,10 @@ from onnx import TensorProto, helper
 
 from localizer_ros.core.config.mapping import RetrievalConfig
 from localizer_ros.core.types import BackendError, ConfigError, SceneError, SourceError
+from localizer_ros.features.global_descriptor import WordsDescriptor
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor
 from localizer_ros.mapping.index_images import index_images, train_global_descriptor
-from localizer_ros.scene.image_index import GlobalDescriptor, ImageDatabase, ImageIndex
+from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -28,13 +29,13 @@ def images(rng: np.random.Generator, count: int = 40) -> list[np.ndarray]:
 def test_an_image_with_other_keypoints_missing_is_still_found(rng: np.random.Generator, kind: str) -> None:
     mapped = images(rng)
     describe = train_global_descriptor(mapped, RetrievalConfig(kind=kind, words=32, dimensions=0), 0)
-    index = ImageIndex(len(describe(mapped[0])))
-    index.add(np.stack([describe(d) for d in mapped]))
+    index = ImageIndex(len(describe.of(mapped[0])))
+    index.add(np.stack([describe.of(d) for d in mapped]))
     for i in (0, 7, 31):
-        found, similarity = index.search(describe(mapped[i][:80]), 3)
+        found, similarity = index.search(describe.of(mapped[i][:80]), 3)
         assert found[0] == i
         assert similarity[0] == similarity.max()
-    assert not describe(mapped[0][:0]).any()
+    assert not describe.of(mapped[0][:0]).any()
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
@@ -80,10 +81,10 @@ def test_auto_changes_to_a_graph_when_it_grows(rng: np.random.Generator) -> None
 def test_database_round_trip_and_damage(rng: np.random.Generator, tmp_path: Path) -> None:
     mapped = images(rng)
     describe = train_global_descriptor(mapped, RetrievalConfig(words=16, dimensions=24), 0)
-    assert isinstance(describe, GlobalDescriptor)
-    vectors = np.stack([describe(d) for d in mapped])
-    assert np.allclose(describe.many([*mapped[:3], mapped[0][:0]])[:3], vectors[:3], atol=1e-6)
-    for nothing in (describe.many([mapped[0][:0]])[0], describe(mapped[0][:0])):
+    assert isinstance(describe, WordsDescriptor)
+    vectors = np.stack([describe.of(d) for d in mapped])
+    assert np.allclose(describe.of_many([*mapped[:3], mapped[0][:0]])[:3], vectors[:3], atol=1e-6)
+    for nothing in (describe.of_many([mapped[0][:0]])[0], describe.of(mapped[0][:0])):
         assert nothing.shape == (24,) and not nothing.any()
     index = ImageIndex(24)
     index.add(vectors)
@@ -96,7 +97,7 @@ def test_database_round_trip_and_damage(rng: np.random.Generator, tmp_path: Path
     )
     database = ImageDatabase.load(tmp_path)
     assert database.names[3] == "3.png"
-    query = database.global_descriptor(np.zeros((9, 9), np.uint8), mapped[5])
+    query = database.descriptor(np.zeros((9, 9), np.uint8), mapped[5])
     assert database.index.search(query, 1)[0][0] == 5
     (tmp_path / "images.npz").write_bytes(b"nothing")
     with pytest.raises(SceneError, match=r"images\.npz"):
@@ -142,13 +143,13 @@ def test_a_network_describes_images_and_goes_with_the_index(tmp_path: Path) -> N
     card.unlink()
     database = ImageDatabase.load(tmp_path / "index")
     assert database.keyframe.tolist() == [0, 1, -1]
-    assert "colour.onnx" in database.describe.summary
+    assert "colour.onnx" in database.descriptor.summary
     for n, image in enumerate(colours):
-        query = database.global_descriptor(image // 2 + 64, local[0])
+        query = database.descriptor(image // 2 + 64, local[0])
         assert np.linalg.norm(query) == pytest.approx(1.0, abs=1e-5)
         assert database.index.search(query, 1)[0][0] == n
     grey = np.full((12, 16), 200, np.uint8)
-    assert np.allclose(database.global_descriptor(grey, local[0]), 1 / np.sqrt(3), atol=1e-3)
+    assert np.allclose(database.descriptor(grey, local[0]), 1 / np.sqrt(3), atol=1e-3)
 
 
 def test_a_wrong_card_of_a_descriptor_is_named(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_wrong_card_of_a_descriptor_is_named(tmp_path: Path) -> None:
         ({"descriptor": "other"}, "other"),
     ):
         with pytest.raises(BackendError, match=message):
-            NetworkDescriptor(network_descriptor(tmp_path, **changes))(image)  # type: ignore[arg-type]
+            NetworkDescriptor(network_descriptor(tmp_path, **changes)).of(image)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="needs a model card"):
         index_images(
             [], lambda _: image, np.zeros((0, 4, 4)), (), np.arange(0), RetrievalConfig(kind="onnx"), 0

@@ -14,9 +14,9 @@ from localizer_ros import __version__
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_to_dict, without_unknown
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.inference.backend import sha256_of
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.scene.bundle import FORMAT_VERSION, MANIFEST, Scene
 from localizer_ros.scene.point_map import FORMAT, PointMap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,11 +13,13 @@ from safetensors.torch import save_file
 
 from localizer_ros.core.config.runtime import BackendConfig, LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.files import sha256_of
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, LocalizerOutput, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
-from localizer_ros.inference.backend import ModelCard, Tensors, TensorSpec, open_backend, sha256_of
+from localizer_ros.inference.backend import Tensors, open_backend
+from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path
 from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.localization.learned.front_end import MOTION_CORRELATION, NetworkFrontEnd, turned_views
 from localizer_ros.localization.learned.out_of_distribution import (
@@ -57,10 +60,7 @@ def network_folder(folder: Path, family: str, dropout: float) -> Path:
     card = stream_card(family, spec, network.eval(), CAMERA, (1.0,) * 4, {})
     path = folder / f"{family}.safetensors"
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
-    card = ModelCard(
-        **{**{f: getattr(card, f) for f in card.__struct_fields__}, "weights_sha256": sha256_of(path)}
-    )
-    card.write(folder / f"{family}.json")
+    msgspec.structs.replace(card, weights_sha256=sha256_of(path)).write(card_path(folder, family))
     return folder
 
 
@@ -120,11 +120,11 @@ class Oracle:
     ) -> None:
         shapes = {"t": (1, 3), "q": (1, 4), "log_sigma": (1, 6), "rel": (1, 6), "rel_log_sigma": (1, 6)}
         self.card = ModelCard(
-            name="oracle",
+            network="oracle.onnx",
             inputs=(TensorSpec("image", (1, 3, 64, 96)),),
             outputs=tuple(TensorSpec(name, shape) for name, shape in shapes.items()),
             states={},
-            network={},
+            architecture={},
             mean=(0.5,) * 3,
             std=(0.25,) * 3,
             camera=CAMERA.to_dict(),
