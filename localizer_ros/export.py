@@ -30,8 +30,8 @@ from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.scene_network import SceneNetwork
 from localizer_ros.scene.bundle import ENGINES, Scene
 
-# Beyond these metres and degrees a back end does not compute the network that was trained: a millimetre is far below
-# the error of any pose; lower precision, which keeps 11 or 8 bits, may differ more.
+# Beyond these metres and degrees a back end does not compute the network that was trained. Lower precision, of 11 or 8
+# bits, may differ more.
 PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5)}
 # Pixels between the two images of a motion that back ends are compared by.
 MOVED_PX = 2

@@ -32,6 +32,7 @@ from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
 from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
 from localizer_ros.scene.point_map import PointMap
 
+# Frames that the new map is validated on, at most.
 _VALIDATION_IMAGES = 16
 # Frames are tried as if no keyframe were nearer than this (turn, or move of like effect): a robot strays from the path
 # that was mapped, and what poses given with an error do to an answer shows only away from it.

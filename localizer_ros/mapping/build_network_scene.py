@@ -23,7 +23,7 @@ from localizer_ros.training.virtual_views import SceneDepth, scene_depth
 logger = logging.getLogger(__name__)
 
 # Of the work folder: the map that the depth of training images is taken from.
-_DEPTH_MAP = "structure"
+_DEPTH_MAP = "depth_map"
 
 
 def build_network_scene(
@@ -67,7 +67,7 @@ def _build_depth_map(source: FrameSource, config: MapConfig, work: Path, progres
         return ""
     folder.mkdir(exist_ok=True)
     try:
-        build_point_map(source, config.structure, folder, work / "structure_work", progress)
+        build_point_map(source, config.structure, folder, work / "depth_map_work", progress)
     except LocalizerError as error:
         return str(error)
     return ""

@@ -33,7 +33,7 @@ from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
 
-# Frames that the new map is validated on: a median of their errors is good to a tenth, in some seconds.
+# Frames that the new map is validated on, at most.
 _VALIDATION_IMAGES = 40
 
 

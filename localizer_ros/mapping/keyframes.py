@@ -16,11 +16,10 @@ from localizer_ros.geometry.rays import undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
 from localizer_ros.mapping.feature_store import FeatureStore
 
-# Frames for a first look at the scene, each matched with the two after it. Enough for a median of depths; their
-# features take a few seconds.
+# Frames for a first look at the scene, each matched with the two after it: enough for a median of depths.
 _PROBED, _PROBED_AFTER = 40, (1, 2)
-# Of that look: descriptor ratio of a match, error on the plane z = 1 (8 px at 400), angle between the rays of a point,
-# and the fewest points that make a depth.
+# Of that look: descriptor ratio of a match, error on the plane z = 1 (10 px at a focal length of 500), angle between
+# the rays of a point, and the fewest points that make a depth.
 _PROBE_RATIO, _PROBE_ERROR, _PROBE_ANGLE_RAD, _PROBE_POINTS = 0.8, 0.02, np.radians(1.5), 20
 # Of the further neighbours of an image every third is matched: wide angles, without all of their copies.
 _FURTHER_STEP = 3
@@ -179,6 +178,6 @@ def probe_depth_m(store: FeatureStore, camera: Camera, images: list[int], T_map_
         if len(X) >= _PROBE_POINTS:
             at = T_map_cam[image[kept]]
             return float(np.median(np.einsum("ni,ni->n", at[:, :3, 2], X[label] - at[:, :3, 3])))
-    # A recording is mostly about as wide as what it looks at is far away.
+    # Nothing better is known than that a place is looked at from all over it.
     apart_m = float(np.sqrt(np.mean(np.var(T_map_cam[:, :3, 3], axis=0))))
     return max(2.0 * apart_m, 0.1)

@@ -13,8 +13,8 @@ from localizer_ros.mapping.keyframes import Keyframes
 
 # Fewer answers say nothing of the error.
 FEWEST_ANSWERED = 8
-# What no answer is better than: degrees, and a share of the median depth; and what is added where too few frames could
-# be tried, as of poses from a depth camera.
+# What no answer is taken to be better than: degrees, and a share of the median depth; and what is added where too few
+# frames could be tried.
 _LEAST_DEG, _LEAST_OF_DEPTH = 0.05, 5e-4
 _UNTRIED_DEG, _UNTRIED_OF_DEPTH = 0.2, 3e-3
 # One sigma of a Gaussian is this percentile of its size.

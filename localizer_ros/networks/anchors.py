@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from localizer_ros.networks.heads import Neck, sigma_layers
+from localizer_ros.networks.heads import LOG_SIGMA_LIMITS, Neck, sigma_layers
 from localizer_ros.networks.poses import conjugate, quaternion_product, rotate, rotation_vector, same_side
 
 Orientation = Literal["absolute", "relative"]
@@ -94,7 +94,7 @@ class AnchorHead(nn.Module):
         """What each anchor says."""
         x = self.neck(coarse_BChw)
         # The floor must not shape the features the pose is read from.
-        log_floor = self.floor(x.detach()).clamp(-7.0, 3.0)
+        log_floor = self.floor(x.detach()).clamp(*LOG_SIGMA_LIMITS)
         x = self.dropout(x)
         t = self.anchors_t_N3 + self.scale * self.offset(x).unflatten(1, (-1, 3))
         q = self.orientation(x).unflatten(1, (-1, 4))

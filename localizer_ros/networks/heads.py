@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Log standard deviations of poses (rad, metres) stay within these: 1e-3 and 20.
+LOG_SIGMA_LIMITS = (-7.0, 3.0)
+
 
 class Neck(nn.Module):
     """Base of all necks: (B, C, h, w) to (B, ``width``), not negative where the last layer is a ReLU."""
@@ -38,9 +41,9 @@ class SpatialNeck(Neck):
     def __init__(self, channels: int, cells: int, hidden: int) -> None:
         super().__init__()
         self.width = hidden
-        placed = max(8, min(128, channels // 4, 6144 // cells))
-        self.place = nn.Conv2d(channels, placed, 1)
-        self.hidden = nn.Linear(channels + placed * cells, hidden)
+        kept = max(8, min(128, channels // 4, 6144 // cells))
+        self.place = nn.Conv2d(channels, kept, 1)
+        self.hidden = nn.Linear(channels + kept * cells, hidden)
 
     def forward(self, coarse_BChw: Tensor) -> Tensor:
         placed = F.relu(self.place(coarse_BChw)).flatten(1)
@@ -129,7 +132,7 @@ def sigma_layers(width: int) -> nn.Sequential:
 
 
 class PoseHead(nn.Module):
-    """Regresses position, orientation and spread.
+    """Regresses position, orientation and their sigmas.
 
     Attributes:
         centre: (3,) buffer, mean of the training positions; the head starts from it.
@@ -155,7 +158,7 @@ class PoseHead(nn.Module):
         """Position in the map, metres; quaternion (x, y, z, w), not normalised; log standard deviations of
         [rotation (rad), translation (m)] in the tangent of the pose."""
         x = self.neck(coarse_BChw)
-        # The spread must not shape the features the pose is read from.
-        log_sigma = self.sigma(x.detach()).clamp(-7.0, 3.0)
+        # Sigmas must not shape the features the pose is read from.
+        log_sigma = self.sigma(x.detach()).clamp(*LOG_SIGMA_LIMITS)
         x = self.dropout(x)
         return self.centre + self.scale * self.position(x), self.orientation(x), log_sigma

@@ -82,7 +82,7 @@ def log_quaternion_distance(q: Tensor, q_true: Tensor) -> Tensor:
 
 
 def sigma_loss(residual: Tensor, log_sigma: Tensor) -> Tensor:
-    """Mean distance of the log spread to the log of the residual's size; its minimum is the median.
+    """Mean distance of the log sigma to the log of the residual's size; its minimum is the median.
 
     A Gaussian likelihood would do the same up to a factor, which calibration sets anyway, but one surprising residual
     makes its gradient larger than that of all other losses together, and clipping then stops everything.

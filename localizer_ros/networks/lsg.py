@@ -26,6 +26,9 @@ from localizer_ros.networks.heads import PoseHead, build_neck, sigma_layers
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.scene_network import SceneNetwork
 
+# Log standard deviations of motions (rad, metres) stay within these: 3e-4 and 7.
+_LOG_SIGMA_LIMITS = (-8.0, 2.0)
+
 
 class LsgSize(NamedTuple):
     """What an LsG is made of.
@@ -212,7 +215,7 @@ class MeanMotionHead(nn.Module):
         """(B, 6) motion and (B, 6) log standard deviations."""
         x = F.relu(self.hidden(hidden_BChw.mean((2, 3))))
         motion = torch.cat([self.rotation(x), self.translation(x)], 1)
-        return self.scale_6 * motion, self.sigma(x.detach()).clamp(-8.0, 2.0)
+        return self.scale_6 * motion, self.sigma(x.detach()).clamp(*_LOG_SIGMA_LIMITS)
 
 
 class Lsg(SceneNetwork):

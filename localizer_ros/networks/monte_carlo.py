@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: the spread of a head's answers when it forgets at random (Kendall and Cipolla, ICRA 2016)."""
+"""Monte-Carlo dropout: how a head's answers scatter when it forgets at random (Kendall and Cipolla, ICRA 2016)."""
 
 from __future__ import annotations
 

@@ -78,6 +78,10 @@ class MotionHead(nn.Module):
     # Standard deviation of the contrast of depths, as a share: in places the network has not seen it guesses too flat,
     # or too deep, and what a move does to the image goes to the turn, the same way for seconds.
     contrast = 0.5
+    # Log standard deviations of motions (rad, metres) stay within these: 1e-4 and 7.
+    log_sigma_limits = (-9.0, 2.0)
+    # Log of depths over the typical one: within these, a factor of 55 nearer and further.
+    log_depth_limits = (-4.0, 4.0)
 
     intrinsics_4: Tensor
     t_cam_refined: Tensor
@@ -130,7 +134,7 @@ class MotionHead(nn.Module):
         """(B, h, w) 1 / metres of each cell of stride 8."""
         context = F.interpolate(F.relu(self.context(coarse_BChw)), fine_BFhw.shape[2:], mode="bilinear")
         log_ratio: Tensor = self.depth(torch.cat([context, fine_BFhw], 1))[:, 0]
-        return self.inverse_depth_scale * log_ratio.clamp(-4.0, 4.0).exp()
+        return self.inverse_depth_scale * log_ratio.clamp(*self.log_depth_limits).exp()
 
     def forward(
         self, prev_B1hw: Tensor, cur_B1hw: Tensor, inverse_depth_Bhw: Tensor, finest: int = 2
@@ -168,7 +172,7 @@ class MotionHead(nn.Module):
         # Errors are left in the optical frame: the extrinsics are a small correction of the poses that were given.
         rel = torch.cat([self.alignment.rotation_vector(R), t[..., 0]], 1)
         return MotionOutput(
-            rel, log_sigma.clamp(-9.0, 2.0), correlation, self.contrast * by_contrast_B6.detach()
+            rel, log_sigma.clamp(*self.log_sigma_limits), correlation, self.contrast * by_contrast_B6.detach()
         )
 
     def _local_mean(self, x_B1hw: Tensor) -> Tensor:

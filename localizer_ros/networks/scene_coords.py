@@ -18,6 +18,9 @@ from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.motion import MotionHead
 from localizer_ros.networks.scene_network import SceneNetwork
 
+# Log errors of coordinates (metres) stay within these: 2 mm and 20 m.
+_LOG_SIGMA_LIMITS = (-6.0, 3.0)
+
 
 class SceneCoordinatesOutput(NamedTuple):
     """Answers for one image each.
@@ -71,7 +74,7 @@ class CoordinateHead(nn.Module):
         x: Tensor = self.layers(torch.cat([context, F.relu(self.detail(fine_BFhw))], 1))
         points = self.centre[:, None, None] + self.scale * self.points(x)
         log_sigma: Tensor = self.sigma(x.detach())[:, 0]
-        return points, log_sigma.clamp(-6.0, 3.0)
+        return points, log_sigma.clamp(*_LOG_SIGMA_LIMITS)
 
 
 class SceneCoordinates(SceneNetwork):

@@ -21,7 +21,7 @@ from localizer_ros.core.types import Array, Camera
 # Left, top, right and bottom of a part of an image, pixels.
 Window = tuple[int, int, int, int]
 
-# Share of the images that are blurred, and of those that get noise: most images of a robot are sharp and clean.
+# Shares of the images that are blurred, and that get noise; the others stay as sharp and as clean as they are.
 _BLURRED = _NOISY = 0.3
 _GAMMA = 2.2
 # Illumination is smooth: computed on a grid this much coarser than the image.

@@ -22,8 +22,7 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.training.augmentation import outside_black, random_appearance
 from localizer_ros.training.virtual_views import SceneDepth, VirtualViews
 
-# Turns and moves of each image of a training sequence, as a share of the common ones: a tenth, as of a camera held by
-# hand while it moves.
+# Turns and moves of each image of a training sequence, as a share of the common ones.
 OWN_SHARE = 0.1
 
 

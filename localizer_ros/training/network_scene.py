@@ -35,7 +35,7 @@ from localizer_ros.training.uncertainty import sigma_scales
 from localizer_ros.training.validation import accuracy, predict
 from localizer_ros.training.weights import LoadedWeights, load_weights
 
-# Images that the back ends are compared on: as many as take a few seconds.
+# Images that the back ends are compared on.
 _PARITY_IMAGES = 8
 
 

@@ -93,10 +93,10 @@ def train(
     progress: Progress = no_progress,
     fabric: Fabric | None = None,
 ) -> TrainingResult:
-    """Train ``module`` in place; on return it holds the best weights.
+    """What the training of ``module`` did; the module is trained in place and holds the best weights.
 
-    Goes on from the checkpoint in ``work`` when there is one. Several processes share every batch and end with the same
-    weights. The first of them keeps the time, validates, and writes; its word decides for all.
+    It goes on from the checkpoint in ``work`` when there is one. Several processes share every batch and end with the
+    same weights. The first of them keeps the time, validates, and writes; its word decides for all.
 
     Args:
         module: what is trained.
@@ -159,7 +159,7 @@ class _Training:
         self._saved_at = self._started
 
     def run(self) -> TrainingResult:
-        """Train until the epochs, the patience or the time is used up."""
+        """What was done until the epochs, the patience or the time were used up."""
         config, state = self._config, self._state
         if config.fine_tune and not state.history:
             self._judge({})

@@ -1,8 +1,8 @@
 """New views for training: a camera turned about its centre (exact), and moved a little, by the depth of a map's points.
 
 A pose regressor interpolates between the views it has seen. Turning is free: ``x_new ~ K R_new_cam K^-1 x``. Moving
-needs depth; that of a sparse map, spread over the image by linear interpolation between its points, is good enough for
-moves of a tenth of the distance to the scene.
+needs depth; that of a sparse map, filled in by linear interpolation between its points, is good enough for moves of a
+tenth of the distance to the scene.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ from localizer_ros.scene.map_scene import MapScene
 
 # Flow is smooth, so it is computed on a grid this much coarser than the image.
 _STEP_PX = 4
-# Mapping images whose points are looked for in an image, and the fewest points that make a depth.
+# Iterations in which a moved pixel is found: each makes the error smaller by the move as a share of the depth.
+_ITERATIONS = 4
+# Rays and depths nearer to the image plane than this, in units of the plane z = 1 and metres, are cut off.
+_AHEAD = 0.05
+# Keyframes whose points are looked for in an image, and the fewest points that make a depth.
 _NEIGHBOURS = 8
 _FEWEST_POINTS = 30
+# Points nearer than this share of the scene's depth are left out: their projection says more of their error.
+_NEAREST_OF_DEPTH = 0.1
+# Cells beside the image whose points still say something of its border.
+_BORDER_CELLS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +141,12 @@ class VirtualViews:
         K_inv = np.linalg.inv(self._K)
         # Rays of the new view's pixels in a camera at its place, turned like the old one.
         wanted = R_refined_new @ K_inv @ self._grid
-        wanted = (wanted[:2] / np.maximum(wanted[2], 0.05)).astype(np.float32)
+        wanted = (wanted[:2] / np.maximum(wanted[2], _AHEAD)).astype(np.float32)
         t = t_refined_new.astype(np.float32)[:, None]
         f = np.array([self._K[0, 0], self._K[1, 1]], np.float32)[:, None]
         c = np.array([self._K[0, 2], self._K[1, 2]], np.float32)[:, None]
         rays = wanted.copy()
-        for _ in range(4):
+        for _ in range(_ITERATIONS):
             cells = ((f * rays + c) / _STEP_PX).reshape(2, *self._grid_shape)
             q = cv2.remap(
                 inverse_depth, cells[0], cells[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -150,8 +158,8 @@ class VirtualViews:
         # Depth along the new camera's axis: of R^T (r - t q) / q.
         along = R_refined_new.astype(np.float32)[:, 2] @ np.concatenate([rays - t[:2] * q, 1.0 - t[2:] * q])
         h, w = self._images.shape[1:3]
-        seen = (xy[0] > 0) & (xy[0] < w - 1) & (xy[1] > 0) & (xy[1] < h - 1) & (along > 0.05)
-        inverse = np.where(seen, q[0] / np.maximum(along, 0.05), 0.0).reshape(self._grid_shape)
+        seen = (xy[0] > 0) & (xy[0] < w - 1) & (xy[1] > 0) & (xy[1] < h - 1) & (along > _AHEAD)
+        inverse = np.where(seen, q[0] / np.maximum(along, _AHEAD), 0.0).reshape(self._grid_shape)
         return np.ascontiguousarray(xy.reshape(2, *self._grid_shape).transpose(1, 2, 0), np.float32), inverse
 
 
@@ -176,7 +184,7 @@ def scene_depth(
 
 
 def _calibration(scene: MapScene, camera: Camera) -> Array:
-    """The pinhole that best carries the map's rays to pixels of ``camera``."""
+    """The pinhole that best takes the map's rays to pixels of ``camera``."""
     mapped = scene.point_map.camera
     if mapped.refinement is None:
         return camera.K
@@ -198,13 +206,13 @@ def _inverse_depth(
     scene: MapScene, K: Array, T_map_refined: SE3, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """(h / 4, w / 4) inverse depth, zeros where too few points are seen."""
-    structure = scene.point_map
+    point_map = scene.point_map
     images = scene.nearest_keyframes(T_map_refined, _NEIGHBOURS)
-    seen = np.unique(structure.observation_point[structure.observations_of(images)])
-    points = T_map_refined.inverse() @ structure.points[seen].astype(np.float64)
-    points = points[points[:, 2] > 0.1 * structure.median_depth]
+    seen = np.unique(point_map.observation_point[point_map.observations_of(images)])
+    points = T_map_refined.inverse() @ point_map.points[seen].astype(np.float64)
+    points = points[points[:, 2] > _NEAREST_OF_DEPTH * point_map.median_depth]
     cells = (points[:, :2] / points[:, 2:] * K[[0, 1], [0, 1]] + K[:2, 2]) / _STEP_PX
-    inside = np.all((cells > -3) & (cells < np.array(shape[::-1]) + 3), axis=1)
+    inside = np.all((cells > -_BORDER_CELLS) & (cells < np.array(shape[::-1]) + _BORDER_CELLS), axis=1)
     cells, q = cells[inside], 1.0 / points[inside, 2]
     if len(q) < _FEWEST_POINTS:
         return np.zeros(shape, np.float32)
