@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3, covariance_from_ros
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.transform_tree import TransformTree
-from localizer_ros.core.types import SourceError
+from localizer_ros.core.types import Array, SourceError
 
 # What the map is called in TF.
 MAP_FRAMES = ("map", "world")
@@ -70,7 +69,7 @@ class BagPoses:
     transforms: TransformTree = field(default_factory=lambda: TransformTree(history_s=None))
     odom_frame: str = ""
     odom_child_frame: str = ""
-    _odometry: dict[int, tuple[SE3, NDArray[np.float64]]] = field(default_factory=dict)
+    _odometry: dict[int, tuple[SE3, Array]] = field(default_factory=dict)
     _truth: list[Any] = field(default_factory=list)
     """Messages with a header of their own: those of a TF message one by one."""
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Array
 
 TF_TOPIC, TF_STATIC_TOPIC = "/tf", "/tf_static"
 
@@ -85,7 +84,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
     )
 
 
-def vector(kind: str, xyz: NDArray[np.float64]) -> Any:
+def vector(kind: str, xyz: Array) -> Any:
     """geometry_msgs ``kind``: Vector3 or Point."""
     x, y, z = (float(value) for value in xyz)
     return make(f"geometry_msgs/msg/{kind}", x=x, y=y, z=z)

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError
+from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError, UInt8
 from localizer_ros.datasets.calibration import read_camera_yaml
 from localizer_ros.datasets.images import decode_compressed
 from localizer_ros.datasets.source import FrameRecord, Stamps, check_order, indices_of_names, split_error
@@ -121,7 +118,7 @@ def _cameras(path: Path, frames: Sequence[ImageFile]) -> list[Camera]:
     return cameras
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> UInt8:
     """(H, W, 3) RGB or (H, W) grey uint8. Raises SourceError naming the file."""
     try:
         return decode_compressed(path.read_bytes())

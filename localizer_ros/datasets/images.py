@@ -11,13 +11,11 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from localizer_ros.core.types import FrameRejected
+from localizer_ros.core.types import FrameRejected, UInt8
 
-Image = NDArray[np.uint8]
 # Messages hold bytes (rosbags: an array of numpy, rclpy: an array of the standard library).
-ImageData: TypeAlias = "bytes | bytearray | memoryview | array[int] | NDArray[np.uint8]"
+ImageData: TypeAlias = "bytes | bytearray | memoryview | array[int] | UInt8"
 
 # encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two
 # channels. OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's
@@ -50,7 +48,7 @@ _ENCODINGS: dict[str, tuple[int, int, int | None]] = {
 }
 
 
-def decode_message(message: Any) -> Image:
+def decode_message(message: Any) -> UInt8:
     """Pixels of a ``sensor_msgs/Image`` or ``CompressedImage`` of rclpy or rosbags; see the two functions below."""
     if hasattr(message, "format"):
         return decode_compressed(message.data, message.format)
@@ -71,7 +69,7 @@ def decode_image(
     step: int,
     is_bigendian: bool,
     data: ImageData,
-) -> Image:
+) -> UInt8:
     """Pixels of a raw image as in ``sensor_msgs/Image``.
 
     Args:
@@ -124,7 +122,7 @@ def decode_image(
     return np.ascontiguousarray(image)
 
 
-def decode_compressed(data: ImageData, format: str = "") -> Image:
+def decode_compressed(data: ImageData, format: str = "") -> UInt8:
     """Pixels of a JPEG, PNG or other file that OpenCV reads.
 
     Args:
@@ -162,7 +160,7 @@ def decode_compressed(data: ImageData, format: str = "") -> Image:
     return np.asarray(image, np.uint8)
 
 
-def _is_truncated(view: Image) -> bool:
+def _is_truncated(view: UInt8) -> bool:
     """True for a JPEG or PNG without its end marker."""
     data = view.data
     if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
@@ -180,17 +178,17 @@ def _is_truncated(view: Image) -> bool:
     return True
 
 
-def encode_png(image: Image) -> bytes:
+def encode_png(image: UInt8) -> bytes:
     """PNG bytes of an RGB or grey uint8 image, without loss."""
     return _encode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
 
-def encode_jpeg(image: Image, quality: int = 95) -> bytes:
+def encode_jpeg(image: UInt8, quality: int = 95) -> bytes:
     """JPEG bytes of an RGB or grey uint8 image."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
-def _encode(extension: str, image: Image, options: list[int]) -> bytes:
+def _encode(extension: str, image: UInt8, options: list[int]) -> bytes:
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done, data = cv2.imencode(extension, pixels, options)
     if not done:

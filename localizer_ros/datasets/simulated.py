@@ -16,19 +16,16 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
 from localizer_ros.core.config.schema import Config, dump_yaml, load_config
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Camera, ConfigError, Frame, SourceError
+from localizer_ros.core.types import Array, Camera, ConfigError, Float32, Frame, SourceError, UInt8
 from localizer_ros.datasets.simulation.drive import Course, Drive
 from localizer_ros.datasets.simulation.optics import Sensor, motion_blur
 from localizer_ros.datasets.simulation.place import Box, Place, Quad, lit, make_place, moving_box_quads, paint
 from localizer_ros.datasets.simulation.render import Renderer
 from localizer_ros.datasets.source import FrameRecord, Stamps, split_error
-
-Array = NDArray[np.float64]
 
 LIGHT = {"day": 1.0, "dim": 0.5, "night": 0.15}
 _EPOCH_NS = 1_700_000_000_000_000_000
@@ -175,7 +172,7 @@ class SimulatedSource:
         image = self._sensor(image, time_s, self._rng(107, index))
         return Frame(record.stamp_ns, image, self.camera, record.name, self.T_base_cam)
 
-    def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def render(self, index: int) -> tuple[UInt8, Float32]:
         """The frame before blur, lens and noise: (H, W, 3) uint8 RGB and (H, W) float32 inverse depth,
         1/m.
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import localizer, one_line
 
-from localizer_ros.cli.options import counts
+from localizer_ros.cli.options import counts, minutes
 from localizer_ros.core.types import ConfigError
 
 
@@ -34,3 +34,16 @@ def test_counts_are_read(text: str, numbers: list[int]) -> None:
 def test_nonsense_is_no_count(text: str) -> None:
     with pytest.raises(ConfigError, match="--index-images: expected numbers such as"):
         counts("--index-images", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("10min", 10.0), ("90s", 1.5), ("0.5h", 30.0), (" 2 h ", 120.0), ("7", 7.0)]
+)
+def test_a_time_budget_is_read(text: str, expected: float) -> None:
+    assert minutes(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "ten", "10 m", "-5min", "0s", "nan", "infh", "1e3", "5min5s"])
+def test_nonsense_is_no_time_budget(text: str) -> None:
+    with pytest.raises(ConfigError, match="--time-budget: expected"):
+        minutes(text)

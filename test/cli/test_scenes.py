@@ -51,3 +51,8 @@ def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_pat
     assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
     exported = localizer("export", scene, "--backend", "torch").stdout
     assert "posenet.safetensors" in exported and ".blob" not in exported
+
+
+def test_a_time_budget_without_training_is_an_error(world: Path, tmp_path: Path) -> None:
+    refused = localizer("map", world, "--out", tmp_path / "scene", "--time-budget", "5min")
+    assert "trains no network; leave --time-budget out" in one_line(refused)

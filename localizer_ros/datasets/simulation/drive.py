@@ -6,14 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-
-Array = NDArray[np.float64]
+from localizer_ros.core.types import Array
 
 _STEP_S = 0.01
 _TURN_RATE = 0.7

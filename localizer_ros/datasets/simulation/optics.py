@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera
-
-Image = NDArray[np.uint8]
-FloatImage = NDArray[np.float32]
+from localizer_ros.core.types import Camera, Float32, UInt8
 
 
-def motion_blur(image: Image, inv_z: FloatImage, camera: Camera, T_begin_end: SE3) -> Image:
+def motion_blur(image: UInt8, inv_z: Float32, camera: Camera, T_begin_end: SE3) -> UInt8:
     """Blur by the camera's motion during the exposure, in whose middle ``image`` was taken.
 
     Each pixel averages the image along its own motion, which follows from its depth.
@@ -87,7 +83,7 @@ class Sensor:
         field = noise * rng.standard_normal(size, dtype=np.float32)
         self._noise = np.rint(field).astype(np.int16) if noise > 0.0 else None
 
-    def __call__(self, image: Image, time_s: float, rng: np.random.Generator) -> Image:
+    def __call__(self, image: UInt8, time_s: float, rng: np.random.Generator) -> UInt8:
         """The image as the sensor delivers it; ``rng`` is the frame's own."""
         # Automatic exposure wanders a little.
         wander = (

@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from localizer_ros.core.types import Array, UInt8
 from localizer_ros.datasets.simulation import textures
-from localizer_ros.datasets.simulation.textures import Texture
-
-Array = NDArray[np.float64]
 
 _UP = np.array([0.0, 0.0, 1.0])
 
@@ -38,7 +35,7 @@ class Quad:
     axis_u: Array
     axis_v: Array
     size_m: tuple[float, float]
-    texture: Texture
+    texture: UInt8
 
     @property
     def normal(self) -> Array:
@@ -116,7 +113,7 @@ def paint(place: Place, seed: int, repetition: float) -> tuple[Quad, ...]:
     for box in place.boxes:
         tall = box.height_m >= place.size_m[2] - 1e-9
 
-        def side(size: tuple[float, float], tall: bool = tall) -> Texture:
+        def side(size: tuple[float, float], tall: bool = tall) -> UInt8:
             if tall:
                 return textures.wall(rng, size, scale["wall"], repetition)
             return textures.box_side(rng, size, scale["box"])
@@ -130,7 +127,7 @@ def moving_box_quads(box: Box, rng: np.random.Generator) -> list[Quad]:
     return box_quads(box, lambda size: textures.box_side(rng, size, _SCALE["box"]))
 
 
-def box_quads(box: Box, side: Callable[[tuple[float, float]], Texture], top: bool = True) -> list[Quad]:
+def box_quads(box: Box, side: Callable[[tuple[float, float]], UInt8], top: bool = True) -> list[Quad]:
     """The four sides and the top of a box, each painted by ``side(size_m)``."""
     c, s = np.cos(box.yaw_rad), np.sin(box.yaw_rad)
     x, y = np.array([c, s, 0.0]), np.array([-s, c, 0.0])

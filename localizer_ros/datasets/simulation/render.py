@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera
+from localizer_ros.core.types import Array, Camera, Float32, UInt8
 from localizer_ros.datasets.simulation.place import Quad
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
-FloatImage = NDArray[np.float32]
 
 _LEVELS = 16
 _BORDER = 2
@@ -37,7 +33,7 @@ class Atlas:
     """
 
     def __init__(self, quads: Sequence[Quad]) -> None:
-        tiles: list[tuple[int, int, Image]] = []
+        tiles: list[tuple[int, int, UInt8]] = []
         for number, quad in enumerate(quads):
             tiles.extend((number, level, tile) for level, tile in enumerate(_sizes(quad.texture)))
         self.scale = np.array([quad.texture.shape[1] / quad.size_m[0] for quad in quads])
@@ -61,12 +57,12 @@ class Atlas:
             self.origin_y[number, level] = y + _BORDER - 0.5
             self.levels[number] = max(self.levels[number], level)
             x, shelf = x + length, max(shelf, height)
-        self.image: Image = np.zeros((y + shelf, width, 3), np.uint8)
+        self.image: UInt8 = np.zeros((y + shelf, width, 3), np.uint8)
         for x, y, tile in places:
             self.image[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
 
 
-def _sizes(texture: Image) -> list[Image]:
+def _sizes(texture: UInt8) -> list[UInt8]:
     """The texture and its smaller copies, each with a border of repeated texels for the interpolation."""
     tiles = [texture]
     for level in range(1, _LEVELS):
@@ -118,7 +114,7 @@ class Renderer:
         self._columns = np.arange(camera.width_px, dtype=np.int32)
         self._factors = (2.0 ** (-np.arange(_LEVELS) / 2)).astype(np.float32)
 
-    def render(self, T_map_cam: SE3, moved: dict[int, Array] | None = None) -> tuple[Image, FloatImage]:
+    def render(self, T_map_cam: SE3, moved: dict[int, Array] | None = None) -> tuple[UInt8, Float32]:
         """Draw.
 
         Args:
@@ -196,7 +192,7 @@ class Renderer:
             np.clip(last, -1, width - 1).astype(np.int32),
         )
 
-    def _paint(self, distance: Array) -> Image:
+    def _paint(self, distance: Array) -> UInt8:
         """Look the pixels up in the atlas, at the size that matches theirs."""
         atlas, inv_z, number = self._atlas, self._inv_z, self._number
         # A pixel covers z^3 / (f^2 distance) square metres of the plane. Its square root would alias along

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Texture = NDArray[np.uint8]
+from localizer_ros.core.types import UInt8
+
 Colour = tuple[int, int, int]
 
 
@@ -20,7 +20,7 @@ def _shaded(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-def plain(rng: np.random.Generator, height: int, width: int, colour: Colour, grain: float = 4.0) -> Texture:
+def plain(rng: np.random.Generator, height: int, width: int, colour: Colour, grain: float = 4.0) -> UInt8:
     """Painted plaster: one colour with faint stains and grain (sigma ``grain``), the textureless parts."""
     field = np.zeros((height, width), np.float32)
     for cell, weight in ((160, 1.0), (32, 0.5), (4, 0.7)):
@@ -30,7 +30,7 @@ def plain(rng: np.random.Generator, height: int, width: int, colour: Colour, gra
     return np.clip(texture, 0, 255).astype(np.uint8)
 
 
-def poster(rng: np.random.Generator, height: int, width: int) -> Texture:
+def poster(rng: np.random.Generator, height: int, width: int) -> UInt8:
     """A picture full of corners that no other picture has: shapes, strokes and writing on a gradient."""
     top, bottom = np.asarray(_colour(rng), np.float32), np.asarray(_colour(rng), np.float32)
     ramp = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None, None]
@@ -60,7 +60,7 @@ def poster(rng: np.random.Generator, height: int, width: int) -> Texture:
     return image
 
 
-def write(rng: np.random.Generator, image: Texture, at: tuple[int, int], scale: float) -> None:
+def write(rng: np.random.Generator, image: UInt8, at: tuple[int, int], scale: float) -> None:
     """Draw a random word into ``image`` with its lower left corner ``at``."""
     letters = rng.integers(0, 26, int(rng.integers(2, 7)))
     word = "".join(chr(ord("A") + int(letter)) for letter in letters)
@@ -70,7 +70,7 @@ def write(rng: np.random.Generator, image: Texture, at: tuple[int, int], scale: 
     )
 
 
-def door(rng: np.random.Generator, height: int, width: int) -> Texture:
+def door(rng: np.random.Generator, height: int, width: int) -> UInt8:
     """A door with frame, panels, handle and a number plate."""
     wood = _colour(rng, 70, 190)
     image = plain(rng, height, width, wood, 5.0)
@@ -87,7 +87,7 @@ def door(rng: np.random.Generator, height: int, width: int) -> Texture:
     return image
 
 
-def wall(rng: np.random.Generator, size_m: tuple[float, float], scale: float, repetition: float) -> Texture:
+def wall(rng: np.random.Generator, size_m: tuple[float, float], scale: float, repetition: float) -> UInt8:
     """A wall with a skirting board, and doors and pictures between bare stretches.
 
     Args:
@@ -116,7 +116,7 @@ def wall(rng: np.random.Generator, size_m: tuple[float, float], scale: float, re
     return image
 
 
-def floor(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> Texture:
+def floor(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> UInt8:
     """Tiles, which repeat, with worn spots and rugs, which do not."""
     width, height = (max(2, round(extent * scale)) for extent in size_m)
     image = plain(rng, height, width, _colour(rng, 110, 190), 7.0).astype(np.float32)
@@ -141,7 +141,7 @@ def floor(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -
     return painted
 
 
-def ceiling(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> Texture:
+def ceiling(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> UInt8:
     """Panels with lamps and air vents."""
     width, height = (max(2, round(extent * scale)) for extent in size_m)
     image = plain(rng, height, width, (205, 205, 200), 3.0)
@@ -164,7 +164,7 @@ def ceiling(rng: np.random.Generator, size_m: tuple[float, float], scale: float)
     return image
 
 
-def box_side(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> Texture:
+def box_side(rng: np.random.Generator, size_m: tuple[float, float], scale: float) -> UInt8:
     """The side of a piece of furniture: a shelf with books, a labelled crate, or a plain cabinet."""
     width, height = (max(4, round(extent * scale)) for extent in size_m)
     base = _colour(rng, 60, 200)
@@ -190,7 +190,7 @@ def box_side(rng: np.random.Generator, size_m: tuple[float, float], scale: float
     return image
 
 
-def _paste(image: Texture, item: Texture, x: int, y: int) -> None:
+def _paste(image: UInt8, item: UInt8, x: int, y: int) -> None:
     """Copy ``item`` into ``image`` at (x, y), cut at its right and lower edge."""
     part = image[max(y, 0) : max(y, 0) + item.shape[0], max(x, 0) : max(x, 0) + item.shape[1]]
     part[:] = item[: part.shape[0], : part.shape[1]]
