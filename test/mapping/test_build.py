@@ -48,7 +48,7 @@ def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path)
         build_scene(tiny_source, "all", config, out)
 
 
-def test_what_trains_no_network_wants_one_process(
+def test_only_networks_are_trained_by_several_processes(
     tiny_source: FrameSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")

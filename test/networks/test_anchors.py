@@ -1,4 +1,4 @@
-"""Anchor points: one pose from many answers, its spread, and that the relevant anchor is discovered."""
+"""Anchor points: one pose from many answers, its sigma, and that the relevant anchor is discovered."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_anchor_head_is_a_pose_head_and_every_parameter_learns(orientation: s
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
 
 
-def test_a_head_that_says_nothing_answers_the_anchors_themselves() -> None:
+def test_zero_layers_answer_the_anchors_themselves() -> None:
     head = anchor_head()
     for layer in (head.offset, head.orientation):
         torch.nn.init.zeros_(layer.weight)
@@ -60,7 +60,7 @@ def test_a_head_that_says_nothing_answers_the_anchors_themselves() -> None:
 
 
 @pytest.mark.parametrize("mean", [False, True])
-def test_one_certain_anchor_is_the_answer_and_leaves_only_the_floor(mean: bool) -> None:
+def test_one_certain_anchor_is_the_answer_and_leaves_only_the_floor_of_sigma(mean: bool) -> None:
     torch.manual_seed(0)
     t_N3, q_N4 = torch.randn(5, 3), random_quaternions(5)
     t, q, log_sigma = anchor_pose(certain(t_N3, 3.0 * q_N4, 3), mean)
@@ -69,7 +69,7 @@ def test_one_certain_anchor_is_the_answer_and_leaves_only_the_floor(mean: bool) 
     torch.testing.assert_close(log_sigma, torch.full((1, 6), -5.0), atol=1e-2, rtol=0.0)
 
 
-def test_two_anchors_at_odds_give_their_middle_and_a_spread_along_what_divides_them() -> None:
+def test_two_anchors_that_disagree_give_their_mean_and_a_sigma_along_their_difference() -> None:
     turn = torch.tensor(Rotation.from_rotvec([0.0, 0.2, 0.0]).as_quat(), dtype=torch.float32)
     base = torch.tensor(Rotation.from_rotvec([0.3, -0.5, 1.0]).as_quat(), dtype=torch.float32)
     q_N4 = torch.stack([quaternion_product(base, turn), -base])  # signs say nothing
@@ -143,7 +143,7 @@ def test_moving_the_map_moves_the_answer() -> None:
     torch.testing.assert_close(moved_log_sigma, log_sigma, atol=1e-4, rtol=1e-4)
 
 
-def test_wrong_anchors_and_words_are_named() -> None:
+def test_wrong_counts_and_options_of_an_anchor_head_are_errors() -> None:
     with pytest.raises(ValueError, match="anchors: expected 7, got 3"):
         anchor_head().set_anchors(torch.zeros(3, 3), torch.zeros(3, 4))
     with pytest.raises(ValueError, match="orientation: expected absolute or relative"):

@@ -44,7 +44,7 @@ def test_a_spec_rebuilds_its_network_exactly(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_spec_lacks_is_named(family: str) -> None:
+def test_a_missing_value_of_a_spec_is_named(family: str) -> None:
     with pytest.raises(ValueError, match="'stride_padding' is missing"):
         build_network({"family": family, **{k: v for k, v in SPEC.items() if k != "stride_padding"}})
     with pytest.raises(ValueError, match="expected family posenet"):

@@ -17,7 +17,7 @@ def head(name: str, dropout: float = 0.0) -> PoseHead:
 
 
 @pytest.mark.parametrize("name", NECKS)
-def test_heads_give_a_pose_and_a_spread_and_every_parameter_learns(name: str) -> None:
+def test_heads_give_a_pose_and_sigmas_and_every_parameter_learns(name: str) -> None:
     network = head(name)
     network.centre.copy_(torch.tensor([1.0, 2.0, 3.0]))
     t, q, log_sigma = network(torch.rand(5, 24, 2, 3))
@@ -30,7 +30,7 @@ def test_heads_give_a_pose_and_a_spread_and_every_parameter_learns(name: str) ->
 
 
 @pytest.mark.parametrize("name", NECKS)
-def test_the_spread_does_not_shape_the_features(name: str) -> None:
+def test_sigmas_send_no_gradient_to_the_features(name: str) -> None:
     network = head(name)
     network(torch.rand(2, 24, 2, 3))[2].sum().backward()
     assert all(p.grad is None for p in network.neck.parameters())

@@ -48,12 +48,12 @@ def motions_of(true: Pose) -> Tensor:
     )
 
 
-def test_quaternion_distance_does_not_mind_the_sign() -> None:
+def test_quaternion_distance_is_the_same_for_both_signs() -> None:
     q = F.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     assert quaternion_distance(-q, q, 1).item() == pytest.approx(0.0, abs=1e-7)
 
 
-def test_spread_learns_the_size_of_the_residuals_and_an_outlier_moves_it_little() -> None:
+def test_sigma_learns_the_size_of_the_residuals_and_an_outlier_moves_it_little() -> None:
     generator = torch.Generator().manual_seed(0)
     residual = torch.randn(400, 6, generator=generator) * torch.tensor([0.01, 0.02, 0.05, 0.1, 0.5, 1.0])
     residual[0] = 1e6

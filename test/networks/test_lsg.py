@@ -102,7 +102,7 @@ def test_streams_of_one_batch_do_not_see_each_other_or_the_future() -> None:
 
 
 @torch.no_grad()
-def test_what_was_seen_shapes_the_absolute_pose_only_with_content_augmentation() -> None:
+def test_earlier_frames_change_the_absolute_pose_only_with_content_augmentation() -> None:
     for memory in (0, 3):
         network = small(memory=memory)
         coarse = torch.rand(1, 3, 32, 2, 3)
@@ -172,7 +172,7 @@ def test_attention_chooses_the_state_that_looks_alike() -> None:
     torch.testing.assert_close(attend(x, states), 1.5 * x, atol=0.05, rtol=0.05)
 
 
-def test_attention_does_not_mind_the_order_of_states_or_what_is_not_there_yet() -> None:
+def test_attention_ignores_the_order_of_states_and_empty_ones() -> None:
     torch.manual_seed(0)
     attend, x, states = ContentAugmentation(), torch.randn(2, 6, 4, 5), torch.randn(2, 3, 6, 4, 5)
     expected = attend(x, states)

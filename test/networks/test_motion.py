@@ -117,7 +117,7 @@ def test_motion_is_that_of_the_body_the_camera_is_mounted_on(
     assert found.distance_to(wanted) < 3e-3
 
 
-def test_errors_correlate_as_told(head: MotionHead, wall: np.ndarray) -> None:
+def test_errors_of_a_motion_correlate_as_the_head_answers(head: MotionHead, wall: np.ndarray) -> None:
     torch.manual_seed(5)
     T_prev_cur = SE3(np.eye(3), np.array([0.02, 0.0, 0.01]))
     prev, cur, q = (x.expand(64, *x.shape[1:]) for x in views(wall, T_prev_cur))
@@ -134,7 +134,7 @@ def test_errors_correlate_as_told(head: MotionHead, wall: np.ndarray) -> None:
     np.testing.assert_allclose(told, seen, atol=0.35)
 
 
-def test_depth_of_wrong_contrast_errs_as_told(
+def test_wrong_contrast_of_depth_changes_the_motion_as_the_head_answers(
     head: MotionHead, wall: np.ndarray, rng: np.random.Generator
 ) -> None:
     for _ in range(3):
@@ -161,7 +161,7 @@ def test_wrong_depth_scales_translation_and_learns_from_the_motion(
     assert log_scale.grad is not None and log_scale.grad.item() > 0
 
 
-def test_nothing_to_see_is_finite(head: MotionHead) -> None:
+def test_images_without_texture_give_finite_motions(head: MotionHead) -> None:
     state = head.features(torch.zeros(2, 3, 64, 96))
     assert state.shape == (2, 1, 32, 48)
     for prev in (torch.zeros_like(state), torch.randn_like(state)):
