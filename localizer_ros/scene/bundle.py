@@ -23,7 +23,7 @@ from localizer_ros.core.types import Camera, ConfigError, SceneError
 
 # Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
 # it is ignored, and that is said.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "scene.yaml"
 ENGINES = "engines"
 

@@ -66,3 +66,10 @@ def test_stages_of_others_are_added_under_a_prefix(clock: Clock) -> None:
     timer.add({"match": 1.0, "solve": 2.0}, "search_")
     timer.add({"match": 4.0}, "search_")
     assert timer.timings_ms() == {"search_match": 5.0, "search_solve": 2.0}
+
+
+def test_seconds_of_a_build_are_rounded_to_the_hundredth(clock: Clock) -> None:
+    timer = StageTimer()
+    with timer.stage("features"):
+        clock.now_s += 12.3456
+    assert timer.timings_s() == {"features": 12.35}
