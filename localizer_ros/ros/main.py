@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from localizer_ros.ros.online_localizer import Opener
 
 # What has not ended by then is left to the system.
-_END_WITHIN_S = 1.5
+_END_WITHIN_S = 1.2
 
 
 def main() -> None:
@@ -60,13 +60,13 @@ def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener
     except LocalizerError as error:
         sys.stderr.write(f"localizer_node: error: {error}\n")
         return 1
-    executor, stopping = SingleThreadedExecutor(), threading.Event()
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
 
     def serve() -> None:
         code = 1
         try:
-            code = _serve(node, executor, stopping)
+            code = _serve(node, executor, end)
         finally:
             end.tell(code)
 
@@ -78,7 +78,6 @@ def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener
         return end.code
     sys.stderr.write(f"localizer_node: stopped by {number.name}\n")
     sys.stderr.flush()
-    stopping.set()
     executor.wake()
     ros.join(_END_WITHIN_S)
     if ros.is_alive():
@@ -91,6 +90,7 @@ class _End:
     """Waits for SIGINT, SIGTERM, or for the node to end by itself.
 
     Attributes:
+        asked: a signal has come.
         code: exit code of a node that ended by itself.
     """
 
@@ -100,12 +100,13 @@ class _End:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer)
-        self._handle(lambda number, frame: None)
-        self.code = 0
+        self.asked, self.code = False, 0
+        self._handle(self._on_signal)
 
     def wait(self) -> signal.Signals | None:
         """The signal that came first; None when the node ended by itself. Signals after it are ignored."""
         number = os.read(self._reader, 1)[0]
+        self.asked = number != 0
         # The terminal, or a launch file, often sends a second one.
         self._handle(signal.SIG_IGN)
         return signal.Signals(number) if number else None
@@ -114,6 +115,9 @@ class _End:
         """The node has ended by itself, in another thread."""
         self.code = code
         os.write(self._writer, b"\0")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
 
     @staticmethod
     def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -147,22 +151,22 @@ def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | 
     return node
 
 
-def _serve(node: LocalizerNode, executor: Executor, stopping: threading.Event) -> int:
-    """Start the node where it starts by itself, and call back until ``stopping``; returns the exit code."""
+def _serve(node: LocalizerNode, executor: Executor, end: _End) -> int:
+    """The exit code, after the node was started where it starts by itself, and served until the end was asked for."""
     import rclpy
     from rclpy.lifecycle import TransitionCallbackReturn
 
     try:
         if node.autostart:
             for transition in (node.trigger_configure, node.trigger_activate):
-                if stopping.is_set():
+                if end.asked:
                     return 0
                 if transition() is not TransitionCallbackReturn.SUCCESS:
                     # The transition has logged why.
                     return 1
         else:
             node.get_logger().info("waiting for a lifecycle manager: autostart is false")
-        while not stopping.is_set() and executor.context.ok():
+        while not end.asked and executor.context.ok():
             try:
                 executor.spin_once()
             except Exception:
