@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from fake_robot import (
 from geometry_msgs.msg import PoseStamped
 from tf2_msgs.msg import TFMessage
 
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.transform_tree import TransformTree
 from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.tf import MapBroadcaster
 
-pytestmark = pytest.mark.ros
 
-
+@pytest.mark.ros
 @pytest.mark.parametrize(
     "robot",
     [
@@ -63,3 +67,56 @@ def test_map_to_odom_waits_for_the_odometry_of_the_same_time(robot: Robot) -> No
     expected = T_map_base @ odom_base(stamp).inverse()
     # The odometry is interpolated between two samples.
     np.testing.assert_allclose(convert.transform_from_msg(transform).matrix(), expected.matrix(), atol=1e-9)
+
+
+# --- without a node ---
+
+
+class Heard:
+    """In place of a ``TransformListener``: a tree that tests fill."""
+
+    def __init__(self) -> None:
+        self.tree = TransformTree()
+        self.lookup = self.tree.lookup
+
+
+def broadcaster_with(heard: Heard, **settings: Any) -> tuple[MapBroadcaster, list[Any]]:
+    """A broadcaster and the transforms that it publishes."""
+    sent: list[Any] = []
+    node = SimpleNamespace(
+        create_publisher=lambda *_: SimpleNamespace(publish=lambda message: sent.extend(message.transforms))
+    )
+    config = config_from_dict(RunConfig, {"base_frame": "base_link", **settings})
+    return MapBroadcaster(node, heard, "map", config), sent  # type: ignore[arg-type]
+
+
+def test_without_odom_frame_the_base_is_published_at_once() -> None:
+    broadcaster, sent = broadcaster_with(Heard())
+    broadcaster.send(SECOND, T_BASE_CAM, "base_link")
+    (transform,) = sent
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "base_link")
+    np.testing.assert_allclose(
+        convert.transform_from_msg(transform).matrix(), T_BASE_CAM.matrix(), atol=1e-12
+    )
+
+
+def test_the_newest_pose_waits_for_odometry_and_says_so_until_it_is_out_or_forgotten() -> None:
+    heard = Heard()
+    broadcaster, sent = broadcaster_with(heard, odom_frame="odom")
+    for stamp in (SECOND, 2 * SECOND):
+        broadcaster.send(stamp, SE3.identity(), "base_link")
+    assert not sent and "'odom' and 'base_link'" in broadcaster.waiting_for
+    heard.tree.set("odom", "base_link", T_BASE_CAM, 2 * SECOND)
+    broadcaster.retry()
+    broadcaster.retry()
+    (transform,) = sent
+    assert convert.stamp_ns(transform.header.stamp) == 2 * SECOND and broadcaster.waiting_for == ""
+    expected = T_BASE_CAM.inverse().matrix()
+    np.testing.assert_allclose(convert.transform_from_msg(transform).matrix(), expected, atol=1e-12)
+    broadcaster.send(3 * SECOND, SE3.identity(), "base_link")
+    assert "not known as late" in broadcaster.waiting_for
+    broadcaster.forget()
+    assert broadcaster.waiting_for == ""
+    heard.tree.set("odom", "base_link", T_BASE_CAM, 3 * SECOND)
+    broadcaster.retry()
+    assert len(sent) == 1
