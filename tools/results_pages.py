@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ RESULTS = REPOSITORY / "docs" / "results"
 UNKNOWN = "–"
 UNITS: dict[str, Callable[[Any], str]] = {
     "text": str,
+    "plain": lambda v: f"{v:g}",
     "count": lambda v: f"{v:d}",
     "m": lambda v: f"{v:.2f} m",
     "length": lambda v: f"{100 * v:.1f} cm" if v < 1.0 else f"{v:.2f} m",
@@ -39,6 +41,7 @@ UNITS: dict[str, Callable[[Any], str]] = {
     "whole_deg": lambda v: f"{v:.0f}°",
     "percent": lambda v: f"{100 * v:.0f} %",
     "fine_percent": lambda v: f"{100 * v:.1f} %",
+    "plain_percent": lambda v: f"{100 * v:g} %",
     "hundredths_percent": lambda v: f"{100 * v:.2f} %",
     "ms": lambda v: f"{v:.1f}",
     "fine_ms": lambda v: f"{v:.2f}",
@@ -214,6 +217,12 @@ def take(run: dict[str, Any], result: dict[str, Any]) -> list[str]:
     return taken
 
 
+def commit() -> str:
+    """The commit of the code that is checked out, shortened."""
+    command = ("git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _kept(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: values[key] for key in keys if key in values}
 
@@ -228,6 +237,8 @@ def main() -> int:
         name, run, result = arguments.take
         page = load(name)
         taken = take(page["runs"][run], json.loads(Path(result).read_text(encoding="utf-8")))
+        if taken:
+            page["runs"][run]["versions"]["commit"] = commit()
         print(f"{name}.json: {', '.join(taken) or 'nothing'} taken")
         (RESULTS / f"{name}.json").write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n")
     differing = []

@@ -1,0 +1,240 @@
+"""Commands of the documentation: those of the tutorial and the how-tos are run, all others must at least parse."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from documents import DOCS, REPOSITORY, Block, blocks, code_spans, pages
+
+from localizer_ros.cli.main import app
+from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.config.schema import load_config
+from localizer_ros.datasets.simulated import WorldConfig
+from localizer_ros.ros.parameters import settings_from_values
+
+TUTORIAL = DOCS / "tutorial.md"
+HOWTOS = sorted((DOCS / "howto").glob("*.md"))
+# What a command may need that a test has not: the only reasons not to run it.
+NEEDS = {
+    "a ROS 2 distribution",
+    "a robot",
+    "a network connection",
+    "an NVIDIA GPU",
+    "a Jetson",
+    "the 7-Scenes recording",
+}
+RUN = ("sh", "python")
+SETTINGS = {
+    **dict.fromkeys(("map", "sfm"), MapConfig),
+    **dict.fromkeys(("eval", "compare", "replay", "bench"), RunConfig),
+    "simulate": WorldConfig,
+}
+PLACEHOLDER = re.compile(r"\.\.\.|[<>|\[\]]")
+
+
+# --- run ---
+
+
+class Workspace:
+    """A folder in which the blocks of pages are run one after the other, as somebody who reads them would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tools = folder / ".bin"
+        tools.mkdir()
+        (tools / "localizer").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m localizer_ros.cli.main "$@"\n')
+        (tools / "localizer").chmod(0o755)
+        (tools / "python").symlink_to(sys.executable)
+        self._environment = {
+            **os.environ,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._background: list[tuple[Block, subprocess.Popen[bytes], Path]] = []
+
+    def run(self, block: Block) -> None:
+        """Run a block; one marked `background` goes on until :meth:`end`, once it has printed what it should."""
+        assert set(block.markers) <= {"background", "prints", "needs"}, f"{block.place}: {block.markers}"
+        command = ["bash", "-e", "-c", block.text] if block.language == "sh" else ["python", "-c", block.text]
+        log = self.folder / ".log"
+        log = log.with_suffix(f".{len(list(self.folder.glob('.log.*')))}")
+        wanted = block.markers.get("prints", "")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if "background" in block.markers:
+            self._background.append((block, process, log))
+            # The node says that it is ready; nothing else is waited for.
+            _wait_until(lambda: b"active" in log.read_bytes() or process.poll() is not None, 60.0)
+            assert process.poll() is None, f"{block.place} ended:\n{log.read_text()}"
+            return
+        assert process.wait(300.0) == 0, f"{block.place}:\n{log.read_text()[-3000:]}"
+        assert wanted in log.read_text(), f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
+
+    def end(self) -> None:
+        """Stop what runs in the background, as Ctrl-C would; it must have printed what its marker says."""
+        for block, process, log in self._background:
+            wanted = block.markers.get("prints", "")
+            found = _wait_until(lambda log=log, wanted=wanted: wanted in log.read_text(), 10.0)
+            alive = process.poll() is None
+            if alive:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(20.0)
+            assert alive, f"{block.place} ended by itself:\n{log.read_text()[-3000:]}"
+            assert found, f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
+        self._background = []
+
+    def kill(self) -> None:
+        """End what a failed test has left."""
+        for _, process, _ in self._background:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_until(true: Any, timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _run_page(page: Path, folder: Path) -> None:
+    workspace = Workspace(folder)
+    try:
+        for block in blocks(page):
+            if block.language in RUN and "needs" not in block.markers:
+                workspace.run(block)
+        workspace.end()
+    finally:
+        workspace.kill()
+
+
+@pytest.fixture(scope="module")
+def tutorial_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which the tutorial was followed."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    _run_page(TUTORIAL, folder)
+    yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_the_tutorial_works_as_it_is_written(tutorial_folder: Path) -> None:
+    assert (tutorial_folder / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+def test_a_how_to_works_as_it_is_written(page: Path, tutorial_folder: Path, tmp_path: Path) -> None:
+    # How-tos go on where the tutorial ends.
+    for made in tutorial_folder.iterdir():
+        if not made.name.startswith("."):
+            (tmp_path / made.name).symlink_to(made)
+    _run_page(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", [TUTORIAL, *HOWTOS], ids=lambda page: page.stem)
+def test_every_command_is_run_or_says_what_it_needs(page: Path) -> None:
+    for block in blocks(page):
+        if block.language in RUN:
+            assert block.markers.get("needs", next(iter(NEEDS))) in NEEDS, (
+                f"{block.place} needs {block.markers['needs']!r}; expected one of {', '.join(sorted(NEEDS))}"
+            )
+        else:
+            assert block.language in ("yaml", "text", "xml", "mermaid"), (
+                f"{block.place}: a block is sh or python, which are run, or yaml, text or xml; got {block.language!r}"
+            )
+
+
+# --- parse ---
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Place and text of every localizer command in the documentation, whole ones only."""
+    for page in pages():
+        if page.name == "lab-notes.md":
+            continue
+        for block in blocks(page):
+            if block.language == "sh":
+                for line in block.text.replace("\\\n", " ").splitlines():
+                    for part in re.split(r"\s+(?:&&|;|\|)\s+|\s&$", line.strip()):
+                        if part.startswith(("localizer ", ".venv/bin/localizer ")):
+                            yield block.place, part.removeprefix(".venv/bin/")
+        for span in code_spans(page):
+            if span.startswith("localizer ") and not PLACEHOLDER.search(span) and len(span.split()) > 2:
+                yield str(page.relative_to(REPOSITORY)), span
+
+
+@pytest.mark.parametrize(("place", "text"), sorted(set(commands())))
+def test_every_command_parses(place: str, text: str) -> None:
+    _, name, *arguments = shlex.split(re.sub(r"\$\{?\w+\}?", "given", text), comments=True)
+    group: Any = typer.main.get_command(app)
+    assert name in group.commands, f"{place}: no command {name}"
+    # A sentence may name a command with some of its options only.
+    command = group.commands[name]
+    missing = [p.metavar or "X" for p in command.params if p.param_type_name == "argument" and p.required]
+    context = _parsed(command, name, arguments) or _parsed(command, name, [*arguments, *missing], must=place)
+    settings = context.params.get("settings")
+    if settings:
+        load_config(SETTINGS[name], None, settings)
+    for assignment in re.findall(r"-p ([\w.]+):=", text):
+        assert assignment == "use_sim_time" or settings_from_values({assignment: _default(assignment)})
+
+
+def _parsed(command: Any, name: str, arguments: list[str], must: str = "") -> Any:
+    try:
+        return command.make_context(name, list(arguments))
+    except Exception as error:
+        assert not must or "Missing option" in str(error), f"{must}: {error}"
+        return command.make_context(name, list(arguments), resilient_parsing=True) if must else None
+
+
+def _default(parameter: str) -> Any:
+    from localizer_ros.ros.parameters import parameter_specs
+
+    defaults = {spec.name: spec.default for spec in parameter_specs()}
+    assert parameter in defaults, f"no parameter {parameter}"
+    return defaults[parameter]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in pages() for block in blocks(page) if block.language == "yaml"],
+    ids=lambda block: block.place,
+)
+def test_yaml_parses_and_names_only_parameters_that_exist(block: Block) -> None:
+    values = yaml.safe_load(block.text)
+    for name, node in values.items() if isinstance(values, dict) else ():
+        if name.strip("/*") == "localizer":
+            _check_parameters(node["ros__parameters"])
+
+
+def _check_parameters(tree: dict[str, Any], prefix: str = "") -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _check_parameters(value, f"{prefix}{key}.")
+        elif prefix + key != "use_sim_time":
+            settings_from_values({prefix + key: value})
