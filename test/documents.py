@@ -51,19 +51,17 @@ def blocks(page: Path) -> list[Block]:
     fence, start, language, inside, before = "", 0, "", [], ""
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         opened = _FENCE.match(line)
+        assert fence or not re.match(r"\s+```", line), f"{page}:{number}: an indented fence is not seen by the tests"
         if not fence and opened:
             fence, language, start, inside = opened[1], opened[2], number, []
         elif fence and line.strip() == fence:
             found.append(Block(page, start, language, "\n".join(inside) + "\n", _markers(before)))
-            fence = ""
+            fence = before = ""
         elif fence:
             inside.append(line)
-        elif line.strip():
+        else:
             before = line.strip()
-            continue
-        if not fence and not opened:
-            before = "" if not line.strip() and before and not _MARKER.match(before) else before
-    assert not fence, f"{page}: a fence of line {start} is not closed"
+    assert not fence, f"{page}: the fence of line {start} is not closed"
     return found
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ class Workspace:
         self.folder = folder
         tools = folder / ".bin"
         tools.mkdir()
-        (tools / "localizer").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m localizer_ros.cli.main "$@"\n')
-        (tools / "localizer").chmod(0o755)
-        (tools / "python").symlink_to(sys.executable)
+        for name, module in (("localizer", "-m localizer_ros.cli.main"), ("python", "")):
+            (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+            (tools / name).chmod(0o755)
         self._environment = {
             **os.environ,
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -172,44 +173,59 @@ def test_every_command_is_run_or_says_what_it_needs(page: Path) -> None:
 # --- parse ---
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Place and text of every localizer command in the documentation, whole ones only."""
+def fenced_commands() -> Iterator[tuple[str, str]]:
+    """Place and text of every localizer command in a fenced block, with the variables set there."""
+    for page in pages():
+        for block in blocks(page):
+            if block.language != "sh":
+                continue
+            text = block.text.replace("\\\n", " ")
+            variables = {name: a or b for name, a, b in re.findall(r'(?m)\b([A-Z]\w*)=(?:"([^"]*)"|(\S+))', text)}
+            for part in re.split(r"\n|\s+(?:&&|;|\|)\s+|\s&$", text):
+                if part.strip().startswith(("localizer ", ".venv/bin/localizer ")):
+                    words = re.sub(r"\$\{?(\w+)\}?", lambda v: variables.get(v[1], "given"), part.strip())
+                    yield block.place, words.removeprefix(".venv/bin/")
+
+
+def named_commands() -> Iterator[tuple[str, str]]:
+    """Page and text of every localizer command named in a sentence, perhaps with some of its options only."""
     for page in pages():
         if page.name == "lab-notes.md":
             continue
-        for block in blocks(page):
-            if block.language == "sh":
-                for line in block.text.replace("\\\n", " ").splitlines():
-                    for part in re.split(r"\s+(?:&&|;|\|)\s+|\s&$", line.strip()):
-                        if part.startswith(("localizer ", ".venv/bin/localizer ")):
-                            yield block.place, part.removeprefix(".venv/bin/")
         for span in code_spans(page):
-            if span.startswith("localizer ") and not PLACEHOLDER.search(span) and len(span.split()) > 2:
+            if span.startswith("localizer ") and not PLACEHOLDER.search(span):
                 yield str(page.relative_to(REPOSITORY)), span
 
 
-@pytest.mark.parametrize(("place", "text"), sorted(set(commands())))
-def test_every_command_parses(place: str, text: str) -> None:
-    _, name, *arguments = shlex.split(re.sub(r"\$\{?\w+\}?", "given", text), comments=True)
-    group: Any = typer.main.get_command(app)
-    assert name in group.commands, f"{place}: no command {name}"
-    # A sentence may name a command with some of its options only.
-    command = group.commands[name]
-    missing = [p.metavar or "X" for p in command.params if p.param_type_name == "argument" and p.required]
-    context = _parsed(command, name, arguments) or _parsed(command, name, [*arguments, *missing], must=place)
-    settings = context.params.get("settings")
+def group() -> Any:
+    """The command line."""
+    return typer.main.get_command(app)
+
+
+@pytest.mark.parametrize(("place", "text"), sorted(set(fenced_commands())))
+def test_a_fenced_command_parses(place: str, text: str) -> None:
+    _, name, *arguments = shlex.split(text, comments=True)
+    assert name in group().commands, f"{place}: no command {name}"
+    context = group().commands[name].make_context(name, arguments)
+    if context.params.get("settings"):
+        load_config(SETTINGS[name], None, context.params["settings"])
+    for parameter in re.findall(r"-p ([\w.]+):=", text):
+        assert parameter == "use_sim_time" or settings_from_values({parameter: _default(parameter)})
+
+
+@pytest.mark.parametrize(("place", "text"), sorted(set(named_commands())))
+def test_a_command_in_a_sentence_exists_with_its_options(place: str, text: str) -> None:
+    _, name, *arguments = shlex.split(text)
+    if name == "COMMAND" or name.startswith("--"):
+        return
+    assert name in group().commands, f"{place}: no command {name}"
+    command = group().commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    unknown = {word for word in arguments if word.startswith("--")} - known
+    assert not unknown or command.context_settings.get("ignore_unknown_options"), f"{place}: {unknown}"
+    settings = [value for key, value in pairwise(arguments) if key == "--set"]
     if settings:
         load_config(SETTINGS[name], None, settings)
-    for assignment in re.findall(r"-p ([\w.]+):=", text):
-        assert assignment == "use_sim_time" or settings_from_values({assignment: _default(assignment)})
-
-
-def _parsed(command: Any, name: str, arguments: list[str], must: str = "") -> Any:
-    try:
-        return command.make_context(name, list(arguments))
-    except Exception as error:
-        assert not must or "Missing option" in str(error), f"{must}: {error}"
-        return command.make_context(name, list(arguments), resilient_parsing=True) if must else None
 
 
 def _default(parameter: str) -> Any:
