@@ -51,7 +51,9 @@ def blocks(page: Path) -> list[Block]:
     fence, start, language, inside, before = "", 0, "", [], ""
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         opened = _FENCE.match(line)
-        assert fence or not re.match(r"\s+```", line), f"{page}:{number}: an indented fence is not seen by the tests"
+        assert fence or not re.match(r"\s+```", line), (
+            f"{page}:{number}: an indented fence is not seen by the tests"
+        )
         if not fence and opened:
             fence, language, start, inside = opened[1], opened[2], number, []
         elif fence and line.strip() == fence:

@@ -1,6 +1,6 @@
 """docs/reference/commands.md, written from the command line itself; a test compares the two.
 
-    python tools/command_reference.py > docs/reference/commands.md
+python tools/command_reference.py > docs/reference/commands.md
 """
 
 from __future__ import annotations

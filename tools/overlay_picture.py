@@ -81,7 +81,9 @@ def projected(scene: MapScene, camera: Camera, p_refined: Array) -> Array:
 def _through(camera: Camera, rays: Array) -> Array:
     rays_3d = np.column_stack([rays, np.ones(len(rays))])
     if camera.model == "equidistant" and camera.distorted:
-        xy, _ = cv2.fisheye.projectPoints(rays_3d[:, None], np.zeros(3), np.zeros(3), camera.K, camera.distortion[:4])
+        xy, _ = cv2.fisheye.projectPoints(
+            rays_3d[:, None], np.zeros(3), np.zeros(3), camera.K, camera.distortion[:4]
+        )
     else:
         xy, _ = cv2.projectPoints(rays_3d, np.zeros(3), np.zeros(3), camera.K, camera.distortion)
     return np.asarray(xy, dtype=np.float64).reshape(-1, 2)
@@ -115,7 +117,9 @@ def draw(scene: MapScene, frame: Frame, poses: list[PoseEstimate], credit: str) 
     left.set_title(f"{len(xy)} map points where the pose puts them; colour is depth", fontsize=11, loc="left")
     _draw_map(right, scene, frame, poses, p_map)
     sigma_m, sigma_deg = sigmas(now)
-    right.set_title(f"pose in the map, 1 sigma {100 * sigma_m:.1f} cm, {sigma_deg:.1f}°", fontsize=11, loc="left")
+    right.set_title(
+        f"pose in the map, 1 sigma {100 * sigma_m:.1f} cm, {sigma_deg:.1f}°", fontsize=11, loc="left"
+    )
     if credit:
         figure.text(0.995, 0.005, credit, ha="right", va="bottom", fontsize=7, color="#666666")
     return figure
@@ -152,7 +156,9 @@ def _draw_map(ax: Axes, scene: MapScene, frame: Frame, poses: list[PoseEstimate]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scene", type=Path)
     parser.add_argument("source", type=Path)
     parser.add_argument("--split", default="test")

@@ -4,12 +4,12 @@
     python tools/results_pages.py --check                       say which of them differ; exit code 1 when any does
     python tools/results_pages.py --take PAGE RUN RESULT.json   first put new figures into docs/results/PAGE.json
 
-RESULT.json is what `localizer compare --json` or `localizer eval --json` wrote; a row takes the figures of the scene whose
-folder has the row's id as its name.
+RESULT.json is what `localizer compare --json` or `localizer eval --json` wrote; a row takes the figures of the scene
+whose folder has the row's id as its name.
 
-A JSON file has `runs` (commands, machine, versions, and rows of figures in metres, degrees, seconds) and `tables`, which name
-rows of runs and what stands in each column. A template is text with fields `{path:unit}`, the path relative to the row;
-in notes and in marked places of other documents the path begins with the run and the row. Such a place is
+A JSON file has `runs` (commands, machine, versions, and rows of figures in metres, degrees, seconds) and `tables`,
+which name rows of runs and what stands in each column. A template is text with fields `{path:unit}`, the path relative
+to the row; in notes and in marked places of other documents the path begins with the run and the row. Such a place is
 
     <!-- results: PAGE TABLE -->...<!-- end -->         a table
     <!-- results: PAGE {run.row.path:unit} -->...<!-- end -->   a figure within a sentence
@@ -116,7 +116,10 @@ def rows_of(page: dict[str, Any], table: dict[str, Any]) -> Iterator[dict[str, A
 
 def table_lines(page: dict[str, Any], table: dict[str, Any]) -> list[str]:
     """A table in Markdown."""
-    lines = [f"| {' | '.join(title for title, _ in table['columns'])} |", "|---" * len(table["columns"]) + "|"]
+    lines = [
+        f"| {' | '.join(title for title, _ in table['columns'])} |",
+        "|---" * len(table["columns"]) + "|",
+    ]
     for row in rows_of(page, table):
         lines.append(f"| {' | '.join(filled(template, row) for _, template in table['columns'])} |")
     return lines
@@ -186,7 +189,9 @@ def documents() -> list[Path]:
 
 def expected() -> dict[Path, str]:
     """The text that each page and each document with marked places should have."""
-    texts = {path.with_suffix(".md"): page_text(path.stem, load(path.stem)) for path in RESULTS.glob("*.json")}
+    texts = {
+        path.with_suffix(".md"): page_text(path.stem, load(path.stem)) for path in RESULTS.glob("*.json")
+    }
     for path in documents():
         text = path.read_text(encoding="utf-8")
         if PLACE.search(text):
@@ -195,7 +200,7 @@ def expected() -> dict[Path, str]:
 
 
 def take(run: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    """Put the figures of an evaluation or a comparison into the rows of a run; returns the ids of the rows that changed."""
+    """The ids of the rows that took their figures from an evaluation or a comparison."""
     taken = []
     for scene in result.get("scenes", [{"scene": result.get("scene"), "eval": result}]):
         evaluation, name = scene["eval"], Path(scene["scene"]).name
@@ -229,9 +234,15 @@ def _kept(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when anything differs")
-    parser.add_argument("--take", nargs=3, metavar=("PAGE", "RUN", "RESULT.json"), help="put in new figures first")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 when anything differs"
+    )
+    parser.add_argument(
+        "--take", nargs=3, metavar=("PAGE", "RUN", "RESULT.json"), help="put in new figures first"
+    )
     arguments = parser.parse_args()
     if arguments.take:
         name, run, result = arguments.take

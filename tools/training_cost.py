@@ -1,4 +1,4 @@
-"""What a training step of a network costs on one core, part by part, in CPU time: the table in docs/learned.md.
+"""What a training step of a network costs on one core, part by part, in CPU time.
 
     .venv/bin/python tools/training_cost.py RECORDING --map SCENE [--method posenet] [--weights FILE] [--set KEY=VALUE]
 

@@ -24,7 +24,7 @@ from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import load_config
 from localizer_ros.datasets.simulated import WorldConfig
-from localizer_ros.ros.parameters import settings_from_values
+from localizer_ros.ros.parameters import config_from_parameters
 
 TUTORIAL = DOCS / "tutorial.md"
 HOWTOS = sorted((DOCS / "howto").glob("*.md"))
@@ -90,7 +90,9 @@ class Workspace:
             assert process.poll() is None, f"{block.place} ended:\n{log.read_text()}"
             return
         assert process.wait(300.0) == 0, f"{block.place}:\n{log.read_text()[-3000:]}"
-        assert wanted in log.read_text(), f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
+        assert wanted in log.read_text(), (
+            f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
+        )
 
     def end(self) -> None:
         """Stop what runs in the background, as Ctrl-C would; it must have printed what its marker says."""
@@ -180,10 +182,11 @@ def fenced_commands() -> Iterator[tuple[str, str]]:
             if block.language != "sh":
                 continue
             text = block.text.replace("\\\n", " ")
-            variables = {name: a or b for name, a, b in re.findall(r'(?m)\b([A-Z]\w*)=(?:"([^"]*)"|(\S+))', text)}
+            for name, quoted, bare in re.findall(r'(?m)\b([A-Z]\w*)=(?:"([^"]*)"|(\S+))', text):
+                text = re.sub(rf"\$\{{?{name}\b\}}?", quoted or bare, text)
             for part in re.split(r"\n|\s+(?:&&|;|\|)\s+|\s&$", text):
                 if part.strip().startswith(("localizer ", ".venv/bin/localizer ")):
-                    words = re.sub(r"\$\{?(\w+)\}?", lambda v: variables.get(v[1], "given"), part.strip())
+                    words = re.sub(r"\$\{?\w+\}?", "given", part.strip())
                     yield block.place, words.removeprefix(".venv/bin/")
 
 
@@ -209,8 +212,9 @@ def test_a_fenced_command_parses(place: str, text: str) -> None:
     context = group().commands[name].make_context(name, arguments)
     if context.params.get("settings"):
         load_config(SETTINGS[name], None, context.params["settings"])
-    for parameter in re.findall(r"-p ([\w.]+):=", text):
-        assert parameter == "use_sim_time" or settings_from_values({parameter: _default(parameter)})
+    given = dict(re.findall(r"-p ([\w.]+):=(\S+)", text))
+    given.pop("use_sim_time", None)
+    config_from_parameters({name: yaml.safe_load(value) for name, value in given.items()})
 
 
 @pytest.mark.parametrize(("place", "text"), sorted(set(named_commands())))
@@ -228,14 +232,6 @@ def test_a_command_in_a_sentence_exists_with_its_options(place: str, text: str) 
         load_config(SETTINGS[name], None, settings)
 
 
-def _default(parameter: str) -> Any:
-    from localizer_ros.ros.parameters import parameter_specs
-
-    defaults = {spec.name: spec.default for spec in parameter_specs()}
-    assert parameter in defaults, f"no parameter {parameter}"
-    return defaults[parameter]
-
-
 @pytest.mark.parametrize(
     "block",
     [block for page in pages() for block in blocks(page) if block.language == "yaml"],
@@ -245,12 +241,12 @@ def test_yaml_parses_and_names_only_parameters_that_exist(block: Block) -> None:
     values = yaml.safe_load(block.text)
     for name, node in values.items() if isinstance(values, dict) else ():
         if name.strip("/*") == "localizer":
-            _check_parameters(node["ros__parameters"])
+            config_from_parameters(dict(_flat(node["ros__parameters"])))
 
 
-def _check_parameters(tree: dict[str, Any], prefix: str = "") -> None:
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
-            _check_parameters(value, f"{prefix}{key}.")
-        elif prefix + key != "use_sim_time":
-            settings_from_values({prefix + key: value})
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

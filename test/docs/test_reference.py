@@ -69,7 +69,9 @@ def test_every_kind_of_dropped_frame_is_described_and_no_other() -> None:
 
 
 def test_reasons_that_the_how_to_explains_are_given_by_the_code() -> None:
-    sources = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "localizer_ros").rglob("*.py"))
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in (REPOSITORY / "localizer_ros").rglob("*.py")
+    )
     page = DOCS / "howto" / "it-is-lost.md"
     for row in tables(page, "3. Frames arrive and are not recognised"):
         assert spans(row[0])[0] in sources, f"{page}: {row[0]} is said nowhere"
@@ -80,11 +82,8 @@ def test_settings_named_in_sentences_exist(page: Path) -> None:
     if "explanation" in page.parts or page.name in ("lab-notes.md", "CHANGELOG.md"):
         pytest.skip("names modules and settings of other versions, too")
     known = {**config_to_dict(MapConfig()), **config_to_dict(RunConfig())}
-    unknown = [
-        span
-        for span in code_spans(page)
-        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+(?<!\.csv)", span) and span.partition(".")[0] in known and not _has(known, span)
-    ]
+    name = re.compile(rf"({'|'.join(known)})(\.[a-z_]+)+(?<!\.csv)")
+    unknown = [span for span in code_spans(page) if name.fullmatch(span) and not _has(known, span)]
     assert not unknown, f"{page}: {', '.join(unknown)}"
 
 
@@ -146,7 +145,9 @@ def node(tiny_map: Path) -> Iterator[Any]:
 def test_topics_and_services_are_those_of_the_node(node: Any) -> None:
     page = REFERENCE / "topics.md"
     # What rclpy gives every (lifecycle) node.
-    own = re.compile(r"/(rosout|parameter_events)$|transition_event|parameter|type_description|change_state|get_|set_")
+    own = re.compile(
+        r"/(rosout|parameter_events)$|transition_event|parameter|type_description|change_state|get_|set_"
+    )
 
     def named(pairs: list[tuple[str, list[str]]]) -> set[tuple[str, str]]:
         return {(name, kind) for name, kinds in pairs if not own.search(name) for kind in kinds}

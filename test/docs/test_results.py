@@ -16,7 +16,10 @@ PAGE = {
             "machine": "one core",
             "versions": {"localizer_ros": "0.1.0"},
             "rows": {
-                "first": {"label": "first", "eval": {"frames": 3, "median_t_m": 0.05, "raw": {"median_t_m": 0.1}}},
+                "first": {
+                    "label": "first",
+                    "eval": {"frames": 3, "median_t_m": 0.05, "raw": {"median_t_m": 0.1}},
+                },
                 "second": {"label": "second", "eval": {"frames": 3, "raw": {"median_t_m": 1.5}}},
             },
         }
@@ -58,7 +61,9 @@ def test_every_run_says_where_its_figures_come_from() -> None:
 def test_a_page_has_a_row_a_scene_and_a_dash_for_what_is_not_known() -> None:
     text = page_text("place", PAGE)
     assert "Walked once, 3 frames." in text
-    assert "localizer eval scenes/first place" in text and "one core" in text and "localizer_ros 0.1.0" in text
+    assert (
+        "localizer eval scenes/first place" in text and "one core" in text and "localizer_ros 0.1.0" in text
+    )
     assert "| first | 10.0 cm -> 5.0 cm |" in text
     assert "| second | 1.50 m -> – |" in text
 

@@ -23,7 +23,7 @@ MOST_FRAMES = 2000
 # Distances count from about here, in distances between neighbouring training frames.
 NEAR = 2.0
 # The nearest training frame is nearer than this share of the distance of the typical one: surely the place that was
-# trained on, and not surely another one (docs/learned.md, "Another place").
+# trained on, and not surely another one (docs/lab-notes.md).
 SAME_PLACE, OTHER_PLACE = 0.45, 0.65
 # How much of what a network answers as the spread of a frame is believed; the rest is what it answers usually.
 SPREAD_SHARE = 0.25
