@@ -1,7 +1,7 @@
 """The picture of the README: map points on a live image, beside the pose in the map.
 
     localizer map ../shared/data/tum_fr1_rpy --out scenes/tum_map
-    python tools/overlay_picture.py scenes/tum_map ../shared/data/tum_fr1_rpy --frame 18 --out docs/images/overlay.png
+    python tools/overlay_picture.py scenes/tum_map ../shared/data/tum_fr1_rpy --frame 18 --out docs/images/overlay.jpg
 
 Any scene with a map of points and any recording of the same place will do, a simulated one too. The frames before are
 localised as well, as on a robot, so that the picture shows what the localizer publishes at that moment.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, LocalizerError, PoseEstimate
 from localizer_ros.datasets.source import open_source
-from localizer_ros.evaluation.figures import MAPPED, RAW, SMOOTHED, label_axes, map_views
+from localizer_ros.evaluation.figures import MAPPED, SMOOTHED, TRUE, label_axes, map_views
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.map_scene import MapScene
 
@@ -39,7 +40,7 @@ def localised(scene: Path, source: Path, split: str, index: int) -> tuple[Frame,
     """The frame, and the published poses of all frames up to it."""
     recording = open_source(source)
     part = recording.split(split if split in recording.splits else "all")
-    localizer = open_localizer(scene, RunConfig(), part.T_base_cam)
+    localizer = open_localizer(scene, RunConfig())
     try:
         outputs = [localizer.process(part.read(i)) for i in range(index + 1)]
     finally:
@@ -107,15 +108,15 @@ def draw(scene: MapScene, frame: Frame, poses: list[PoseEstimate], credit: str) 
     figure = Figure(figsize=(12.0, 4.9), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.34, 1.0))
     left.imshow(image)
-    order = np.argsort(-depth)
+    far_first = np.argsort(-depth)
     near, far = np.percentile(depth, [2, 98])
-    style = {"c": depth[order], "cmap": "turbo_r", "vmin": near, "vmax": far, "s": 13, "linewidths": 0.4}
-    left.scatter(*xy[order].T, edgecolors="black", **style)
+    colours = {"c": depth[far_first], "cmap": "turbo_r", "vmin": near, "vmax": far}
+    left.scatter(*xy[far_first].T, s=13, linewidths=0.4, edgecolors="black", **colours)
     left.set_xlim(-0.5, image.shape[1] - 0.5)
     left.set_ylim(image.shape[0] - 0.5, -0.5)
     left.axis("off")
     left.set_title(f"{len(xy)} map points where the pose puts them; colour is depth", fontsize=11, loc="left")
-    _draw_map(right, scene, frame, poses, p_map)
+    _draw_map(right, scene, frame, poses, p_map[far_first], colours)
     sigma_m, sigma_deg = sigmas(now)
     right.set_title(
         f"pose in the map, 1 sigma {100 * sigma_m:.1f} cm, {sigma_deg:.1f}°", fontsize=11, loc="left"
@@ -134,24 +135,30 @@ def sigmas(pose: PoseEstimate) -> tuple[float, float]:
     return root[0], float(np.degrees(root[1]))
 
 
-def _draw_map(ax: Axes, scene: MapScene, frame: Frame, poses: list[PoseEstimate], seen: Array) -> None:
-    points, keyframes = scene.point_map.points, scene.point_map.T_map_cam[:, :3, 3]
-    view, _ = map_views([SE3.from_matrix(T) for T in scene.point_map.T_map_cam])
-    shown = np.concatenate([keyframes, seen])
-    low, high = np.percentile(points, 1, axis=0), np.percentile(points, 99, axis=0)
-    low, high = np.minimum(low, shown.min(axis=0)), np.maximum(high, shown.max(axis=0))
+def _draw_map(
+    ax: Axes, scene: MapScene, frame: Frame, poses: list[PoseEstimate], seen: Array, colours: dict[str, Any]
+) -> None:
+    """The map from above; points in view have the colours that they have in the image."""
+    point_map = scene.point_map
+    view, _ = map_views([SE3.from_matrix(T) for T in point_map.T_map_cam])
     axes = (view.right, view.up.axis)
-    ax.plot(*points[:, axes].T, ".", ms=1.5, color=MAPPED, zorder=1)
-    ax.plot(*seen[:, axes].T, ".", ms=2.5, color=RAW, zorder=2, label="points in view")
-    ax.plot(*keyframes[:, axes].T, ".", ms=4, color="#5b8f86", zorder=3, label="keyframes")
+    keyframes = point_map.T_map_cam[:, :3, 3]
     path = np.array([pose.T_map_cam.t for pose in poses])
-    ax.plot(*path[:, axes].T, color=SMOOTHED, lw=1.8, zorder=4, label="localizer")
-    lines = frustum(poses[-1].T_map_cam, frame.camera, FRUSTUM_DEPTH * scene.point_map.median_depth)
-    ax.add_collection(LineCollection([line[:, axes] for line in lines], colors="#c62828", lw=1.5, zorder=5))
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlim(low[view.right], high[view.right])
+    ax.plot(*point_map.points[:, axes].T, ".", ms=1.5, color=MAPPED, zorder=1, label="map points")
+    ax.scatter(*seen[:, axes].T, s=5, zorder=2, **colours)
+    ax.plot(*keyframes[:, axes].T, ".", ms=4, color=TRUE, zorder=3, label="keyframes")
+    ax.plot(*path[:, axes].T, color=SMOOTHED, lw=2.0, zorder=4, label="path so far")
+    lines = frustum(poses[-1].T_map_cam, frame.camera, FRUSTUM_DEPTH * point_map.median_depth)
+    ax.add_collection(LineCollection([line[:, axes] for line in lines], colors="#c62828", lw=2.0, zorder=5))
+    # Far points are few, and would shrink the rest to a dot.
+    shown = np.concatenate([keyframes, path, *(np.percentile(seen, [[2], [98]], axis=0))])
+    low, high = shown.min(axis=0)[list(axes)], shown.max(axis=0)[list(axes)]
+    margin = 0.12 * float(np.max(high - low))
     label_axes(ax, view, "")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=2)
+    ax.set_xlim(low[0] - margin, high[0] + margin)
+    ax.set_ylim(low[1] - margin, high[1] + margin)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(frameon=False, fontsize=8, loc="best", markerscale=2)
 
 
 def main() -> None:
