@@ -10,14 +10,19 @@ import command_reference
 import pytest
 import rclpy
 import yaml
-from documents import DOCS, REPOSITORY, code_spans, pages
+from documents import DOCS, REPOSITORY, blocks, code_spans, pages
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import config_to_dict
 from localizer_ros.core.methods import METHODS
 from localizer_ros.core.types import Status
+from localizer_ros.datasets.calibration import read_camera_yaml
 from localizer_ros.datasets.source import FORMATS
+from localizer_ros.features.matchers import MatcherCard
+from localizer_ros.features.onnx_descriptor import DescriptorCard
+from localizer_ros.features.onnx_extractor import ExtractorCard
+from localizer_ros.inference.model_card import Card, read_card
 from localizer_ros.scene.bundle import FORMAT_VERSION
 
 REFERENCE = DOCS / "reference"
@@ -45,6 +50,23 @@ def test_the_page_of_commands_is_the_generated_one() -> None:
 def test_every_format_of_a_recording_is_described_and_no_other() -> None:
     described = [spans(row[0])[0] for row in tables(REFERENCE / "file-formats.md", "Recordings")]
     assert sorted(described) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("first_key", "kind"), [("xfeat", ExtractorCard), ("lighter", MatcherCard), ("mobile", DescriptorCard)]
+)
+def test_the_examples_of_model_cards_are_read(first_key: str, kind: type[Card], tmp_path: Path) -> None:
+    (example,) = [
+        b for b in blocks(REFERENCE / "file-formats.md") if b.text.startswith(f"network: {first_key}")
+    ]
+    (tmp_path / "card.yaml").write_text(example.text)
+    assert read_card(tmp_path / "card.yaml", kind).network.startswith(first_key)
+
+
+def test_the_example_of_a_calibration_is_read(tmp_path: Path) -> None:
+    (example,) = [b for b in blocks(DOCS / "howto" / "calibrate-camera.md") if b.language == "yaml"]
+    (tmp_path / "camera.yaml").write_text(example.text)
+    assert read_camera_yaml(tmp_path / "camera.yaml").width_px == 640
 
 
 def test_every_status_is_described() -> None:
