@@ -34,6 +34,10 @@ class Endpoints:
         # Camera images must not wait behind a slow service call, nor the other way round.
         self._group = MutuallyExclusiveCallbackGroup()
 
+    def resolved(self, topic: str) -> str:
+        """The full name of a topic, after remapping."""
+        return str(self._node.resolve_topic_name(topic))
+
     def output(self, kind: type, name: str, depth: int = 10) -> Any:
         """A publisher on ``~/name`` that is silent while the node is not active."""
         qos = QoSProfile(depth=depth)

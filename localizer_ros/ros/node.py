@@ -13,20 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from geometry_msgs.msg import PoseWithCovarianceStamped
-from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from localizer_ros.core.robot_pose import camera_pose
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import ConfigError, FrameRejected
+from localizer_ros.core.types import ConfigError
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.display import Display
 from localizer_ros.ros.endpoints import Endpoints
-from localizer_ros.ros.frame_assembler import Assembled, FrameAssembler, Job
+from localizer_ros.ros.frame_assembler import FrameAssembler, Job
 from localizer_ros.ros.health import Health
+from localizer_ros.ros.intake import Intake
 from localizer_ros.ros.lifecycle import ManagedNode
 from localizer_ros.ros.odometry_buffer import OdometryBuffer
 from localizer_ros.ros.online_localizer import OnlineLocalizer, Opener, open_scene
@@ -81,11 +78,13 @@ class LocalizerNode(ManagedNode):
         self._report = Reporter(self, self.health, path.name)
         self._undo_configure.callback(self._report.destroy)
         self._open_scene(path)
-        self._create_outputs()
+        self._create_parts()
 
     def activate(self) -> None:
         """Subscribe."""
-        self._create_inputs()
+        self._undo_activate.callback(self._transforms.unsubscribe)
+        self._transforms.subscribe()
+        self._intake.subscribe(Endpoints(self, self._report, self._undo_activate))
         self.health.active = True
         self.get_logger().info(
             f"active: waiting for {self.health.image_topic} and {self.resolve_topic_name('camera_info')}; "
@@ -96,14 +95,13 @@ class LocalizerNode(ManagedNode):
     def deactivate(self) -> None:
         """Unsubscribe; the scene stays open."""
         self.health.active = False
-        self._mailbox.clear()
+        self._intake.clear()
         # The frame in work still publishes; only then may the publishers go silent.
         idle = threading.Event()
         self._mailbox.command(lambda localizer: localizer.reset())
         self._mailbox.command(lambda localizer: idle.set())
         idle.wait(STOP_TIMEOUT_S)
         self._undo_activate.close()
-        self._frames.clear_waiting()
         self._forget_motion()
         self._publish_diagnostics()
 
@@ -133,16 +131,19 @@ class LocalizerNode(ManagedNode):
         took_s = time.monotonic() - started_s
         self.get_logger().info(f"scene {path} opened in {took_s:.1f} s; poses in frame {self._map_frame!r}")
 
-    def _create_outputs(self) -> None:
+    def _create_parts(self) -> None:
         config, endpoints = self._config, Endpoints(self, self._report, self._undo_configure)
         self._odometry: OdometryBuffer[SE3] = OdometryBuffer()
         self._transforms = TransformListener(
             self, bool(config.odom_frame), self._report.guarded(self._on_transforms)
         )
-        info_topic = self.resolve_topic_name("camera_info")
-        self._frames = FrameAssembler(
-            config.base_frame, config.image_rectified, info_topic, self._transforms.lookup
+        frames = FrameAssembler(
+            config.base_frame,
+            config.image_rectified,
+            endpoints.resolved("camera_info"),
+            self._transforms.lookup,
         )
+        self._intake = Intake(config, frames, self._odometry, self._mailbox, self._report, self._map_frame)
         broadcaster = None
         if config.publish_tf:
             broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config)
@@ -155,85 +156,11 @@ class LocalizerNode(ManagedNode):
         endpoints.timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         endpoints.timer(DISPLAY_PERIOD_S, self._display.publish)
 
-    def _create_inputs(self) -> None:
-        config, endpoints = self._config, Endpoints(self, self._report, self._undo_activate)
-        self._transforms.subscribe()
-        self._undo_activate.callback(self._transforms.unsubscribe)
-        # In this order the executor serves them when several are ready: what a frame needs comes before it.
-        endpoints.input(CameraInfo, "camera_info", self._on_camera_info, config.camera_info_reliability)
-        if config.odometry.use:
-            # Every sample counts, and they come in bursts.
-            endpoints.input(Odometry, "odom", self._on_odometry, depth=200)
-        endpoints.input(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, "reliable")
-        self.health.image_topic, kind = self.resolve_topic_name("image"), Image
-        if config.image_transport == "compressed":
-            # As image_transport names it: beside the raw topic, after remapping.
-            self.health.image_topic, kind = f"{self.health.image_topic}/compressed", CompressedImage
-        endpoints.input(
-            kind,
-            self.health.image_topic,
-            self._on_image,
-            config.image_reliability,
-            matched=self._report.image_publishers_changed,
-            message_lost=self._report.images_lost,
-        )
-
-    # --- executor's thread: messages ---
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self.health.frame_received()
-        if self.health.paused:
-            self._drop_paused()
-        else:
-            self._pass_on(self._frames.add_image(message, time.monotonic()))
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        try:
-            camera = self._frames.add_camera_info(message)
-        except ConfigError as error:
-            self._report.camera_refused(error)
-            return
-        if camera is not None:
-            self._report.camera_changed(camera)
-            self._pass_on(self._frames.retry())
+    # --- executor's thread ---
 
     def _on_transforms(self) -> None:
-        self._pass_on(self._frames.retry())
+        self._intake.retry()
         self._outputs.retry_transform()
-
-    def _pass_on(self, assembled: Assembled) -> None:
-        """Hand a complete frame to the worker, where the newest wins."""
-        for error in assembled.dropped:
-            self._report.frame_dropped(error)
-        if assembled.job is not None:
-            self._report.frame_assembled(assembled.job)
-            if self._mailbox.put(assembled.job) is not None:
-                superseded = "a newer frame came before this one was processed"
-                self._report.frame_dropped(FrameRejected("superseded", superseded))
-
-    def _drop_paused(self) -> None:
-        self._report.frame_dropped(FrameRejected("paused", "the node is paused"))
-
-    def _on_odometry(self, message: Odometry) -> None:
-        try:
-            sample = convert.odometry_from_msg(message)
-            self._frames.add_odometry(sample)
-        except ValueError as error:
-            self._report.odometry_refused(error)
-        else:
-            self._odometry.add(sample.stamp_ns, sample.T_odom_base)
-
-    def _on_initialpose(self, message: PoseWithCovarianceStamped) -> None:
-        try:
-            pose = convert.base_pose_from_msg(message, self._map_frame)
-            prior = camera_pose(pose, self._frames.extrinsics(), "initialpose")
-        except (ValueError, FrameRejected) as error:
-            self.get_logger().warning(f"initialpose is ignored: {error}")
-            return
-        self._mailbox.command(lambda localizer: localizer.set_prior(prior))
-        self.get_logger().info("initialpose taken: starting over there with the next frame")
-
-    # --- executor's thread: services, parameters, timers ---
 
     def _on_relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._start_over(response, "relocalize", lambda localizer: localizer.relocalize())
@@ -247,16 +174,12 @@ class LocalizerNode(ManagedNode):
     ) -> Trigger.Response:
         self._outputs.forget()
         self._mailbox.command(command)
-        self.get_logger().info(f"{name}: starting over with the next frame")
+        self._report.starts_over(name)
         response.success, response.message = True, "starting over with the next frame"
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self.health.paused = bool(request.data)
-        if self.health.paused:
-            for waited in (self._frames.clear_waiting(), self._mailbox.clear() is not None):
-                if waited:
-                    self._drop_paused()
+        self._intake.pause(bool(request.data))
         response.success, response.message = True, "paused" if self.health.paused else "running"
         self._publish_diagnostics()
         return response

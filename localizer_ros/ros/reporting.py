@@ -159,6 +159,14 @@ class Reporter:
         self._log.warning(f"odom is ignored: {error}", throttle_duration_sec=WARNING_PERIOD_S)
         self.health.note("odometry", f"not used: {error}")
 
+    def initialpose_refused(self, error: Exception) -> None:
+        """An initial pose is not usable."""
+        self._log.warning(f"initialpose is ignored: {error}")
+
+    def starts_over(self, why: str) -> None:
+        """Somebody asked the localizer to start over."""
+        self._log.info(f"{why}: starting over with the next frame")
+
     # --- middleware ---
 
     def image_publishers_changed(self, event: Any) -> None:

@@ -160,7 +160,7 @@ def test_extrinsics_are_of_the_newest_image_or_of_the_calibration_before_there_i
 
 
 def focal_length_px(robot: Robot) -> float | None:
-    camera = robot.node._frames.camera
+    camera = robot.node._intake._frames.camera
     return None if camera is None else float(camera.K[0, 0])
 
 
@@ -191,7 +191,7 @@ def test_a_changed_camera_info_is_taken_and_an_unusable_one_drops_images(robot: 
     robot.answered(2)
     assert [frame.camera.K[0, 0] for frame in robot.fake.frames] == [30.0, 50.0]
     robot.publisher(CameraInfo, "/camera_info").publish(CameraInfo(width=32, height=24))
-    robot.until(lambda: robot.node._frames.camera is None, "uncalibrated camera was taken")
+    robot.until(lambda: robot.node._intake._frames.camera is None, "uncalibrated camera was taken")
     robot.image(3 * SECOND)
     robot.image(4 * SECOND)
     robot.dropped("camera_info")

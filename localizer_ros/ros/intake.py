@@ -1,0 +1,135 @@
+"""What a robot sends, made into frames and commands for the localizer's thread."""
+
+from __future__ import annotations
+
+import time
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.robot_pose import camera_pose
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import ConfigError, FrameRejected
+from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.endpoints import Endpoints
+from localizer_ros.ros.frame_assembler import Assembled, FrameAssembler, ImageMessage, Job
+from localizer_ros.ros.odometry_buffer import OdometryBuffer
+from localizer_ros.ros.online_localizer import OnlineLocalizer
+from localizer_ros.ros.reporting import Reporter
+from localizer_ros.ros.worker import Mailbox
+
+
+class Intake:
+    """Takes messages in the executor's thread; what comes of them lies in the mailbox.
+
+    Args:
+        config: which topics, and how.
+        frames: puts images together with what belongs to them.
+        odometry: is given every sample.
+        mailbox: of the thread that owns the localizer.
+        report: told of all that is not taken.
+        map_frame: frame in which an initial pose has to be.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        frames: FrameAssembler,
+        odometry: OdometryBuffer[SE3],
+        mailbox: Mailbox[Job, OnlineLocalizer],
+        report: Reporter,
+        map_frame: str,
+    ) -> None:
+        self._config, self._frames, self._odometry = config, frames, odometry
+        self._mailbox, self._report, self._map_frame = mailbox, report, map_frame
+
+    def subscribe(self, endpoints: Endpoints) -> None:
+        """Take messages from now on."""
+        config, report = self._config, self._report
+        # In this order the executor serves them when several are ready: what a frame needs comes before it.
+        endpoints.input(CameraInfo, "camera_info", self._on_camera_info, config.camera_info_reliability)
+        if config.odometry.use:
+            # Every sample counts, and they come in bursts.
+            endpoints.input(Odometry, "odom", self._on_odometry, depth=200)
+        endpoints.input(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, "reliable")
+        topic, kind = endpoints.resolved("image"), Image
+        if config.image_transport == "compressed":
+            # As image_transport names it: beside the raw topic, after remapping.
+            topic, kind = f"{topic}/compressed", CompressedImage
+        report.health.image_topic = topic
+        endpoints.input(
+            kind,
+            topic,
+            self._on_image,
+            config.image_reliability,
+            matched=report.image_publishers_changed,
+            message_lost=report.images_lost,
+        )
+
+    def pause(self, paused: bool) -> None:
+        """Take no more images, and give up those that wait; or go on."""
+        self._report.health.paused = paused
+        if paused:
+            for waited in (self._frames.clear_waiting(), self._mailbox.clear() is not None):
+                if waited:
+                    self._drop_paused()
+
+    def clear(self) -> None:
+        """Give up the images that wait."""
+        self._mailbox.clear()
+        self._frames.clear_waiting()
+
+    def retry(self) -> None:
+        """A transform came: an image may have waited for it."""
+        self._pass_on(self._frames.retry())
+
+    def _on_image(self, message: ImageMessage) -> None:
+        self._report.health.frame_received()
+        if self._report.health.paused:
+            self._drop_paused()
+        else:
+            self._pass_on(self._frames.add_image(message, time.monotonic()))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            camera = self._frames.add_camera_info(message)
+        except ConfigError as error:
+            self._report.camera_refused(error)
+            return
+        if camera is not None:
+            self._report.camera_changed(camera)
+            self._pass_on(self._frames.retry())
+
+    def _on_odometry(self, message: Odometry) -> None:
+        try:
+            sample = convert.odometry_from_msg(message)
+            self._frames.add_odometry(sample)
+        except ValueError as error:
+            self._report.odometry_refused(error)
+        else:
+            self._odometry.add(sample.stamp_ns, sample.T_odom_base)
+
+    def _on_initialpose(self, message: PoseWithCovarianceStamped) -> None:
+        try:
+            pose = convert.base_pose_from_msg(message, self._map_frame)
+            prior = camera_pose(pose, self._frames.extrinsics(), "initialpose")
+        except (ValueError, FrameRejected) as error:
+            self._report.initialpose_refused(error)
+            return
+        self._mailbox.command(lambda localizer: localizer.set_prior(prior))
+        self._report.starts_over("initialpose")
+
+    def _pass_on(self, assembled: Assembled) -> None:
+        """Hand a complete frame to the localizer's thread, where the newest wins."""
+        for error in assembled.dropped:
+            self._report.frame_dropped(error)
+        if assembled.job is not None:
+            self._report.frame_assembled(assembled.job)
+            if self._mailbox.put(assembled.job) is not None:
+                superseded = "a newer frame came before this one was processed"
+                self._report.frame_dropped(FrameRejected("superseded", superseded))
+
+    def _drop_paused(self) -> None:
+        self._report.frame_dropped(FrameRejected("paused", "the node is paused"))
