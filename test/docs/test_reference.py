@@ -23,6 +23,7 @@ from localizer_ros.features.matchers import MatcherCard
 from localizer_ros.features.onnx_descriptor import DescriptorCard
 from localizer_ros.features.onnx_extractor import ExtractorCard
 from localizer_ros.inference.model_card import Card, read_card
+from localizer_ros.networks.encoders.build import ENCODERS
 from localizer_ros.scene.bundle import FORMAT_VERSION
 
 REFERENCE = DOCS / "reference"
@@ -72,6 +73,11 @@ def test_the_example_of_a_calibration_is_read(tmp_path: Path) -> None:
 def test_every_status_is_described() -> None:
     described = [spans(row[0])[0] for row in tables(REFERENCE / "topics.md", "Status")]
     assert described == [status.value for status in Status]
+
+
+def test_every_encoder_whose_weights_are_taken_is_named() -> None:
+    text = (REPOSITORY / "models" / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in ENCODERS if f"`{name}`" not in text]
 
 
 def test_every_method_is_in_the_how_to() -> None:
