@@ -159,7 +159,9 @@ def confidence_figure(evaluation: Evaluation) -> Figure | None:
     for label, colour, curve in runs:
         if curve is not None:
             coverage, wrong = np.array(curve).T
-            risk.plot(100.0 * coverage, 100.0 * wrong, ".-", color=colour, label=label, lw=1.6, ms=4)
+            risk.plot(
+                100.0 * coverage, 100.0 * wrong, ".-", color=colour, label=label, lw=1.6, ms=4, clip_on=False
+            )
     risk.set_xlim(0.0, 102.0)
     risk.set_ylim(bottom=0.0, top=max(1.0, 1.1 * risk.get_ylim()[1]))
     risk.set_xlabel("coverage: frames that keep their answer [%]")
