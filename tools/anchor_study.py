@@ -1,7 +1,7 @@
 """How many anchor points a place needs: accuracy against their number, as a table.
 
 Views are put through a frozen encoder once; a head of anchors is then trained on them for each number, with the anchors
-found out (no cross-entropy) and told. Errors are of validation frames and of the part --test, raw.
+discovered (no cross-entropy) and supervised. Errors are of validation frames and of the part --test, raw.
 
     .venv/bin/python tools/anchor_study.py RECORDING --weights FILE [--every 5 10 20 50 100 400] [--minutes 2]
 """
@@ -30,14 +30,14 @@ from localizer_ros.training.weights import LoadedWeights, load_weights
 
 
 def medians(module: NetworkTraining, data: PosedImages) -> tuple[float, float]:
-    """Centimetres and degrees."""
+    """Median errors, centimetres and degrees."""
     errors = residuals(predict(module, data), data).absolute_N6
     angle, distance = (np.median(np.linalg.norm(errors[:, part], axis=1)) for part in (slice(3), slice(3, 6)))
     return 100.0 * float(distance), float(np.degrees(angle))
 
 
 def anchor_config(every: int, cross_entropy: float, minutes: float) -> MapConfig:
-    """Of one row of the table."""
+    """The configuration of one row of the table."""
     return config_from_dict(
         MapConfig,
         {
@@ -101,7 +101,7 @@ def main() -> None:
                 f"{cm:.1f} cm / {deg:.2f} deg"
                 for cm, deg in (medians(module, part) for part in (validation, test))
             )
-            relevance = "told" if cross_entropy else "found out"
+            relevance = "supervised" if cross_entropy else "discovered"
             print(f"| {len(training.poses[::every])} | {relevance} | {cells} |", flush=True)
 
 

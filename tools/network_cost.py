@@ -38,7 +38,8 @@ class Bare(nn.Module):
         self.head = nn.Identity() if head is None else head
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
-        return self.head(self.encoder(image_B3HW).coarse)
+        answer: Tensor = self.head(self.encoder(image_B3HW).coarse)
+        return answer
 
 
 def networks_of(name: str, size_hw: tuple[int, int]) -> dict[str, Network]:
@@ -91,7 +92,7 @@ def multiply_adds(network: Network) -> float:
     module, inputs = network
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module.eval()(*inputs)
-    return counter.get_total_flops() / 2e6
+    return float(counter.get_total_flops()) / 2e6
 
 
 def main() -> None:
