@@ -45,7 +45,6 @@ lint: venv ## Check style, formatting, and the floors and sizes of the code
 .PHONY: types
 types: venv ## Check types (strict in the packages named in pyproject.toml)
 	$(PYTHON_VENV) -m mypy
-	$(PYTHON_VENV) -m mypy tools/*.py
 
 .PHONY: format
 format: venv ## Reformat the code and apply the safe fixes

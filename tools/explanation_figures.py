@@ -47,7 +47,8 @@ def map_figure(scene_path: Path, recording: FrameSource, index: int) -> Figure:
     if answer.absolute is None:
         raise LocalizerError(f"frame {index} is not recognised: {answer.reason}")
     point_map = scene.point_map
-    seen = np.unique(point_map.observation_point[point_map.observations_of(scene.database.keyframe[found])])
+    keyframes = scene.database.keyframe[found].astype(np.int64)
+    seen = np.unique(point_map.observation_point[point_map.observations_of(keyframes)])
     figure = Figure(figsize=(8.0, 6.2), facecolor="white", layout="constrained")
     ax = figure.subplots()
     low, high = np.percentile(point_map.points[:, :2], [[1], [99]], axis=0)[:, 0]

@@ -1,6 +1,6 @@
 """Image to PoseStamped over ROS 2, with player and node in processes of their own.
 
-    python tools/live_latency.py scenes/kitchen ../shared/data/redkitchen --split test --limit 200
+python tools/live_latency.py scenes/kitchen ../shared/data/redkitchen --split test --limit 200
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from localizer_ros.ros.play import PlayOptions
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scene", type=Path)
     parser.add_argument("source", type=Path)
     parser.add_argument("--split", default="all", help="part to play")

@@ -145,7 +145,7 @@ def _draw_map(
     keyframes = point_map.T_map_cam[:, :3, 3]
     path = np.array([pose.T_map_cam.t for pose in poses])
     ax.plot(*point_map.points[:, axes].T, ".", ms=1.5, color=MAPPED, zorder=1, label="map points")
-    ax.scatter(*seen[:, axes].T, s=5, zorder=2, **colours)
+    ax.scatter(seen[:, view.right], seen[:, view.up.axis], s=5, zorder=2, **colours)
     ax.plot(*keyframes[:, axes].T, ".", ms=4, color=TRUE, zorder=3, label="keyframes")
     ax.plot(*path[:, axes].T, color=SMOOTHED, lw=2.0, zorder=4, label="path so far")
     lines = frustum(poses[-1].T_map_cam, frame.camera, FRUSTUM_DEPTH * point_map.median_depth)
