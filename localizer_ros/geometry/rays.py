@@ -29,6 +29,11 @@ def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
     return np.asarray(rays, dtype=np.float64)[:, 0]
 
 
+def half_view_of(camera: Camera) -> Array:
+    """(2,) half width and height of a camera's view on the plane z = 1, distortion aside."""
+    return np.array([camera.width_px / camera.K[0, 0], camera.height_px / camera.K[1, 1]]) / 2.0
+
+
 class RayCamera:
     """The camera of a map, which gives the rays of keypoints.
 

@@ -55,11 +55,3 @@ class FrontEnd(Protocol):
     def close(self) -> None:
         """Release what is held (engines, threads)."""
         ...
-
-
-class GlobalLocalizer(Protocol):
-    """Finds the pose of one frame in the map from nothing, or near a prior."""
-
-    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
-        """The pose, or None; implementations keep the reason of the last None."""
-        ...

@@ -23,6 +23,7 @@ from localizer_ros.geometry.rays import RayCamera
 from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
 from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
 from localizer_ros.localization.map_based.reranking import RERANK_KEYPOINTS
+from localizer_ros.localization.map_based.search import SearchResult
 from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
@@ -201,7 +202,7 @@ class _FromAfar:
         self._scene, self._T_map_cam = scene, T_map_cam
         self._localizer = LocalMapLocalizer if method == "local" else RetrievalLocalizer
 
-    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
         """See ``GlobalLocalizer``."""
         database, T = self._scene.database, self._T_map_cam[frame.name]
         far = self._scene.point_map.view_distances(SE3(T[:3, :3], T[:3, 3])) > np.radians(_BEYOND_DEG)

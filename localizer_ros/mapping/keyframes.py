@@ -14,6 +14,7 @@ from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.local_features import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
+from localizer_ros.geometry.view_distance import view_vectors
 from localizer_ros.mapping.feature_store import FeatureStore
 
 # Frames for a first look at the scene, each matched with the two after it: enough for a median of depths.
@@ -116,7 +117,7 @@ def choose_keyframes(T_map_cam: Array, depth_m: float, max_images: int, min_spac
         max_images: at most.
         min_spacing_deg: stop when no view is further than this from a chosen one.
     """
-    features = _view_features(T_map_cam, depth_m)
+    features = view_vectors(T_map_cam, depth_m)
     chosen = [0]
     nearest = np.linalg.norm(features - features[0], axis=1)
     while len(chosen) < min(max_images, len(T_map_cam)):
@@ -140,7 +141,7 @@ def choose_pairs(
         max_angle_rad: between two views.
     """
     T = T_map_cam
-    features = _view_features(T, depth_m)
+    features = view_vectors(T, depth_m)
     pairs: set[tuple[int, int]] = set()
     for i in range(len(T)):
         distance = np.linalg.norm(features - features[i], axis=1)
@@ -153,12 +154,6 @@ def choose_pairs(
         for j in [*order[:near], *further]:
             pairs.add((min(i, int(j)), max(i, int(j))))
     return sorted(pairs)
-
-
-def _view_features(T: Array, depth_m: float) -> Array:
-    """(N, 12) vectors whose distance is the angle between two views, a move counting as the angle it is seen under."""
-    turn = T[:, :3, :3].reshape(-1, 9) / np.sqrt(2.0)
-    return np.concatenate([T[:, :3, 3] / depth_m, turn], axis=1)
 
 
 def probe_depth_m(store: FeatureStore, camera: Camera, images: list[int], T_map_cam: Array) -> float:

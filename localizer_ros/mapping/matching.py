@@ -10,6 +10,7 @@ from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import Array, Index, Mask
 from localizer_ros.features.matchers import open_matcher
+from localizer_ros.geometry.epipolar import epipolar_distances, fundamental_matrix
 from localizer_ros.mapping.feature_store import FeatureStore
 
 # A pair of images, by their numbers, and (M, 2) keypoints of the one and the other.
@@ -79,18 +80,9 @@ def on_epipolar_lines(
         depth_m: median depth of the scene.
         most_px: root mean square distance from both lines.
     """
-    t = T_b_a[:3, 3]
-    one = np.ones((len(xy_a), 1))
-    xa, xb = np.concatenate([xy_a, one], axis=1), np.concatenate([xy_b, one], axis=1)
-    if np.linalg.norm(t) < _SHORTEST_BASELINE * depth_m:
+    if np.linalg.norm(T_b_a[:3, 3]) < _SHORTEST_BASELINE * depth_m:
+        xa = np.concatenate([xy_a, np.ones((len(xy_a), 1))], axis=1)
         turned = xa @ (K @ T_b_a[:3, :3] @ np.linalg.inv(K)).T
         shift = np.linalg.norm(turned[:, :2] / turned[:, 2:] - xy_b, axis=1)
         return np.asarray(shift < _LOOSER_WITHOUT * most_px)
-    cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])
-    K_inverse = np.linalg.inv(K)
-    F = K_inverse.T @ cross @ T_b_a[:3, :3] @ K_inverse
-    in_b, in_a = xa @ F.T, xb @ F
-    distance = np.abs(np.einsum("ni,ni->n", xb, in_b)) / np.sqrt(
-        0.5 * (in_a[:, :2] ** 2 + in_b[:, :2] ** 2).sum(axis=1) + 1e-18
-    )
-    return np.asarray(distance < most_px)
+    return np.asarray(epipolar_distances(fundamental_matrix(T_b_a, K), xy_a, xy_b) < most_px)

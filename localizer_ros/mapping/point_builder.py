@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
@@ -21,7 +20,7 @@ from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.keyframes import Keyframes
 from localizer_ros.mapping.matching import PairMatches, on_epipolar_lines
 from localizer_ros.mapping.pruning import observations_within
-from localizer_ros.scene.map_scene import half_view_of
+from localizer_ros.scene.map_scene import View
 from localizer_ros.scene.point_map import PointMap
 
 # Below this many points nothing can be localised.
@@ -239,22 +238,17 @@ class PointBuilder:
     def _complete(self) -> None:
         """Look for every point in the other images that should show it, now that poses agree better."""
         point_map, camera = self._point_map(), self._ray_camera()
-        half_view = half_view_of(self._camera)
         added: list[tuple[Index, Index, Index]] = []
         for i, features in enumerate(self._features):
             T = SE3(self._state.T_map_refined[i, :3, :3], self._state.T_map_refined[i, :3, 3])
-            rays = camera.rays(self._camera, features.xy_px)
+            view = View(self._camera, features, camera.rays(self._camera, features.xy_px))
             distance = point_map.view_distances(T)
             found = guided_matches(
                 point_map,
                 T,
                 np.argsort(distance, kind="stable")[1 : 1 + _LOOKED_FOR].astype(np.intp),
-                rays,
-                cKDTree(rays),
-                features.descriptors,
-                half_view,
-                self._focal_px,
-                self._config.points.max_error_px,
+                view,
+                self._config.points.max_error_px / self._focal_px,
                 _MAX_DISTANCE,
             )
             own = self._image == i

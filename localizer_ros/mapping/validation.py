@@ -8,7 +8,7 @@ from localizer_ros.core.progress import Progress
 from localizer_ros.core.se3 import SE3, symmetrized
 from localizer_ros.core.types import Array
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.localization.front_end import GlobalLocalizer
+from localizer_ros.localization.map_based.search import GlobalLocalizer
 from localizer_ros.mapping.keyframes import Keyframes
 
 # Fewer answers say nothing of the error.
@@ -47,7 +47,7 @@ def validate(
         picked = [held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, most).astype(int))]
     errors, noises = [], []
     for n, k in enumerate(picked):
-        answer = localizer.localize(source.read(keyframes.posed[k]), None)
+        answer = localizer.localize(source.read(keyframes.posed[k]), None).answer
         progress("validation", n + 1, len(picked))
         if answer is not None and answer.covariance is not None:
             T_map_cam = keyframes.T_map_cam[k]

@@ -89,7 +89,7 @@ def _by_index(scene: Path) -> NearestNeighbour:
 
     def nearest(frame: Frame) -> int:
         view = opened.view(frame, BASELINE_KEYPOINTS, fine=False)
-        found, _ = database.index.search(opened.global_descriptor(view), 1)
+        found, _ = database.index.search(opened.global_descriptor(frame, view), 1)
         return int(found[0])
 
     return NearestNeighbour(tuple(SE3.from_matrix(T) for T in database.T_map_cam), database.names, nearest)

@@ -24,6 +24,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
 from localizer_ros.features.local_features import from_bytes
 from localizer_ros.geometry.rays import RayCamera
+from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.scene.bundle import check_format
 
 logger = logging.getLogger(__name__)
@@ -133,13 +134,8 @@ class PointMap:
         )
 
     def view_distances(self, T_map_refined: SE3) -> Array:
-        """(I,) how differently the images look at the scene than a camera at the pose, radians.
-
-        A turn counts as its angle, a move as the angle under which it is seen from the median depth.
-        """
-        move = np.linalg.norm(self.T_map_refined[:, :3, 3] - T_map_refined.t, axis=1) / self.median_depth
-        cosine = 0.5 * (np.einsum("nij,ij->n", self.T_map_refined[:, :3, :3], T_map_refined.R) - 1.0)
-        return np.asarray(np.hypot(move, np.arccos(np.clip(cosine, -1.0, 1.0))))
+        """(I,) how differently the keyframes look at the scene than a camera at the pose, radians."""
+        return view_distances(self.T_map_refined, T_map_refined, self.median_depth)
 
     def save(self, folder: Path) -> int:
         """Write to ``folder``; returns the bytes written."""

@@ -17,6 +17,7 @@ import scipy.linalg
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, SceneError
+from localizer_ros.geometry.view_distance import view_vectors
 
 FILE = "pose_correction.npz"
 
@@ -61,7 +62,7 @@ class PoseCorrection:
                 for a, b in zip(T, T_given, strict=True)
             ]
         )
-        features = _features(T, reach_rad, reach_m)
+        features = view_vectors(T, reach_m, reach_rad)
         kernel = _kernel(features, features) + noise * np.eye(len(T))
         inverse = np.asarray(scipy.linalg.inv(kernel))
         return PoseCorrection(T, inverse @ corrections, inverse, amplitude, reach_rad, reach_m)
@@ -69,8 +70,8 @@ class PoseCorrection:
     def correct(self, T: SE3) -> tuple[SE3, Array]:
         """The corrected pose, and the (6, 6) covariance of the correction."""
         k = _kernel(
-            _features(T.matrix()[None], self.reach_rad, self.reach_m),
-            _features(self.T, self.reach_rad, self.reach_m),
+            view_vectors(T.matrix()[None], self.reach_m, self.reach_rad),
+            view_vectors(self.T, self.reach_m, self.reach_rad),
         )[0]
         # einsum: a product this small is not worth waiting for a second BLAS thread on a busy machine.
         known = float(np.clip(np.einsum("i,ij,j->", k, self.inverse, k), 0.0, 1.0))
@@ -113,13 +114,6 @@ class PoseCorrection:
                 )
         except (OSError, KeyError, ValueError, IndexError, BadZipFile) as error:
             raise SceneError(f"{path}: cannot be read ({error})") from error
-
-
-def _features(T: Array, reach_rad: float, reach_m: float) -> Array:
-    """(N, 12) such that squared distances are those of move and turn in units of the reach."""
-    # |R1 - R2| is sqrt(2) times the angle for small angles; being Euclidean, it gives a valid kernel at large ones.
-    turn = T[:, :3, :3].reshape(-1, 9) / (np.sqrt(2.0) * reach_rad)
-    return np.concatenate([T[:, :3, 3] / reach_m, turn], axis=1)
 
 
 def _kernel(a: Array, b: Array) -> Array:

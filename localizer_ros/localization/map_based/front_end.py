@@ -1,45 +1,44 @@
-"""The front end of the structure methods: track where the pose is known, search in full where it is not."""
+"""The front end of methods with a map of points: track where the pose is known, search in full where it is not."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
-from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose, SceneError
+from localizer_ros.core.timing import StageTimer
+from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.features.local_features import open_extractor
-from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.front_end import FrontEnd, Observation
-from localizer_ros.localization.map_based.hierarchical import Found, HierarchicalLocalizer
-from localizer_ros.localization.map_based.late_search import InPlace, LateSearch, Searched, own_thread
-from localizer_ros.localization.map_based.optical_flow import Followed, OpticalFlow
-from localizer_ros.localization.map_based.tracking import Tracker
+from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
+from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateResult, LateSearch, own_thread
+from localizer_ros.localization.map_based.motion_model import (
+    constant_velocity,
+    flow_covariance,
+    stray_covariance,
+    timing_covariance,
+)
+from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
+from localizer_ros.localization.map_based.search import GlobalLocalizer
+from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
+from localizer_ros.localization.map_based.tracking import Track, Tracker
+from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
 
-# How far a hand-held camera strays from constant velocity within a thirtieth of a second (1 sigma).
-_STRAY_RAD = np.radians(0.7)
-_STRAY_OF_DEPTH = 0.008
 # Of the points matched last, and of confidence: with less, new points are matched before it is time.
 _LEAST_KEPT, _SURE = 0.6, 0.9
-# Motion between two frames is never known better than this: rolling shutter and blur are not in any residual.
-_LEAST_MOTION_SIGMA_RAD, _LEAST_MOTION_SIGMA_OF_DEPTH = np.radians(0.08), 1.5e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    stamp_ns: int
-    found: Found
+    """A frame with a tracked pose."""
 
-    @property
-    def T_map_refined(self) -> SE3:
-        return self.found.solved.T_map_refined
+    stamp_ns: int
+    track: Track
 
 
 class TrackingFrontEnd:
@@ -47,60 +46,54 @@ class TrackingFrontEnd:
 
     Args:
         scene: map and index.
-        search: full search.
-        config: of tracking.
+        localizer: full search.
+        config: of search and tracking.
         late: runs the full search beside the frames; None = in place.
     """
 
     def __init__(
         self,
         scene: MapScene,
-        search: HierarchicalLocalizer,
-        config: TrackingConfig,
+        localizer: GlobalLocalizer,
+        config: LocalizerConfig,
         late: LateSearch | None = None,
     ) -> None:
-        self._scene, self._search, self._config, self._late = scene, search, config, late
-        self._tracker = Tracker(scene, config, search)
-        self._vo = OpticalFlow(scene.point_map.camera)
+        self._scene, self._localizer, self._late = scene, localizer, late
+        self._config, self._min_confidence = config.tracking, config.search.min_confidence
+        self._tracker = Tracker(scene, config.tracking, PoseVerifier(scene, config.search.min_inliers))
+        self._flow = OpticalFlow(scene.point_map.camera)
         self._last: _Seen | None = None
         self._before: _Seen | None = None
         self._last_observed_ns: int | None = None
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
-        timings: dict[str, float] = {}
-        searched = None if self._late is None else self._late.collect(frame.stamp_ns)
-        followed = self._follow(frame, timings)
-        # A pose that nobody believes yet is not tracked: tracking would say the same again, and confirm nothing.
-        tracked = self._config.enabled and prior is not None
-        found = self._track(frame, followed, prior, timings) if tracked else None
-        if found is None and searched is not None and self._config.enabled:
-            found = self._catch_up(frame, searched, prior, timings)
-        answer: PoseEstimate | None = None
+        timer = StageTimer()
+        late = None if self._late is None else self._late.collect(frame.stamp_ns)
+        motion = self._follow(frame, timer)
+        track = self._track(frame, motion, prior, late, timer)
+        answer: PoseEstimate | None
         reason = ""
-        if found is not None:
-            answer = self._scene.answer(frame, found.solved, "tracking", found.confidence)
-        elif self._late is None:
-            now = search_in_full(self._search, frame, prior)
-            answer, found, reason = now.answer, now.found, now.reason
-            timings.update({f"search_{name}": spent for name, spent in now.timings_ms.items()})
+        if track is not None:
+            solved, confidence = track.verified.solved, track.verified.confidence
+            answer = self._scene.answer(frame.stamp_ns, solved, "tracking", confidence)
         else:
-            reason = _begin(self._late, frame, prior, timings)
-        relative = self._motion(frame, followed)
+            answer, track, reason = self._search(frame, prior, timer)
+        relative = self._relative(frame, motion)
         if answer is not None and relative is not None:
-            answer = self._timed(answer, relative)
-        if found is not None:
-            self._before, self._last = self._last, self._anchored(frame, found)
+            answer = self._with_timing(answer, relative)
+        if track is not None:
+            self._before, self._last = self._last, self._anchored(self._flow, frame, track)
         else:
-            self._vo.go_on()
+            self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
-        return _observation(answer, searched, relative, reason, timings)
+        return with_late_result(late, answer, relative, reason, timer)
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
         self._last = self._before = None
         self._last_observed_ns = None
-        self._vo.reset()
+        self._flow.reset()
         if self._late is not None:
             self._late.reset()
 
@@ -113,233 +106,160 @@ class TrackingFrontEnd:
         if self._late is not None:
             self._late.close()
 
-    def _follow(self, frame: Frame, timings: dict[str, float]) -> Followed | None:
+    def _follow(self, frame: Frame, timer: StageTimer) -> FlowMotion | None:
         """The points of the frame observed before, when it is not long ago."""
-        prev_ns = self._vo.stamp_ns
+        prev_ns = self._flow.stamp_ns
         if prev_ns is None or prev_ns != self._last_observed_ns:
             return None
         if not 0 < frame.stamp_ns - prev_ns <= self._config.max_gap_s * 1e9:
             return None
-        started = time.perf_counter()
-        followed = self._vo.follow(frame)
-        timings["track_flow"] = (time.perf_counter() - started) * 1e3
-        return followed
+        with timer.stage("track_flow"):
+            return self._flow.follow(frame)
 
     def _track(
-        self, frame: Frame, followed: Followed | None, prior: PoseEstimate | None, timings: dict[str, float]
-    ) -> Found | None:
-        last = self._last
-        if followed is not None and last is not None and last.stamp_ns == self._last_observed_ns:
-            T = last.T_map_refined @ followed.solved.T_map_refined
-            if last.found.carried + 1 < self._config.match_every:
-                found = self._tracker.carry(frame, last.found, followed, T, prior)
-                self._add_timings(timings)
-                if (
-                    found is not None
-                    and found.kept >= _LEAST_KEPT
-                    and found.confidence >= _SURE
-                    and found.agrees is not False
-                ):
-                    return found
-            covariance = compose_covariance(
-                last.found.solved.covariance,
-                followed.solved.T_map_refined,
-                self._motion_covariance(followed.solved),
-            )
-            return self._track_near(frame, T, covariance, prior, timings)
-        prediction = self._predicted(frame, prior)
-        if prediction is None:
+        self,
+        frame: Frame,
+        motion: FlowMotion | None,
+        prior: PoseEstimate | None,
+        late: LateResult | None,
+        timer: StageTimer,
+    ) -> Track | None:
+        """The tracked pose, from the frame before or else from the frame of a late result."""
+        if not self._config.enabled:
             return None
-        return self._track_near(frame, *prediction, prior, timings)
+        track: Track | None = None
+        # A pose that nobody believes yet is not tracked: tracking would say the same again, and confirm nothing.
+        if prior is not None:
+            track = self._track_on(frame, motion, prior, timer)
+        if track is None and late is not None:
+            track = self._catch_up(frame, late, prior, timer)
+        return track
+
+    def _track_on(
+        self, frame: Frame, motion: FlowMotion | None, prior: PoseEstimate, timer: StageTimer
+    ) -> Track | None:
+        last = self._last
+        if motion is None or last is None or last.stamp_ns != self._last_observed_ns:
+            prediction = self._predicted(frame, prior)
+            return None if prediction is None else self._track_near(frame, *prediction, prior, timer)
+        T = last.track.T_map_refined @ motion.T_prev_cur
+        if last.track.age + 1 < self._config.match_every:
+            with timer.stage("track_carry"):
+                track = self._tracker.carry(frame, last.track, motion, T, prior)
+            if track is not None and self._is_sure(track):
+                return track
+        covariance = compose_covariance(
+            last.track.verified.solved.covariance,
+            motion.T_prev_cur,
+            flow_covariance(motion.solved, self._scene.point_map.median_depth),
+        )
+        return self._track_near(frame, T, covariance, prior, timer)
+
+    def _is_sure(self, track: Track) -> bool:
+        """Whether followed points are enough, without new ones."""
+        verified = track.verified
+        return track.kept >= _LEAST_KEPT and verified.confidence >= _SURE and verified.agrees is not False
 
     def _track_near(
-        self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timings: dict[str, float]
-    ) -> Found | None:
-        found = self._tracker.track(frame, T, covariance, prior)
-        self._add_timings(timings)
+        self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timer: StageTimer
+    ) -> Track | None:
+        track = self._tracker.track(frame, T, covariance, prior, timer)
         # Tracking confirms its own errors: what contradicts the prior is searched for as if nothing were known.
-        if found is None or found.confidence < self._search.min_confidence or found.agrees is False:
+        if track is None or track.verified.agrees is False:
             return None
-        return found
-
-    def _add_timings(self, timings: dict[str, float]) -> None:
-        for name, spent in self._tracker.timings_ms.items():
-            timings[f"track_{name}"] = timings.get(f"track_{name}", 0.0) + spent
+        return track if track.verified.confidence >= self._min_confidence else None
 
     def _catch_up(
-        self, frame: Frame, searched: Searched, prior: PoseEstimate | None, timings: dict[str, float]
-    ) -> Found | None:
+        self, frame: Frame, late: LateResult, prior: PoseEstimate | None, timer: StageTimer
+    ) -> Track | None:
         """From the answer to an earlier frame to this one: its points are followed here by optical flow."""
-        if searched.found is None:
+        if late.result.verified is None:
             return None
-        started = time.perf_counter()
-        vo = OpticalFlow(self._scene.point_map.camera)
-        seen = self._anchored(searched.frame, searched.found, vo)
-        moved = vo.follow(frame)
-        timings["catch_up"] = (time.perf_counter() - started) * 1e3
-        if moved is None:
+        with timer.stage("catch_up"):
+            flow = OpticalFlow(self._scene.point_map.camera)
+            seen = self._anchored(flow, late.frame, Track(late.result.verified))
+            motion = flow.follow(frame)
+        if motion is None:
             return None
-        stray = _STRAY_OF_DEPTH * self._scene.point_map.median_depth
-        covariance = np.diag([_STRAY_RAD**2] * 3 + [stray**2] * 3)
-        found = self._track_near(
-            frame, seen.T_map_refined @ moved.solved.T_map_refined, covariance, prior, timings
-        )
-        if found is not None:
+        T = seen.track.T_map_refined @ motion.T_prev_cur
+        covariance = stray_covariance(self._scene.point_map.median_depth)
+        track = self._track_near(frame, T, covariance, prior, timer)
+        if track is not None:
             # The velocity of the next prediction.
             self._last = seen
-        return found
+        return track
 
-    def _predicted(self, frame: Frame, prior: PoseEstimate | None) -> tuple[SE3, Array] | None:
+    def _search(
+        self, frame: Frame, prior: PoseEstimate | None, timer: StageTimer
+    ) -> tuple[PoseEstimate | None, Track | None, str]:
+        """The answer of a full search, where tracking may begin, and why there is no answer."""
+        if self._late is not None:
+            with timer.stage("search"):
+                self._late.begin(frame, prior)
+            return None, None, UNDER_WAY
+        result = self._localizer.localize(frame, prior)
+        timer.add(result.timings_ms, "search_")
+        return result.answer, None if result.verified is None else Track(result.verified), result.reason
+
+    def _predicted(self, frame: Frame, prior: PoseEstimate) -> tuple[SE3, Array] | None:
         """Where the camera should be: by its own last motion, else by the prior."""
-        c = self._config
-        last = self._last
-        if last is not None and last.stamp_ns == self._last_observed_ns:
-            gap_s = (frame.stamp_ns - last.stamp_ns) * 1e-9
-            if 0.0 < gap_s <= c.max_gap_s:
-                T, steps = last.T_map_refined, max(1.0, gap_s * 30.0)
-                before = self._before
-                if before is not None and 0 < last.stamp_ns - before.stamp_ns <= c.max_gap_s * 1e9:
-                    motion = (before.T_map_refined.inverse() @ last.T_map_refined).log()
-                    fraction = gap_s * 1e9 / (last.stamp_ns - before.stamp_ns)
-                    T = T @ SE3.exp(motion * fraction)
-                else:
-                    steps *= 3.0
-                stray = _STRAY_OF_DEPTH * self._scene.point_map.median_depth
-                return T, np.diag([(_STRAY_RAD * steps) ** 2] * 3 + [(stray * steps) ** 2] * 3)
-        if prior is None or prior.covariance is None:
+        max_gap_ns, depth_m = self._config.max_gap_s * 1e9, self._scene.point_map.median_depth
+        last, before = self._last, self._before
+        observed_last = last is not None and last.stamp_ns == self._last_observed_ns
+        if last is not None and observed_last and 0 < frame.stamp_ns - last.stamp_ns <= max_gap_ns:
+            if before is not None and not 0 < last.stamp_ns - before.stamp_ns <= max_gap_ns:
+                before = None
+            return constant_velocity(
+                (last.stamp_ns, last.track.T_map_refined),
+                None if before is None else (before.stamp_ns, before.track.T_map_refined),
+                frame.stamp_ns,
+                depth_m,
+            )
+        if prior.covariance is None:
             return None
-        if self._tracker.sigma_rad(prior.covariance) > np.radians(c.max_prior_sigma_deg):
+        if self._tracker.sigma_rad(prior.covariance) > np.radians(self._config.max_prior_sigma_deg):
             return None
         return self._scene.refined_pose(prior.T_map_cam), prior.covariance
 
-    def _anchored(self, frame: Frame, found: Found, vo: OpticalFlow | None = None) -> _Seen:
-        keep = found.solved.inliers
-        points = found.points[keep]
-        T = found.solved.T_map_refined
+    def _anchored(self, flow: OpticalFlow, frame: Frame, track: Track) -> _Seen:
+        """The frame, from whose points a flow measures now."""
+        verified, T = track.verified, track.T_map_refined
+        keep = verified.solved.inliers
+        points = verified.points[keep]
         depth_m = (self._scene.point_map.points[points] - T.t) @ T.R[:, 2]
-        (vo or self._vo).anchor(frame, found.xy_px[keep], found.rays[keep], depth_m, points)
-        return _Seen(frame.stamp_ns, found)
+        flow.anchor(frame, verified.xy_px[keep], verified.rays[keep], depth_m, points)
+        return _Seen(frame.stamp_ns, track)
 
-    def _motion(self, frame: Frame, followed: Followed | None) -> RelativePose | None:
+    def _relative(self, frame: Frame, motion: FlowMotion | None) -> RelativePose | None:
         """Motion since the frame observed before, when points of known depth were seen in that one."""
-        if followed is None:
-            return None
         prev_ns = self._last_observed_ns
-        assert prev_ns is not None
-        elapsed_s = (frame.stamp_ns - prev_ns) * 1e-9
+        if motion is None or prev_ns is None:
+            return None
         T_cam_refined = self._scene.point_map.T_cam_refined
-        T_prev_cur = T_cam_refined @ followed.solved.T_map_refined @ T_cam_refined.inverse()
-        covariance = compose_covariance(self._motion_covariance(followed.solved), T_cam_refined.inverse())
-        covariance = covariance + self._timing_covariance(T_prev_cur, elapsed_s)
-        return RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", CORRELATION_S)
+        T_prev_cur = T_cam_refined @ motion.T_prev_cur @ T_cam_refined.inverse()
+        covariance = flow_covariance(motion.solved, self._scene.point_map.median_depth)
+        covariance = compose_covariance(covariance, T_cam_refined.inverse())
+        relative = RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", CORRELATION_S)
+        return replace(relative, covariance=covariance + self._timing(relative))
 
-    def _motion_covariance(self, solved: SolvedPose) -> Array:
-        """(6, 6) of a motion found by optical flow, in its tangent."""
-        least = _LEAST_MOTION_SIGMA_OF_DEPTH * self._scene.point_map.median_depth
-        return solved.covariance + np.diag([_LEAST_MOTION_SIGMA_RAD**2] * 3 + [least**2] * 3)
-
-    def _timing_covariance(self, T_prev_cur: SE3, elapsed_s: float) -> Array:
-        """(6, 6) of a pose whose time is not exactly that of its stamp, while the camera moves like this."""
-        moved = T_prev_cur.log() * (self._config.timing_sigma_ms * 1e-3 / elapsed_s)
-        return np.outer(moved, moved)
-
-    def _timed(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
+    def _with_timing(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
         assert answer.covariance is not None
+        return replace(answer, covariance=answer.covariance + self._timing(relative))
+
+    def _timing(self, relative: RelativePose) -> Array:
+        """(6, 6) what the error of stamps adds to a pose while the camera moves like this."""
         elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
-        timing = self._timing_covariance(relative.T_prev_cur, elapsed_s)
-        return replace(answer, covariance=answer.covariance + timing)
-
-
-class _TimedLocalizer(Protocol):
-    reason: str
-    timings_ms: dict[str, float]
-
-    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None: ...
-
-
-class SearchFrontEnd:
-    """Implements ``FrontEnd`` by a global localizer alone: every frame for itself, no motion.
-
-    Args:
-        localizer: finds the frames.
-        late: runs it beside the frames; None = in place.
-    """
-
-    def __init__(self, localizer: _TimedLocalizer, late: LateSearch | None = None) -> None:
-        self._localizer, self._late = localizer, late
-
-    def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
-        """See :class:`FrontEnd`."""
-        if self._late is None:
-            now = search_in_full(self._localizer, frame, prior)
-            return Observation(now.answer, (), None, now.reason, now.timings_ms)
-        timings: dict[str, float] = {}
-        searched = self._late.collect(frame.stamp_ns)
-        reason = _begin(self._late, frame, prior, timings)
-        return _observation(None, searched, None, reason, timings)
-
-    def reset(self) -> None:
-        """See :class:`FrontEnd`."""
-        if self._late is not None:
-            self._late.reset()
-
-    def lost(self) -> None:
-        """See :class:`FrontEnd`: a search under way was told where to look."""
-        self.reset()
-
-    def close(self) -> None:
-        """See :class:`FrontEnd`."""
-        if self._late is not None:
-            self._late.close()
-
-
-def search_in_full(localizer: _TimedLocalizer, frame: Frame, prior: PoseEstimate | None) -> Searched:
-    """What a global localizer makes of a frame."""
-    answer = localizer.localize(frame, prior)
-    reason, found = "", None
-    if answer is None:
-        reason = localizer.reason
-    elif isinstance(localizer, HierarchicalLocalizer):
-        found = localizer.found
-    return Searched(frame, answer, reason, found, dict(localizer.timings_ms))
-
-
-def _begin(late: LateSearch, frame: Frame, prior: PoseEstimate | None, timings: dict[str, float]) -> str:
-    """Search the frame beside the others; the reason why it has no pose yet."""
-    started = time.perf_counter()
-    late.begin(frame, prior)
-    timings["search"] = (time.perf_counter() - started) * 1e3
-    return "search under way"
-
-
-def _observation(
-    answer: PoseEstimate | None,
-    searched: Searched | None,
-    relative: RelativePose | None,
-    reason: str,
-    timings: dict[str, float],
-) -> Observation:
-    """The observation of a frame with which the answer of an earlier one may have come."""
-    if searched is None:
-        return Observation(answer, (), relative, reason, timings)
-    late = () if searched.answer is None else (searched.answer,)
-    reasons = [why for why in (searched.reason, reason) if why]
-    return Observation(answer, late, relative, "; ".join(reasons), timings, searched.took_ms)
+        return timing_covariance(relative.T_prev_cur, elapsed_s, self._config.timing_sigma_ms * 1e-3)
 
 
 def open_map_front_end(
     scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool = False
 ) -> FrontEnd:
-    """The front end of a scene with a map of points.
-
-    Args:
-        scene_dir: the scene.
-        method: one of those that match with a map.
-        config: thresholds.
-        threaded: late searches run on a thread of their own instead of in place.
+    """The front end of a scene with a map; see :class:`localizer_ros.localization.open.Opener`.
 
     Raises:
-        SceneError: a file is missing or damaged, or the method is none of these.
+        SceneError: a file is missing or damaged.
+        ConfigError: settings of the search do not fit the method.
     """
     scene = MapScene.open(scene_dir)
     # Extractors are not made for two threads at once; all else in a scene is only read.
@@ -347,15 +267,14 @@ def open_map_front_end(
     localizer = _localizer(replace(scene, extractor=extractor), method, config.search)
     late: LateSearch | None = None
     if config.search.latency_s > 0.0:
-        search = partial(search_in_full, localizer)
-        late = LateSearch(search, config.search.latency_s, own_thread() if threaded else InPlace())
+        late = LateSearch(localizer, config.search.latency_s, own_thread() if threaded else None)
     if isinstance(localizer, HierarchicalLocalizer):
         scene.point_map.prepare()
-        return TrackingFrontEnd(scene, localizer, config.tracking, late)
+        return TrackingFrontEnd(scene, localizer, config, late)
     return SearchFrontEnd(localizer, late)
 
 
-def _localizer(scene: MapScene, method: str, config: SearchConfig) -> _TimedLocalizer:
+def _localizer(scene: MapScene, method: str, config: SearchConfig) -> GlobalLocalizer:
     if method == "retrieval":
         from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
 
@@ -368,6 +287,4 @@ def _localizer(scene: MapScene, method: str, config: SearchConfig) -> _TimedLoca
         from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
 
         return LocalMapLocalizer(scene, config)
-    if method in ("hierarchical", "direct"):
-        return HierarchicalLocalizer(scene, config, direct=method == "direct")
-    raise SceneError(f"method {method!r} does not match with a map")
+    return HierarchicalLocalizer(scene, config, direct=method == "direct")

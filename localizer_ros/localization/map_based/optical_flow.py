@@ -1,8 +1,9 @@
 """Optical flow: where the points of a localised frame are in the next one, and the motion in metres that follows.
 
-A localised frame knows the depth of its matched keypoints. Following them into the next frame to a tenth of a
-pixel gives a motion an order of magnitude steadier than the difference of two absolute poses, whose errors do
-not cancel. Points are put exactly on the rays of the earlier frame, so that the map's own errors drop out.
+A localised frame knows the depth of its matched keypoints. Following them into the next frame to a tenth of a pixel
+(Lucas and Kanade 1981, in pyramids) gives a motion an order of magnitude steadier than the difference of two absolute
+poses, whose errors do not cancel. Points are put exactly on the rays of the earlier frame, so that the map's own errors
+drop out.
 """
 
 from __future__ import annotations
@@ -11,29 +12,35 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Camera, Float32, Frame, Index
+from localizer_ros.core.types import Array, Camera, Float32, Frame, Index, Mask, UInt8
 from localizer_ros.features.local_features import grey
 from localizer_ros.geometry.pose_solver import SolvedPose, refine_pose
 from localizer_ros.geometry.rays import RayCamera
 
-_WINDOW_PX = 15
-_LEVELS = 3
+# Side of the window that is compared, px, levels of the pyramid, and when an iteration stops: a motion of up to some
+# 50 px is found, to a hundredth.
+_WINDOW_PX, _LEVELS = 15, 3
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
+# More points are not followed: time goes with their number, and the motion is known well enough by these.
 _MAX_POINTS = 250
+# With fewer points there is no motion.
 _FEWEST = 15
+# Largest error of a point that agrees with the motion, px.
 _MAX_ERROR_PX = 2.0
 # Where a smaller share of the points found again agree on a motion, it is not what the camera did.
 _LEAST_AGREEMENT = 0.5
+# Cameras are the same when their intrinsics differ by no more, px.
+_SAME_CAMERA_PX = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Followed:
-    """Points of the anchored frame that were found again and agree on the motion.
+class FlowMotion:
+    """The points of the anchored frame that were found again, and the motion that they agree on.
 
     Attributes:
-        solved: pose of this frame's optical frame in that of the anchored one.
+        solved: pose of this frame's refined camera in that of the anchored frame, and what supports it.
         share: how many of the anchored points these are, 0..1.
         map_point: (N,) index of each in the map.
         xy_px: (N, 2) where they are in this frame.
@@ -46,15 +53,20 @@ class Followed:
     xy_px: Float32
     rays: Array
 
+    @property
+    def T_prev_cur(self) -> SE3:
+        """Pose of this frame's refined camera in that of the anchored frame."""
+        return self.solved.T_map_refined
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Anchored:
     stamp_ns: int
-    image: NDArray[np.uint8]
+    image: UInt8
     camera: Camera
     xy_px: Float32
     points: Array
-    """(N, 3) in the optical frame of the anchored image."""
+    """(N, 3) in the refined camera's frame."""
     map_point: Index
 
 
@@ -62,7 +74,7 @@ class OpticalFlow:
     """Follows the points of the last localised frame into the next one.
 
     Args:
-        camera: pixels to rays.
+        camera: from pixels to rays.
     """
 
     def __init__(self, camera: RayCamera) -> None:
@@ -80,7 +92,7 @@ class OpticalFlow:
         self._last = self._followed = None
 
     def anchor(self, frame: Frame, xy_px: Float32, rays: Array, depth_m: Array, map_point: Index) -> None:
-        """Remember a localised frame.
+        """Measure from a localised frame.
 
         Args:
             frame: the image.
@@ -102,28 +114,21 @@ class OpticalFlow:
         )
         self._followed = None
 
-    def go_on(self) -> None:
+    def propagate(self) -> None:
         """Measure from the frame followed last, though it was not localised: its depths are the last ones, moved."""
         self._last, self._followed = self._followed, None
 
-    def follow(self, frame: Frame) -> Followed | None:
+    def follow(self, frame: Frame) -> FlowMotion | None:
         """The anchored points in this frame; None when too few of them agree on a motion."""
         last, self._followed = self._last, None
-        if last is None or len(last.xy_px) < _FEWEST or not frame.camera.same_as(last.camera, 1e-3):
+        if (
+            last is None
+            or len(last.xy_px) < _FEWEST
+            or not frame.camera.same_as(last.camera, _SAME_CAMERA_PX)
+        ):
             return None
         image = grey(frame.image)
-        followed, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-            last.image,
-            image,
-            last.xy_px[:, None],
-            None,
-            winSize=(_WINDOW_PX, _WINDOW_PX),
-            maxLevel=_LEVELS,
-            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01),
-        )
-        xy = np.asarray(followed, dtype=np.float32)[:, 0]
-        size = np.array([frame.camera.width_px, frame.camera.height_px])
-        good = (np.asarray(status)[:, 0] > 0) & np.all((xy >= 0.0) & (xy < size - 1.0), axis=1)
+        xy, good = _found_again(last, image)
         if good.sum() < _FEWEST:
             return None
         xy, points, map_point = xy[good], last.points[good], last.map_point[good]
@@ -137,7 +142,23 @@ class OpticalFlow:
         xy, rays, map_point = xy[keep], rays[keep], map_point[keep]
         depth_m = (points[keep] - solved.T_map_refined.t) @ solved.T_map_refined.R[:, 2]
         self._followed = _Anchored(frame.stamp_ns, image, frame.camera, xy, _points(rays, depth_m), map_point)
-        return Followed(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
+        return FlowMotion(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
+
+
+def _found_again(last: _Anchored, image: UInt8) -> tuple[Float32, Mask]:
+    """(N, 2) where the anchored points are in an image, and (N,) whether they were found there."""
+    followed, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+        last.image,
+        image,
+        last.xy_px[:, None],
+        None,
+        winSize=(_WINDOW_PX, _WINDOW_PX),
+        maxLevel=_LEVELS,
+        criteria=_STOP,
+    )
+    xy = np.asarray(followed, dtype=np.float32)[:, 0]
+    size = np.array([last.camera.width_px, last.camera.height_px])
+    return xy, (np.asarray(status)[:, 0] > 0) & np.all((xy >= 0.0) & (xy < size - 1.0), axis=1)
 
 
 def _points(rays: Array, depth_m: Array) -> Array:

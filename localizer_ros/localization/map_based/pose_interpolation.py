@@ -7,42 +7,46 @@ apparent motions from the query cancel has nearly the query's pose, beyond the i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3, symmetrized, weighted_mean
-from localizer_ros.core.types import Array, ConfigError, Float32, Frame, PoseEstimate
+from localizer_ros.core.timing import StageTimer
+from localizer_ros.core.types import Array, ConfigError, Float32, Frame, Index, PoseEstimate
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.reranking import MatchedImage, matched_images
-from localizer_ros.localization.map_based.search import StructureLocalizer
+from localizer_ros.localization.map_based.search import SearchResult
 from localizer_ros.scene.map_scene import MapScene, View
 
+# An image is rarely exactly where another one was: least sigma of an average, rad, and that times the depth.
 _LEAST_SIGMA_RAD = np.radians(3.0)
 # Images of other places had up to 10 matches through a homography.
 _LEAST_INLIERS = 15
+# Cosines are weighed by this power: those of neighbours are all near 1.
+_COSINE_POWER, _LEAST_COSINE = 8, 1e-3
+# Regularisation of barycentric weights, of unit descriptors: neighbours in a drive are nearly the same vector.
+_RIDGE = 0.05
 # On the plane z = 1: how far an apparent motion is from affine.
 _MOTION_SIGMA = 0.01
 # Error of an average by motion, an axis, for each unit of sum |w|: it grows as the query lies beyond the images.
 _EACH_SIGMA_RAD = np.radians(0.65)
 
 
-class RetrievalLocalizer(StructureLocalizer):
+class RetrievalLocalizer:
     """Implements ``GlobalLocalizer`` by pose interpolation.
 
     Args:
-        scene: index and poses; for re-ranking, keypoints of mapping images.
+        scene: index and poses; for re-ranking, keypoints of keyframes.
         config: how many images, how averaged.
 
     Raises:
-        ConfigError: interpolation by motion without re-ranking.
+        ConfigError: interpolation by motion without re-ranking, or a matcher that the scene does not hold.
     """
 
     def __init__(self, scene: MapScene, config: SearchConfig) -> None:
-        super().__init__(scene, config)
+        self._scene, self._config = scene, config
         self._reranked = config.rerank != "never"
         if config.interpolation == "motion" and not self._reranked:
             raise ConfigError(
@@ -50,37 +54,43 @@ class RetrievalLocalizer(StructureLocalizer):
             )
         self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
 
-    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
         """See :class:`GlobalLocalizer`; ``prior`` is not used."""
-        self.timings_ms, self.reason = {}, ""
-        database = self._scene.database
-        now = time.perf_counter()
-        view = self._scene.view(frame, self._scene.point_map.settings.features.max_keypoints, fine=False)
-        now = self._lap("extract", now)
-        query = self._scene.global_descriptor(view)
-        if not np.any(query) or len(database.index) == 0:
-            self.reason = "no neighbours: no features, or no mapping images"
-            return None
+        timer = StageTimer()
+        scene = self._scene
+        view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine=False)
+        timer.lap("extract")
+        query = scene.global_descriptor(frame, view)
+        if not np.any(query) or len(scene.database.index) == 0:
+            reason = "no neighbours: no features, or no mapping images"
+            return SearchResult(None, reason, None, timer.timings_ms())
         if self._reranked:
-            return self._by_matches(view, query, now)
+            answer, reason = self._by_matches(frame, view, query, timer)
+        else:
+            answer, reason = self._by_similarity(frame, query, timer), ""
+        return SearchResult(answer, reason, None, timer.timings_ms())
+
+    def _by_similarity(self, frame: Frame, query: Float32, timer: StageTimer) -> PoseEstimate:
+        """The answer from the most similar images."""
         wanted = 1 if self._config.interpolation == "nearest" else self._config.interpolation_neighbours
         images, similarity = self._scene.distinct_images(query, wanted)
-        self._lap("retrieve", now)
-        weights = self._weights(query, database.index.descriptors[images], similarity)
+        timer.lap("retrieve")
+        weights = self._weights(query, self._scene.database.index.descriptors[images], similarity)
         return self._answer(frame, images, weights, float(np.clip(similarity[0], 0.0, 1.0)), None)
 
-    def _by_matches(self, view: View, query: Float32, now: float) -> PoseEstimate | None:
-        """The answer from images that share enough matches with the query, those with the most first."""
+    def _by_matches(
+        self, frame: Frame, view: View, query: Float32, timer: StageTimer
+    ) -> tuple[PoseEstimate | None, str]:
+        """The answer from keyframes that share enough matches with the query, or None and why there is none."""
         c, database = self._config, self._scene.database
         images, similarity = self._scene.similar_keyframes(query, c.rerank_images)
-        now = self._lap("retrieve", now)
+        timer.lap("retrieve")
         found = matched_images(self._scene, view, database.keyframe[images].tolist(), self._matcher, c)
-        self._lap("rerank", now)
+        timer.lap("rerank")
         most = len(found[0]) if found else 0
         confidence = most / (most + _LEAST_INLIERS)
         if most < _LEAST_INLIERS or confidence < c.min_confidence:
-            self.reason = f"{most} keypoints match the best of {len(found)} retrieved images"
-            return None
+            return None, f"{most} keypoints match the best of {len(found)} retrieved images"
         kept = [m for m in found if len(m) >= _LEAST_INLIERS]
         kept = kept[: 1 if c.interpolation == "nearest" else c.interpolation_neighbours]
         by_number = {int(number): k for k, number in enumerate(database.keyframe[images])}
@@ -89,10 +99,10 @@ class RetrievalLocalizer(StructureLocalizer):
             weights = motion_weights(kept, view.half_view)
         else:
             weights = self._weights(query, database.index.descriptors[images[rows]], similarity[rows])
-        return self._answer(view.frame, images[rows], weights, confidence, most)
+        return self._answer(frame, images[rows], weights, confidence, most), ""
 
     def _answer(
-        self, frame: Frame, images: NDArray[np.intp], weights: Array, confidence: float, inliers: int | None
+        self, frame: Frame, images: Index, weights: Array, confidence: float, inliers: int | None
     ) -> PoseEstimate:
         poses = [SE3(T[:3, :3], T[:3, 3]) for T in self._scene.database.T_map_cam[images]]
         mean = weighted_mean(poses, weights)
@@ -111,16 +121,16 @@ class RetrievalLocalizer(StructureLocalizer):
         if len(descriptors) == 1 or kind in ("nearest", "equal"):
             return np.ones(len(descriptors))
         if kind == "cosine":
-            weights = np.maximum(similarity.astype(np.float64), 1e-3) ** 8
+            weights = np.maximum(similarity.astype(np.float64), _LEAST_COSINE) ** _COSINE_POWER
             return np.asarray(weights / weights.sum())
-        # min |A^T w - q| with sum w = 1, lightly regularised: neighbours in a drive are nearly the same vector.
-        gram = (descriptors @ descriptors.T).astype(np.float64) + 0.05 * np.eye(len(descriptors))
+        # min |A^T w - q| with sum w = 1, lightly regularised.
+        gram = (descriptors @ descriptors.T).astype(np.float64) + _RIDGE * np.eye(len(descriptors))
         bordered = np.block([[gram, np.ones((len(gram), 1))], [np.ones((1, len(gram))), np.zeros((1, 1))]])
         right = np.concatenate([descriptors @ query, [1.0]]).astype(np.float64)
         return np.asarray(np.linalg.solve(bordered, right)[:-1])
 
     def _scatter(self, mean: SE3, poses: list[SE3], weights: Array) -> Array:
-        """Scatter of the images' poses; an image is rarely exactly where another one was, hence a floor."""
+        """(6, 6) scatter of the images' poses, with a floor."""
         depth = self._scene.point_map.median_depth
         floor = np.diag([_LEAST_SIGMA_RAD**2] * 3 + [(_LEAST_SIGMA_RAD * depth) ** 2] * 3)
         differences = np.stack([(mean.inverse() @ T).log() for T in poses])

@@ -17,11 +17,13 @@ from localizer_ros.core.types import Array
 from localizer_ros.features.matchers import Matcher
 from localizer_ros.scene.map_scene import MapScene, View
 
-# On the plane z = 1: what parallax may add to one plane's motion.
+# Largest error of a match, on the plane z = 1: what parallax may add to one plane's motion.
 _LOOSE = 0.04
+# Iterations of RANSAC.
 _ITERATIONS = 300
 RERANK_KEYPOINTS = 800
-"""Keypoints of a mapping image that are enough to see whether it matches."""
+"""Keypoints of a keyframe that are enough to see whether it matches."""
+# Fewer matches are not worth a homography.
 _FEWEST = 8
 
 
@@ -30,7 +32,7 @@ class MatchedImage:
     """A retrieved image and what it has in common with the query.
 
     Attributes:
-        image: number in the map.
+        image: number of the keyframe.
         query_rays: (K, 2) matched keypoints of the query on the plane z = 1.
         keyframe_rays: (K, 2) the same of the image.
     """
@@ -49,9 +51,9 @@ def matched_images(
     """Images by the number of matches that agree with a homography, the most first.
 
     Args:
-        scene: mapping images with keypoints.
+        scene: keyframes with keypoints.
         view: the query.
-        images: numbers in the map, most similar first; ties keep this order.
+        images: numbers of keyframes, most similar first; ties keep this order.
         matcher: of keypoints.
         config: seed.
     """
@@ -59,7 +61,7 @@ def matched_images(
     options = {"max_reproj_error": _LOOSE * focal, "max_iterations": _ITERATIONS, "seed": config.seed}
     found: list[MatchedImage] = []
     for image in images:
-        pairs = matcher.match(scene.query_side(view), scene.keyframe_side(image, RERANK_KEYPOINTS))
+        pairs = matcher.match(view.side, scene.keyframe_side(image, RERANK_KEYPOINTS))
         a = view.rays[pairs[:, 0]]
         b = scene.keyframe_rays(image)[pairs[:, 1]]
         inliers = np.zeros(len(pairs), dtype=bool)

@@ -1,0 +1,107 @@
+"""Places: groups of keyframes that a frame may show, and the matches of the frame with their points.
+
+Retrieved keyframes are split into places, the connected components of covisibility, since the image of one place must
+not be matched with the points of two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.core.types import ConfigError, Frame, Index
+from localizer_ros.features.local_features import point_matches
+from localizer_ros.features.matchers import open_matcher
+from localizer_ros.localization.map_based.reranking import matched_images
+from localizer_ros.scene.map_scene import MapScene, View
+
+# Points in common that make two keyframes see the same place.
+_COVISIBLE_POINTS = 12
+# Descriptors of one point that a query is compared with; more cost time and add little.
+_VIEWS_OF_A_POINT = 3
+
+
+class Places:
+    """Retrieval of places, and matching with their points.
+
+    Args:
+        scene: map and index.
+        config: how many images, and how matched.
+        whole: the map is one place, without retrieval; for small maps.
+
+    Raises:
+        ConfigError: a matcher of images with ``whole``, or one that the scene does not hold.
+    """
+
+    def __init__(self, scene: MapScene, config: SearchConfig, whole: bool = False) -> None:
+        self._scene, self._config, self._whole = scene, config, whole
+        if whole and config.matcher != "mutual":
+            raise ConfigError(
+                f"search.matcher: {config.matcher} matches images; method direct has none to match with"
+            )
+        self._matcher = open_matcher(config.matcher, config.ratio, scene.matcher_card)
+
+    def retrieve(self, frame: Frame, view: View) -> list[Index | None]:
+        """The places that a frame may show, that with the most retrieved images first; None stands for the whole map.
+
+        Args:
+            frame: the image.
+            view: its features.
+        """
+        if self._whole:
+            return [None]
+        c, scene = self._config, self._scene
+        query = scene.global_descriptor(frame, view)
+        if c.rerank == "always":
+            found, _ = scene.similar_keyframes(query, max(c.neighbours, c.rerank_images))
+            alike = matched_images(scene, view, scene.database.keyframe[found].tolist(), self._matcher, c)
+            images = np.array([matched.image for matched in alike[: c.neighbours]], dtype=np.intp)
+        else:
+            found, _ = scene.similar_keyframes(query, c.neighbours)
+            images = scene.database.keyframe[found].astype(np.intp)
+        if len(images) == 0:
+            return []
+        linked = scene.point_map.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
+        _, label = connected_components(csr_array(linked.astype(np.int8)), directed=False)
+        groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
+        return [*sorted(groups, key=len, reverse=True)]
+
+    def match(self, view: View, place: Index | None) -> tuple[Index, Index]:
+        """(K,) keypoints of a view and (K,) the points of a place that they seem to show.
+
+        Args:
+            view: of a frame.
+            place: keyframes, None = the whole map.
+        """
+        point_map = self._scene.point_map
+        if place is not None and self._config.matcher != "mutual":
+            return self._match_images(view, place)
+        if place is None:
+            database = point_map.mean_descriptors
+            point_of = np.arange(len(point_map.points), dtype=np.int32)
+        else:
+            observations = self._few_views(point_map.observations_of(place))
+            database = point_map.unit_descriptors[observations]
+            point_of = point_map.observation_point[observations]
+        return point_matches(view.features.descriptors, database, point_of, self._config.ratio)
+
+    def _match_images(self, view: View, place: Index) -> tuple[Index, Index]:
+        """The same by the matcher, image by image; what several images say is said once."""
+        point_map, query = self._scene.point_map, view.side
+        pairs = [np.zeros((0, 2), dtype=np.intp)]
+        for image in place:
+            matched = self._matcher.match(query, self._scene.keyframe_side(int(image)))
+            point = point_map.observation_point[point_map.image_start[image] + matched[:, 1]]
+            pairs.append(np.stack([matched[:, 0], point], axis=1).astype(np.intp))
+        keypoint, point = np.unique(np.concatenate(pairs), axis=0).T
+        return keypoint, point
+
+    def _few_views(self, observations: Index) -> Index:
+        """At most a few observations of each point, of the most similar images."""
+        point = self._scene.point_map.observation_point[observations]
+        order = np.argsort(point, kind="stable")
+        ordered = point[order]
+        run_start = np.searchsorted(ordered, ordered, side="left")
+        return np.asarray(observations[np.sort(order[np.arange(len(order)) - run_start < _VIEWS_OF_A_POINT])])
