@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kitchen import Kitchen, map_kitchen
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import config_from_dict
@@ -92,3 +93,9 @@ def tiny_map(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactory)
     scene = tmp_path_factory.mktemp("scenes") / "tiny_map"
     build_scene(tiny_source, "all", config_from_dict(MapConfig, TINY_MAP), scene)
     return scene
+
+
+@pytest.fixture(scope="session")
+def kitchen(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    """A map of a slice of a real recording. Read-only."""
+    return map_kitchen(shared_dir, tmp_path_factory.mktemp)

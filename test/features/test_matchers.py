@@ -266,7 +266,8 @@ def test_xfeat_maps_and_lighterglue_localises(shared_dir: Path, tmp_path: Path) 
     for localizer in (HierarchicalLocalizer(scene, settings), RelativeLocalizer(scene, settings)):
         for index in (5, 10):
             truth = queries.records[index].T_map_cam
-            answer = localizer.localize(queries.read(index), None)
-            assert answer is not None and truth is not None, localizer.reason
+            result = localizer.localize(queries.read(index), None)
+            answer = result.answer
+            assert answer is not None and truth is not None, result.reason
             assert truth.distance_to(answer.T_map_cam) < 0.08
             assert truth.angle_to(answer.T_map_cam) < np.radians(1.0)

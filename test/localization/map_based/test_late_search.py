@@ -18,8 +18,9 @@ from localizer_ros.core.types import LATE_SEARCH, Camera, Frame, LocalizerOutput
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.gate import AnswerOutcome
 from localizer_ros.localization.localizer import Localizer
-from localizer_ros.localization.map_based.front_end import SearchFrontEnd, search_in_full
-from localizer_ros.localization.map_based.late_search import InPlace, LateSearch, Searched, own_thread
+from localizer_ros.localization.map_based.late_search import LateSearch, own_thread
+from localizer_ros.localization.map_based.search import SearchResult
+from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd
 from localizer_ros.smoothing import open_smoother
 
 CAMERA = Camera.pinhole(8, 6, 5.0, 5.0, 3.5, 2.5)
@@ -42,8 +43,6 @@ def frame(index: int) -> Frame:
 class Noisy:
     """A global localizer whose answer depends on the frame alone; some frames have none, some make it fail."""
 
-    reason = "no neighbours"
-
     def __init__(
         self,
         empty: Callable[[int], bool] = lambda index: False,
@@ -51,21 +50,35 @@ class Noisy:
         offset: Callable[[int], SE3] = lambda index: SE3.identity(),
     ) -> None:
         self.empty, self.fails, self.offset = empty, fails, offset
-        self.timings_ms: dict[str, float] = {}
         self.searched: list[int] = []
         self.on_main_thread: list[bool] = []
 
-    def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
         index = round(frame.stamp_ns / PERIOD_NS)
         self.searched.append(index)
         self.on_main_thread.append(current_thread() is main_thread())
         if self.fails(index):
             raise ValueError(f"singular at {index}")
         if self.empty(index):
-            return None
+            return SearchResult(None, "no neighbours")
         noise = np.random.default_rng(index).normal(size=6) * SIGMAS
         T = self.offset(index) @ truth(index) @ SE3.exp(noise)
-        return PoseEstimate(frame.stamp_ns, T, np.diag(SIGMAS**2), "test")
+        return SearchResult(PoseEstimate(frame.stamp_ns, T, np.diag(SIGMAS**2), "test"))
+
+
+class Waiting:
+    """A global localizer that waits until it may go on; its answer is the identity."""
+
+    def __init__(self) -> None:
+        self.go = Event()
+        self.searched: list[int] = []
+        self.ended: list[int] = []
+
+    def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
+        self.searched.append(frame.stamp_ns)
+        assert self.go.wait(30.0)
+        self.ended.append(frame.stamp_ns)
+        return SearchResult(PoseEstimate(frame.stamp_ns, SE3.identity(), np.eye(6), "test"))
 
 
 class Punctual(Executor):
@@ -85,10 +98,7 @@ class Punctual(Executor):
 
 @contextmanager
 def front_end(localizer: Noisy, executor: Executor | None = None) -> Iterator[SearchFrontEnd]:
-    def search(frame: Frame, prior: PoseEstimate | None) -> Searched:
-        return search_in_full(localizer, frame, prior)
-
-    opened = SearchFrontEnd(localizer, LateSearch(search, LATENCY_S, executor or InPlace()))
+    opened = SearchFrontEnd(localizer, LateSearch(localizer, LATENCY_S, executor))
     try:
         yield opened
     finally:
@@ -128,7 +138,7 @@ def test_late_answers_keep_their_stamp_and_come_with_the_first_frame_that_is_due
 
 
 def test_a_thread_that_is_on_time_gives_the_same_as_no_thread_and_every_run_the_same_again() -> None:
-    def run(executor: Executor) -> tuple[Noisy, list[Observation]]:
+    def run(executor: Executor | None) -> tuple[Noisy, list[Observation]]:
         localizer = Noisy(empty=lambda i: i % 3 == 0, fails=lambda i: i % 7 == 0)
         with front_end(localizer, executor) as opened:
             observations = []
@@ -138,9 +148,9 @@ def test_a_thread_that_is_on_time_gives_the_same_as_no_thread_and_every_run_the_
                 observations.append(opened.observe(frame(index), None))
         return localizer, observations
 
-    alone, expected = run(InPlace())
+    alone, expected = run(None)
     assert any(o.late for o in expected) and any("failed" in o.reason for o in expected)
-    _, again = run(InPlace())
+    _, again = run(None)
     threaded, beside = run(Punctual())
     assert story(again) == story(expected) == story(beside)
     assert threaded.searched == alone.searched
@@ -148,31 +158,26 @@ def test_a_thread_that_is_on_time_gives_the_same_as_no_thread_and_every_run_the_
 
 
 def test_frames_do_not_wait_for_a_slow_search_and_none_queue_up_behind_it() -> None:
-    go, finished, searched = Event(), Event(), []
-
-    def search(frame: Frame, prior: PoseEstimate | None) -> Searched:
-        searched.append(frame.stamp_ns)
-        assert go.wait(30.0)
-        return Searched(frame, PoseEstimate(frame.stamp_ns, SE3.identity(), np.eye(6), "test"))
-
+    localizer, finished = Waiting(), Event()
     executor = own_thread()
-    late = LateSearch(search, LATENCY_S, executor)
+    late = LateSearch(localizer, LATENCY_S, executor)
     for index in range(1, 60):
         assert late.collect(index * PERIOD_NS) is None
         late.begin(frame(index), None)
-    go.set()
+    localizer.go.set()
     executor.submit(finished.set)
     assert finished.wait(30.0)
     # Later than declared: with the next frame, at its own stamp all the same.
-    answer = late.collect(60 * PERIOD_NS)
-    assert answer is not None and answer.answer is not None and answer.answer.stamp_ns == PERIOD_NS
+    found = late.collect(60 * PERIOD_NS)
+    assert found is not None and found.result.answer is not None
+    assert found.frame.stamp_ns == found.result.answer.stamp_ns == PERIOD_NS
     late.begin(frame(60), None)
     late.close()
-    assert searched == [PERIOD_NS, 60 * PERIOD_NS]
+    assert localizer.searched == [PERIOD_NS, 60 * PERIOD_NS]
 
 
-@pytest.mark.parametrize("executor", [InPlace, Punctual])
-def test_a_reset_drops_the_answer_under_way(executor: Callable[[], Executor]) -> None:
+@pytest.mark.parametrize("executor", [lambda: None, Punctual])
+def test_a_reset_drops_the_answer_under_way(executor: Callable[[], Executor | None]) -> None:
     with front_end(Noisy(), executor()) as opened:
         opened.observe(frame(1), None)
         opened.reset()
@@ -182,32 +187,26 @@ def test_a_reset_drops_the_answer_under_way(executor: Callable[[], Executor]) ->
 
 
 def test_a_reset_drops_an_answer_that_a_thread_is_still_working_on() -> None:
-    go, searched = Event(), []
-
-    def search(frame: Frame, prior: PoseEstimate | None) -> Searched:
-        searched.append(frame.stamp_ns)
-        assert go.wait(30.0)
-        return Searched(frame, None, "done")
-
+    localizer = Waiting()
     executor = own_thread()
-    late = LateSearch(search, LATENCY_S, executor)
+    late = LateSearch(localizer, LATENCY_S, executor)
     late.begin(frame(1), None)
     late.reset()
     assert late.collect(2 * PERIOD_NS) is None
     late.begin(frame(2), None)
-    go.set()
+    localizer.go.set()
     executor.submit(lambda: None).result(30.0)
     assert late.collect(100 * PERIOD_NS) is None
-    assert searched == [PERIOD_NS]
+    assert localizer.searched == [PERIOD_NS]
     late.begin(frame(100), None)
     late.close()
-    assert searched == [PERIOD_NS, 100 * PERIOD_NS]
+    assert localizer.searched == [PERIOD_NS, 100 * PERIOD_NS]
     assert late.collect(200 * PERIOD_NS) is not None
 
 
-@pytest.mark.parametrize("executor", [InPlace, Punctual])
+@pytest.mark.parametrize("executor", [lambda: None, Punctual])
 def test_a_failure_becomes_a_reason_and_the_next_search_goes_on(
-    executor: Callable[[], Executor], caplog: pytest.LogCaptureFixture
+    executor: Callable[[], Executor | None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with front_end(Noisy(fails=lambda index: index == 1), executor()) as opened:
         observations = [opened.observe(frame(index), None) for index in range(1, 40)]
@@ -218,22 +217,17 @@ def test_a_failure_becomes_a_reason_and_the_next_search_goes_on(
 
 
 def test_closing_waits_for_the_thread() -> None:
-    go, ended = Event(), []
+    localizer = Waiting()
 
     class Opening(ThreadPoolExecutor):
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            go.set()
+            localizer.go.set()
             super().shutdown(wait, cancel_futures=cancel_futures)
 
-    def search(frame: Frame, prior: PoseEstimate | None) -> Searched:
-        assert go.wait(30.0)
-        ended.append(frame.stamp_ns)
-        return Searched(frame, None)
-
-    late = LateSearch(search, LATENCY_S, Opening(1))
+    late = LateSearch(localizer, LATENCY_S, Opening(1))
     late.begin(frame(1), None)
     late.close()
-    assert ended == [PERIOD_NS]
+    assert localizer.ended == [PERIOD_NS]
 
 
 # --- in the localizer, with odometry between the answers ---
@@ -287,7 +281,7 @@ def test_late_answers_that_agree_on_another_place_move_it_there() -> None:
 
 def test_what_a_search_took_is_told_with_its_answer_and_is_no_part_of_the_frame() -> None:
     class Slow(Noisy):
-        def localize(self, frame: Frame, prior: PoseEstimate | None) -> PoseEstimate | None:
+        def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
             time.sleep(0.02)
             return super().localize(frame, prior)
 

@@ -1,0 +1,207 @@
+"""Tracking in a map of a real recording: when it begins, what it measures, when it ends."""
+
+import numpy as np
+import pytest
+from kitchen import Kitchen
+
+from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
+from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Frame, PoseEstimate
+from localizer_ros.localization.front_end import Observation
+from localizer_ros.localization.map_based.front_end import open_map_front_end
+from localizer_ros.localization.map_based.hierarchical import PlaceSearch
+from localizer_ros.localization.map_based.search import ViewResult
+from localizer_ros.localization.map_based.tracking import Tracker
+from localizer_ros.localization.map_based.verification import PoseVerifier
+
+pytestmark = pytest.mark.slow
+
+
+def test_without_a_prior_every_frame_is_searched_in_full(kitchen: Kitchen) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    for index, prior, source in (
+        (0, False, "hierarchical"),
+        (1, False, "hierarchical"),
+        (2, True, "tracking"),
+    ):
+        known = kitchen.prior(index) if prior else None
+        observation = front_end.observe(kitchen.queries.read(index), known)
+        assert observation.absolute is not None and observation.absolute.source == source
+        # Motion is measured all the same: two answers are compared by it.
+        assert (observation.relative is not None) == (index > 0)
+    front_end.close()
+
+
+def test_tracking_follows_a_search_and_measures_the_motion(kitchen: Kitchen) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    sources, motion = [], []
+    for index in range(12):
+        observation = front_end.observe(kitchen.queries.read(index), kitchen.prior(index))
+        assert observation.absolute is not None, observation.reason
+        sources.append(observation.absolute.source)
+        assert kitchen.errors(index, observation.absolute)[0] < 0.08
+        if observation.relative is not None:
+            a, b = kitchen.queries.records[index - 1], kitchen.queries.records[index]
+            assert a.T_map_cam is not None and b.T_map_cam is not None
+            assert observation.relative.stamp_prev_ns == a.stamp_ns
+            given = a.T_map_cam.inverse() @ b.T_map_cam
+            motion.append(given.distance_to(observation.relative.T_prev_cur))
+    assert sources[0] == "hierarchical"
+    assert sources.count("tracking") >= 10
+    assert len(motion) == 11
+    assert np.median(motion) < 0.01
+    front_end.reset()
+    again = front_end.observe(kitchen.queries.read(0), None)
+    assert again.absolute is not None and again.absolute.source == "hierarchical" and again.relative is None
+    front_end.close()
+
+
+def tracked(kitchen: Kitchen, frames: range, **settings: object) -> tuple[list[Observation], list[bool]]:
+    """Observations of frames, and whether keypoints were found in each."""
+    config = LocalizerConfig(tracking=TrackingConfig(**settings))  # type: ignore[arg-type]
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
+    observations = [front_end.observe(kitchen.queries.read(index), kitchen.prior(index)) for index in frames]
+    front_end.close()
+    return observations, [any("extract" in name for name in o.timings_ms) for o in observations]
+
+
+def test_points_are_followed_by_optical_flow_between_matchings(kitchen: Kitchen) -> None:
+    observations, extracted = tracked(kitchen, range(9), match_every=3)
+    assert extracted == [True, False, False] * 3
+    assert tracked(kitchen, range(3), match_every=1)[1] == [True] * 3
+    for index, observation in enumerate(observations):
+        assert observation.absolute is not None and observation.absolute.covariance is not None
+        assert kitchen.errors(index, observation.absolute)[0] < 0.08
+        assert observation.absolute.confidence is not None and observation.absolute.confidence > 0.9
+    # The points do not move in the map: a pose from followed ones is as near to that from new ones as ever.
+    new = tracked(kitchen, range(9), match_every=1)[0]
+    apart = [
+        a.absolute.T_map_cam.distance_to(b.absolute.T_map_cam)
+        for a, b in zip(observations, new, strict=True)
+        if a.absolute is not None and b.absolute is not None
+    ]
+    assert np.max(apart) < 0.03
+
+
+def test_every_frame_is_matched_while_confidence_is_low(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PoseVerifier, "confidence", lambda *_: 0.7)
+    observations, extracted = tracked(kitchen, range(4), match_every=10)
+    assert extracted == [True] * 4
+    assert all(o.absolute is not None and o.absolute.confidence == 0.7 for o in observations)
+
+
+def test_a_track_that_contradicts_the_prior_is_dropped_and_the_frame_searched(kitchen: Kitchen) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    given = kitchen.queries.records[4].T_map_cam
+    assert given is not None
+    sigma = np.diag([0.02**2] * 3 + [0.03**2] * 3)
+    for index in range(4):
+        front_end.observe(kitchen.queries.read(index), None)
+    for metres, expected in ((0.02, "tracking"), (0.5, "hierarchical")):
+        prior = PoseEstimate(0, given @ SE3.exp([0, 0, 0, metres, 0, 0]), sigma, "prediction")
+        observation = front_end.observe(kitchen.queries.read(4 if metres < 0.1 else 5), prior)
+        assert observation.absolute is not None and observation.absolute.source == expected
+    front_end.close()
+
+
+def test_lost_points_are_matched_again_before_the_next_matching_is_due(kitchen: Kitchen) -> None:
+    config = LocalizerConfig(tracking=TrackingConfig(match_every=10))
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
+    for index in range(3):
+        front_end.observe(kitchen.queries.read(index), kitchen.prior(index))
+    whole = kitchen.queries.read(3)
+    covered = whole.image.copy()
+    covered[:, :380] = 90
+    observation = front_end.observe(Frame(whole.stamp_ns, covered, whole.camera), kitchen.prior(3))
+    assert "track_extract" in observation.timings_ms
+    if observation.absolute is not None:
+        assert kitchen.errors(3, observation.absolute)[0] < 0.1
+    nothing = kitchen.queries.read(4)
+    blank = Frame(nothing.stamp_ns, np.full_like(nothing.image, 90), nothing.camera)
+    observation = front_end.observe(blank, None)
+    assert observation.absolute is None and observation.relative is None and observation.reason
+    front_end.close()
+
+
+def test_covariance_grows_with_velocity_by_the_error_of_stamps(kitchen: Kitchen) -> None:
+    exact = tracked(kitchen, range(4), timing_sigma_ms=0.0)[0]
+    loose = tracked(kitchen, range(4), timing_sigma_ms=20.0)[0]
+    for a, b in zip(exact[1:], loose[1:], strict=True):
+        assert a.relative is not None and b.relative is not None
+        elapsed_s = (a.relative.stamp_cur_ns - a.relative.stamp_prev_ns) * 1e-9
+        moved = a.relative.T_prev_cur.log() * 0.02 / elapsed_s
+        for p, q in ((a.relative, b.relative), (a.absolute, b.absolute)):
+            assert p is not None and q is not None and p.covariance is not None and q.covariance is not None
+            assert np.allclose(q.covariance - p.covariance, np.outer(moved, moved), atol=1e-12)
+
+
+def test_motion_is_measured_while_no_frame_is_localised(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    for index in range(3):
+        front_end.observe(kitchen.queries.read(index), None)
+    with monkeypatch.context() as patch:
+        for method in ("track", "carry"):
+            patch.setattr(Tracker, method, lambda *_: None)
+        patch.setattr(PlaceSearch, "search", lambda *_: ViewResult(None, "nothing"))
+        lost = [front_end.observe(kitchen.queries.read(index), None) for index in range(3, 6)]
+    for index, observation in enumerate(lost, 3):
+        assert observation.absolute is None and observation.relative is not None
+        a, b = kitchen.queries.records[index - 1].T_map_cam, kitchen.queries.records[index].T_map_cam
+        assert a is not None and b is not None
+        assert (a.inverse() @ b).distance_to(observation.relative.T_prev_cur) < 0.02
+    front_end.close()
+
+
+def test_tracking_starts_from_a_late_result(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LocalizerConfig(search=SearchConfig(latency_s=0.1))
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
+    records = kitchen.queries.records
+    observations = []
+    for index in range(12):
+        with monkeypatch.context() as patch:
+            if index in (8, 9, 10):
+                patch.setattr(Tracker, "track", lambda *_: None)
+                patch.setattr(Tracker, "carry", lambda *_: None)
+            observations.append(front_end.observe(kitchen.queries.read(index), None))
+    front_end.close()
+    due = next(i for i, r in enumerate(records) if r.stamp_ns - records[0].stamp_ns >= 100_000_000)
+    assert all(o.absolute is None and not o.late for o in observations[:due])
+    late, absolute = observations[due].late, observations[due].absolute
+    assert [p.stamp_ns for p in late] == [records[0].stamp_ns]
+    assert kitchen.errors(0, late[0])[0] < 0.08
+    assert absolute is not None and absolute.source == "tracking"
+    assert kitchen.errors(due, absolute)[0] < 0.08
+    for index in (8, 9, 10, 11):
+        relative = observations[index].relative
+        a, b = records[index - 1], records[index]
+        assert relative is not None and a.T_map_cam is not None and b.T_map_cam is not None
+        assert (relative.stamp_prev_ns, relative.stamp_cur_ns) == (a.stamp_ns, b.stamp_ns)
+        assert (a.T_map_cam.inverse() @ b.T_map_cam).distance_to(relative.T_prev_cur) < 0.02
+    assert [o.absolute is None for o in observations[8:11]] == [True] * 3
+
+
+def test_a_certain_prior_starts_tracking_without_a_search(kitchen: Kitchen) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    given = kitchen.queries.records[4].T_map_cam
+    assert given is not None
+    off = given @ SE3.exp([0.01, -0.01, 0.0, 0.02, 0.0, 0.01])
+    prior = PoseEstimate(0, off, np.diag([0.02**2] * 3 + [0.03**2] * 3), "prediction")
+    observation = front_end.observe(kitchen.queries.read(4), prior)
+    assert observation.absolute is not None and observation.absolute.source == "tracking"
+    unsure = PoseEstimate(0, off, np.eye(6), "prediction")
+    front_end.reset()
+    observation = front_end.observe(kitchen.queries.read(4), unsure)
+    assert observation.absolute is not None and observation.absolute.source == "hierarchical"
+
+
+def test_without_tracking_every_frame_is_searched(kitchen: Kitchen) -> None:
+    config = LocalizerConfig(tracking=TrackingConfig(enabled=False))
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
+    for index in range(2):
+        observation = front_end.observe(kitchen.queries.read(index), None)
+        assert observation.absolute is not None and observation.absolute.source == "hierarchical"
