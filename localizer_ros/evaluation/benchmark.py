@@ -26,8 +26,8 @@ from localizer_ros.evaluation.answers import percentiles
 from localizer_ros.evaluation.environment import peak_rss_mb, versions
 from localizer_ros.evaluation.run_localizer import FrameLocalizer, run_localizer
 from localizer_ros.evaluation.smoother_benchmark import smoother_benchmark
-from localizer_ros.inference.backend import BACKENDS
 from localizer_ros.inference.model_card import card_path
+from localizer_ros.inference.open_backend import BACKENDS
 from localizer_ros.scene.bundle import Scene
 
 WARM_UP = 3

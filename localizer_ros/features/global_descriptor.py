@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.types import Float32, Index, UInt8
 
 WORDS_FILE = "words.npz"
+WORD_ARRAYS = ("kind", "words", "word_weight", "mean", "projection")
 
 # Multiplications up to which OpenBLAS does a product in one thread.
 _UNSHARED_PRODUCT = 262_144

@@ -25,7 +25,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from localizer_ros.core.types import ConfigError, Float32, Index
-from localizer_ros.features.local_features import mutual_matches
+from localizer_ros.features.descriptor_matching import mutual_matches
 from localizer_ros.inference.model_card import Card, network_of, read_card
 from localizer_ros.inference.onnx_session import OnnxSession
 

@@ -14,6 +14,14 @@ from localizer_ros.core.types import Array, Float32
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
 _LEAST_SIGMA_PX = 0.4
+# The median length of a 2D Gaussian error is this many sigma.
+_MEDIAN_OF_LENGTH = 1.1774
+# Neighbouring keypoints share the errors of their points: so many of them count half.
+_SHARED = 100.0
+# A step that turns further is no refinement any more.
+_LONGEST_TURN_RAD = 1.0
+# A point must lie ahead of the camera by this much to be projected, metres; it only keeps from dividing by zero.
+_AHEAD_M = 1e-3
 # A step that moves points by less than this angle (a two-hundredth of a pixel at f = 500 px) is the last.
 _STILL = 1e-5
 
@@ -49,7 +57,7 @@ def solve_pose(
     seed: int,
     min_inliers: int,
 ) -> SolvedPose | None:
-    """Absolute pose by LO-RANSAC and refinement on its inliers.
+    """Absolute pose by LO-RANSAC (Lebeda et al. 2012, by PoseLib) and refinement on its inliers; None when that fails.
 
     Args:
         rays: (N, 2) on the plane z = 1.
@@ -91,7 +99,7 @@ def refine_pose(
     min_inliers: int,
     iterations: int = 10,
 ) -> SolvedPose | None:
-    """Robust non-linear least squares from a pose near the truth.
+    """The pose by robust non-linear least squares from one near the truth; None when too few matches fit it.
 
     The kernel is Cauchy's with a width that follows the residuals. Matches beyond ``max_error_px`` count less and less
     rather than being cut, so that a start a few pixels off still converges.
@@ -104,13 +112,25 @@ def refine_pose(
         max_error_px: of an inlier.
         min_inliers: fewer are no answer.
         iterations: at most.
-
-    Returns:
-        None when too few matches fit or the problem is singular.
     """
     rays = np.asarray(rays, dtype=np.float64)
     points = np.asarray(points, dtype=np.float64)
-    T = T_map_refined
+    T = _converged(T_map_refined, rays, points, focal_px, max_error_px, iterations)
+    if T is None:
+        return None
+    residual, J, ahead = _linearised(T, rays, points, focal_px)
+    error = np.where(ahead, np.sqrt(np.einsum("ni,ni->n", residual, residual)), np.inf)
+    inliers = error < max_error_px
+    if int(inliers.sum()) < max(4, min_inliers):
+        return None
+    covariance = _covariance(residual[inliers], J[inliers], error[inliers])
+    return None if covariance is None else SolvedPose(T, covariance, inliers, error)
+
+
+def _converged(
+    T: SE3, rays: Array, points: Array, focal_px: float, max_error_px: float, iterations: int
+) -> SE3 | None:
+    """The pose after Gauss-Newton iterations; None where the problem is singular or runs away."""
     depth_m = float(np.median(np.abs((points - T.t) @ T.R[:, 2]))) if len(points) else 0.0
     for _ in range(iterations):
         residual, J, ahead = _linearised(T, rays, points, focal_px)
@@ -122,30 +142,26 @@ def refine_pose(
             step = -np.asarray(np.linalg.solve(H, g), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
-        if not np.all(np.isfinite(step)) or np.linalg.norm(step[:3]) > 1.0:
+        if not np.all(np.isfinite(step)) or np.linalg.norm(step[:3]) > _LONGEST_TURN_RAD:
             return None
         T = _moved(T, step)
         if np.linalg.norm(step[:3]) < _STILL and np.linalg.norm(step[3:]) < _STILL * depth_m:
             break
-    residual, J, ahead = _linearised(T, rays, points, focal_px)
-    error = np.where(ahead, np.sqrt(np.einsum("ni,ni->n", residual, residual)), np.inf)
-    inliers = error < max_error_px
-    count = int(inliers.sum())
-    if count < max(4, min_inliers):
-        return None
-    # Median of the length of a 2D Gaussian error is 1.1774 sigma.
-    sigma = max(_LEAST_SIGMA_PX, float(np.median(error[inliers])) / 1.1774)
-    weight = 1.0 / (1.0 + (error[inliers] / (2.0 * sigma)) ** 2)
-    H, _ = _normal_equations(J[inliers], residual[inliers], weight)
+    return T
+
+
+def _covariance(residual: Array, J: Array, error: Array) -> Array | None:
+    """(6, 6) from the residuals of inliers and their Jacobian; None where they leave the pose open."""
+    sigma = max(_LEAST_SIGMA_PX, float(np.median(error)) / _MEDIAN_OF_LENGTH)
+    weight = 1.0 / (1.0 + (error / (2.0 * sigma)) ** 2)
+    H, _ = _normal_equations(J, residual, weight)
     values, vectors = np.linalg.eigh(H)
     if values[0] <= 1e-9 * values[-1]:
         return None
     # Residuals above sigma (a heavy tail) widen the covariance by the ratio to what the kernel expected.
-    spread = float(np.sum(weight * error[inliers] ** 2)) / max(2.0 * float(weight.sum()), 1.0)
-    # Neighbouring keypoints share the errors of their points: information grows slower than their number.
-    shared = 1.0 + count / 100.0
-    covariance = (vectors / values) @ vectors.T * max(spread, _LEAST_SIGMA_PX**2) * shared
-    return SolvedPose(T, np.asarray(covariance), inliers, error)
+    variance = float(np.sum(weight * error**2)) / max(2.0 * float(weight.sum()), 1.0)
+    shared = 1.0 + len(error) / _SHARED
+    return np.asarray((vectors / values) @ vectors.T * max(variance, _LEAST_SIGMA_PX**2) * shared)
 
 
 def information(T_map_refined: SE3, rays: Array, points: Array, focal_px: float) -> Array:
@@ -179,7 +195,7 @@ def _width_px(error: Array, max_error_px: float) -> float:
     if len(error) == 0:
         return max_error_px
     # Twice the typical error; between half a pixel and what an inlier may have.
-    return float(np.clip(2.0 * np.median(error) / 1.1774, 1.0, max_error_px))
+    return float(np.clip(2.0 * np.median(error) / _MEDIAN_OF_LENGTH, 1.0, max_error_px))
 
 
 def _linearised(
@@ -187,7 +203,7 @@ def _linearised(
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Residuals (N, 2) in px, their Jacobian (N, 2, 6) by the tangent of T, and which points lie ahead."""
     p = (points - T.t) @ T.R
-    ahead = p[:, 2] > 1e-3
+    ahead = p[:, 2] > _AHEAD_M
     inverse_z = 1.0 / np.where(ahead, p[:, 2], 1.0)
     x, y = p[:, 0] * inverse_z, p[:, 1] * inverse_z
     residual = np.stack([x, y], axis=1) - rays
@@ -201,7 +217,13 @@ def _linearised(
 
 
 def coverage_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) -> float:
-    """Share (0..1) of the cells of a grid over the image that hold a keypoint."""
+    """Share (0..1) of the cells of a grid over the image that hold a keypoint.
+
+    Args:
+        rays: (N, 2) keypoints on the plane z = 1.
+        half_view: (2,) half width and height of the image there.
+        columns, rows: of the grid.
+    """
     if len(rays) == 0:
         return 0.0
     cell = np.clip((rays / half_view + 1.0) * 0.5, 0.0, 0.999) * [columns, rows]

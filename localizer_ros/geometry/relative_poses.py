@@ -27,7 +27,7 @@ _NEAREST_OF_DEPTH = 0.02
 _WIDTH_PX, _INLIER_PX = 1.5, 4.0
 # Variance of the error of an inlier is never less than this, px^2: no keypoint is better than half a pixel.
 _LEAST_VARIANCE_PX2 = 0.25
-# Matches after which their information is taken to grow half as fast: keypoints on one image share its pose's error.
+# Keypoints on one image share its pose's error: so many of them count half.
 _SHARED = 100.0
 # Step of numerical derivatives, rad and shares of the depth, and the length of a step that is the last.
 _STEP, _STILL = 1e-6, 1e-6

@@ -1,19 +1,17 @@
-"""One way to run a network, whatever runs it: the protocol, and the choice of a back end."""
+"""One way to run a network, whatever runs it: the protocol of back ends, and what they share."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.config.runtime import BackendConfig
-from localizer_ros.core.files import sha256_of
-from localizer_ros.core.types import BackendError, SceneError
-from localizer_ros.inference.model_card import ModelCard, card_path, read_card
+from localizer_ros.core.types import BackendError
+from localizer_ros.inference.model_card import ModelCard
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -74,31 +72,6 @@ class StateKeeper:
         return outputs
 
 
-def _open_torch(folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> Backend:
-    from localizer_ros.inference.torch_backend import TorchBackend
-
-    return TorchBackend(folder, card, config, samples)
-
-
-def _open_openvino(folder: Path, card: ModelCard, config: BackendConfig) -> Backend:
-    from localizer_ros.inference.openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(folder, card, config)
-
-
-def _open_tensorrt(folder: Path, card: ModelCard, config: BackendConfig) -> Backend:
-    from localizer_ros.inference.tensorrt_backend import TensorRtBackend
-
-    return TensorRtBackend(folder, card, config)
-
-
-BACKENDS: dict[str, Callable[[Path, ModelCard, BackendConfig], Backend]] = {
-    "torch": _open_torch,
-    "openvino": _open_openvino,
-    "tensorrt": _open_tensorrt,
-}
-
-
 def automatic_backend() -> str:
     """What ``kind: auto`` means on this machine."""
     if importlib.util.find_spec("tensorrt") is not None and Path("/dev/nvidiactl").exists():
@@ -107,29 +80,3 @@ def automatic_backend() -> str:
         if importlib.util.find_spec(kind) is not None:
             return kind
     raise BackendError("backend: none of tensorrt, openvino and torch is installed")
-
-
-def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 0) -> Backend:
-    """The network that a model card describes, loaded.
-
-    Args:
-        folder: of the networks of a scene.
-        name: of the network.
-        config: which back end, and how it runs.
-        samples: passes of Monte-Carlo dropout, see :class:`localizer_ros.inference.torch_backend.TorchBackend`.
-
-    Raises:
-        SceneError: the network's file is missing or has changed.
-        BackendError: the card is missing or malformed, or the back end is not installed or cannot load the network.
-    """
-    card = read_card(card_path(folder, name), ModelCard)
-    kind = automatic_backend() if config.kind == "auto" else config.kind
-    file, expected = (card.weights, card.weights_sha256) if kind == "torch" else (card.network, card.sha256)
-    path = folder / file
-    if sha256_of(path) != expected:
-        raise SceneError(f"{path}: has changed since the scene was made")
-    if samples:
-        if kind != "torch":
-            raise BackendError(f"ensemble.samples: {kind} has no dropout; set backend.kind=torch")
-        return _open_torch(folder, card, config, samples)
-    return BACKENDS[kind](folder, card, config)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import BackendConfig
-from localizer_ros.inference.backend import Backend, Tensors, open_backend
+from localizer_ros.inference.backend import Backend, Tensors
 from localizer_ros.inference.model_card import ModelCard, card_path
+from localizer_ros.inference.open_backend import open_backend
 
 MOTION = "motion"
 """Name of the motion network: it takes the image and the ``inverse_depth`` that the other one gives."""

@@ -17,7 +17,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, SourceError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.features.local_features import open_extractor
+from localizer_ros.features.extractors import open_extractor
 from localizer_ros.features.masks import open_static_mask
 from localizer_ros.geometry.triangulation import reprojection_errors
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer

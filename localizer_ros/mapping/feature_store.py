@@ -12,7 +12,8 @@ from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import Float32
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.features.local_features import LocalFeatures, from_bytes, open_extractor, to_bytes
+from localizer_ros.features.extractors import open_extractor
+from localizer_ros.features.local_features import LocalFeatures, from_bytes, to_bytes
 from localizer_ros.features.masks import RecordingMasks
 from localizer_ros.features.matchers import Side
 from localizer_ros.mapping.bundled_models import check_networks

@@ -11,7 +11,7 @@ from localizer_ros.core.progress import Progress
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Camera, Index, SourceError
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.features.local_features import mutual_matches
+from localizer_ros.features.descriptor_matching import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
 from localizer_ros.geometry.view_distance import view_vectors

@@ -15,7 +15,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Float32, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource
-from localizer_ros.features.local_features import mutual_matches
+from localizer_ros.features.descriptor_matching import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.mapping.colmap_model import PIXEL_CENTRE
 from localizer_ros.mapping.feature_store import FeatureStore

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from localizer_ros import __version__
-from localizer_ros.core.files import sha256_of
+from localizer_ros.core.files import read_yaml, sha256_of
 from localizer_ros.core.types import Camera, ConfigError, SceneError
 
 # Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
@@ -52,10 +52,7 @@ class Scene:
             raise SceneError(f"{path}: no such scene")
         if not manifest_path.is_file():
             raise SceneError(f"{path}: not a scene ({MANIFEST} is missing)")
-        try:
-            manifest = yaml.safe_load(manifest_path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SceneError(f"{manifest_path}: cannot be read ({' '.join(str(error).split())})") from error
+        manifest = read_yaml(manifest_path, SceneError)
         check_format(manifest_path, manifest, "format_version", FORMAT_VERSION)
         for key in ("method", "map_frame", "camera", "training", "files"):
             if key not in manifest:

@@ -6,22 +6,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from zipfile import BadZipFile
+from typing import Any, Literal, get_args
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
-from localizer_ros.features.global_descriptor import WORDS_FILE, GlobalDescriptor, WordsDescriptor
+from localizer_ros.core.types import Array, ConfigError, Float32, Index, SceneError
+from localizer_ros.features.global_descriptor import (
+    WORD_ARRAYS,
+    WORDS_FILE,
+    GlobalDescriptor,
+    WordsDescriptor,
+)
 from localizer_ros.features.onnx_descriptor import NetworkDescriptor
+from localizer_ros.scene.arrays import full_poses, load_arrays, save_arrays
 
 IMAGES_FILE = "images.npz"
 GRAPH_FILE = "graph.faiss"
 
+IndexKind = Literal["auto", "flat", "hnsw", "ivf"]
+
 # Up to here an exact search takes less than a millisecond.
 _EXACT_UP_TO = 10_000
+# With fewer images there is nothing to build cells or a graph from.
+_LEAST_APPROXIMATE = 256
+# Of the graph (Malkov and Yashunin 2020): links of an image, and candidates kept while building and while searching.
+# With 100 000 images among which those of a scene lie, 99 % of the exact ten nearest are found.
+_LINKS, _BUILD_CANDIDATES, _SEARCH_CANDIDATES = 32, 80, 128
+# Of the inverted file: the share of its cells that are searched, and how many times as many images as its cells were
+# trained on it may hold.
+_SEARCHED_CELLS, _OUTGROWN = 12, 4
 
 
 @contextmanager
@@ -49,7 +64,7 @@ class ImageIndex:
             ``auto`` is flat until there are 10 000 images and hnsw from then on.
     """
 
-    def __init__(self, dimensions: int, kind: Literal["auto", "flat", "hnsw", "ivf"] = "auto") -> None:
+    def __init__(self, dimensions: int, kind: IndexKind = "auto") -> None:
         self.kind = kind
         self._descriptors = np.zeros((0, dimensions), dtype=np.float32)
         self._index: faiss.Index = faiss.IndexFlatIP(dimensions)
@@ -79,13 +94,13 @@ class ImageIndex:
         before, kind = len(self), self._wanted(len(self) + len(new))
         self._descriptors = np.concatenate([self._descriptors, new])
         # An inverted file's cells must be trained anew once it has outgrown them.
-        outgrown = kind == "ivf" and len(self) > 4 * self._trained_on
+        outgrown = kind == "ivf" and len(self) > _OUTGROWN * self._trained_on
         if kind != self._wanted(before) or outgrown:
             self._build(kind)
         else:
             self._index.add(new)
 
-    def search(self, descriptor: Float32, k: int) -> tuple[NDArray[np.intp], Float32]:
+    def search(self, descriptor: Float32, k: int) -> tuple[Index, Float32]:
         """Indices and similarities (cosines) of the k nearest images, nearest first; fewer when there are fewer."""
         k = min(k, len(self))
         if k == 0:
@@ -97,47 +112,50 @@ class ImageIndex:
         valid = found[0] >= 0
         return found[0][valid].astype(np.intp), similarity[0][valid]
 
-    def save(
-        self, folder: Path, T_map_cam: Array, names: tuple[str, ...], keyframe: NDArray[np.int32]
-    ) -> int:
-        """Write the index with what its images are; returns the bytes written.
+    def save_graph(self, path: Path) -> int:
+        """Bytes written to a file: 0 where there is no graph, as everything else is rebuilt in no time.
+
+        Building the graph of 100 000 images takes a minute.
+        """
+        if self.search_kind != "hnsw":
+            return 0
+        faiss.write_index(self._index, str(path))
+        return path.stat().st_size
+
+    @staticmethod
+    def from_graph(descriptors: Float32, kind: IndexKind, path: Path) -> ImageIndex:
+        """An index whose graph was saved.
 
         Args:
-            folder: where to.
-            T_map_cam: (N, 4, 4) poses of the images.
-            names: N frame names.
-            keyframe: (N,) number of the image among the map's keyframes, -1 for the others.
+            descriptors: (N, G) of its images.
+            kind: as of the index that was saved.
+            path: of the graph.
+
+        Raises:
+            SceneError: the file is damaged, or is that of other images.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            folder / IMAGES_FILE,
-            kind=np.array(self.kind),
-            # Half precision moves a cosine by 1e-4 at most and halves the file.
-            descriptors=self._descriptors.astype(np.float16),
-            T_map_cam=T_map_cam[:, :3],
-            names=np.array(names, dtype=np.str_),
-            keyframe=keyframe.astype(np.int32),
-        )
-        written = (folder / IMAGES_FILE).stat().st_size
-        if self._wanted(len(self)) == "hnsw":
-            # Building the graph of 100 000 images takes a minute; the rest is rebuilt in no time.
-            faiss.write_index(self._index, str(folder / GRAPH_FILE))
-            written += (folder / GRAPH_FILE).stat().st_size
-        return written
+        index = ImageIndex(descriptors.shape[1], kind)
+        try:
+            index._index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise SceneError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        if index._index.ntotal != len(descriptors):
+            raise SceneError(f"{path}: expected {len(descriptors)} images, got {index._index.ntotal}")
+        index._descriptors = descriptors
+        return index
 
     def _wanted(self, count: int) -> str:
         if self.kind == "auto":
             return "flat" if count <= _EXACT_UP_TO else "hnsw"
-        # Both need some data to be built from.
-        return self.kind if count >= 256 else "flat"
+        return self.kind if count >= _LEAST_APPROXIMATE else "flat"
 
     def _build(self, kind: str) -> None:
         G = self._descriptors.shape[1]
         index: faiss.Index = faiss.IndexFlatIP(G)
         if kind == "hnsw":
-            graph = faiss.IndexHNSWFlat(G, 32, faiss.METRIC_INNER_PRODUCT)
-            graph.hnsw.efConstruction = 80
-            graph.hnsw.efSearch = 128
+            graph = faiss.IndexHNSWFlat(G, _LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = _BUILD_CANDIDATES
+            graph.hnsw.efSearch = _SEARCH_CANDIDATES
             index = graph
         elif kind == "ivf":
             cells = max(4, int(np.sqrt(len(self))))
@@ -146,7 +164,7 @@ class ImageIndex:
             lists = faiss.IndexIVFFlat(self._quantizer, G, cells, faiss.METRIC_INNER_PRODUCT)
             lists.cp.min_points_per_centroid = 1
             lists.train(self._descriptors)
-            lists.nprobe = max(4, cells // 12)
+            lists.nprobe = max(4, cells // _SEARCHED_CELLS)
             self._trained_on = len(self)
             index = lists
         index.add(self._descriptors)
@@ -172,14 +190,22 @@ class ImageDatabase:
     keyframe: NDArray[np.int32]
 
     def save(self, folder: Path) -> int:
-        """Write descriptor and index to ``folder``; returns the bytes written."""
-        return self.descriptor.save(folder) + self.index.save(
-            folder, self.T_map_cam, self.names, self.keyframe
+        """Bytes written to a folder, which is made where it is missing."""
+        written = self.descriptor.save(folder)
+        written += save_arrays(
+            folder / IMAGES_FILE,
+            kind=np.array(self.index.kind),
+            # Half precision moves a cosine by 1e-4 at most and halves the file.
+            descriptors=self.index.descriptors.astype(np.float16),
+            T_map_cam=self.T_map_cam[:, :3],
+            names=np.array(self.names, dtype=np.str_),
+            keyframe=self.keyframe.astype(np.int32),
         )
+        return written + self.index.save_graph(folder / GRAPH_FILE)
 
     @staticmethod
     def load(folder: Path) -> ImageDatabase:
-        """Read an index.
+        """What :meth:`save` has written.
 
         Raises:
             SceneError: a file is missing or damaged.
@@ -187,32 +213,22 @@ class ImageDatabase:
         """
         path = folder / IMAGES_FILE
         descriptor = _open_descriptor(folder)
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                kind = str(data["kind"])
-                descriptors = data["descriptors"].astype(np.float32)
-                poses, names, keyframe = data["T_map_cam"], data["names"], data["keyframe"]
-            if kind not in ("auto", "flat", "hnsw", "ivf"):
-                raise ValueError(f"kind {kind!r} is not known")
-            if not len(descriptors) == len(poses) == len(names) == len(keyframe):
-                raise ValueError("array shapes do not fit together")
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
-            raise SceneError(f"{path}: cannot be read ({error})") from error
-        index = ImageIndex(descriptors.shape[1], kind)  # type: ignore[arg-type]
+        arrays = load_arrays(path, ("kind", "descriptors", "T_map_cam", "names", "keyframe"))
+        kind: Any = str(arrays["kind"])
+        if kind not in get_args(IndexKind):
+            raise SceneError(f"{path}: kind {kind!r} is not known")
+        descriptors = arrays["descriptors"].astype(np.float32)
+        poses, names, keyframe = arrays["T_map_cam"], arrays["names"], arrays["keyframe"]
+        count = len(descriptors)
+        if descriptors.ndim != 2 or poses.shape != (count, 3, 4) or not count == len(names) == len(keyframe):
+            raise SceneError(f"{path}: array shapes do not fit together")
         graph = folder / GRAPH_FILE
         if graph.is_file():
-            try:
-                index._index = faiss.read_index(str(graph))
-            except RuntimeError as error:
-                raise SceneError(f"{graph}: cannot be read ({str(error).splitlines()[0]})") from error
-            index._descriptors = descriptors
-            if index._index.ntotal != len(descriptors):
-                raise SceneError(f"{graph}: expected {len(descriptors)} images, got {index._index.ntotal}")
+            index = ImageIndex.from_graph(descriptors, kind, graph)
         else:
+            index = ImageIndex(descriptors.shape[1], kind)
             index.add(descriptors)
-        T = np.tile(np.eye(4), (len(poses), 1, 1))
-        T[:, :3] = poses
-        return ImageDatabase(index, descriptor, T, tuple(str(name) for name in names), keyframe)
+        return ImageDatabase(index, descriptor, full_poses(poses), tuple(map(str, names)), keyframe)
 
 
 def _open_descriptor(folder: Path) -> GlobalDescriptor:
@@ -221,7 +237,6 @@ def _open_descriptor(folder: Path) -> GlobalDescriptor:
         return network
     path = folder / WORDS_FILE
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return WordsDescriptor.from_arrays(data)
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise SceneError(f"{path}: cannot be read ({error})") from error
+        return WordsDescriptor.from_arrays(load_arrays(path, WORD_ARRAYS))
+    except ValueError as error:
+        raise SceneError(f"{path}: {error}") from error

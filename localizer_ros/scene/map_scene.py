@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Array, Camera, Float32, Frame, Index, Mask, PoseEstimate
-from localizer_ros.features.local_features import Extractor, LocalFeatures, open_extractor
+from localizer_ros.features.extractors import open_extractor
+from localizer_ros.features.local_features import Extractor, LocalFeatures
 from localizer_ros.features.masks import open_static_mask, unmasked
 from localizer_ros.features.matchers import MATCHER_FOLDER, Side
 from localizer_ros.geometry.pose_solver import SolvedPose

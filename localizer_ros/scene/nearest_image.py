@@ -13,7 +13,8 @@ from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, SceneError
-from localizer_ros.inference.backend import open_backend
+from localizer_ros.inference.open_backend import open_backend
+from localizer_ros.scene.arrays import load_arrays, save_arrays
 
 DESCRIPTORS = "baseline.npz"
 BASELINE_KEYPOINTS = 2000
@@ -38,7 +39,7 @@ def save_baseline(
     folder: Path, descriptors: NDArray[np.float32], poses: tuple[SE3, ...], names: tuple[str, ...]
 ) -> None:
     """Write the mapping images' part to ``folder``."""
-    np.savez(
+    save_arrays(
         folder / DESCRIPTORS,
         # Half precision moves a cosine by 1e-4 at most and halves the file.
         descriptors=descriptors.astype(np.float16),
@@ -63,13 +64,13 @@ def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None
 
 def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:
     path = folder / DESCRIPTORS
+    arrays = load_arrays(path, ("descriptors", "poses", "names"))
+    descriptors = arrays["descriptors"].astype(np.float32)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            descriptors = data["descriptors"].astype(np.float32)
-            poses = tuple(SE3.from_matrix(T) for T in data["poses"])
-            names = tuple(str(name) for name in data["names"])
-    except (OSError, KeyError, ValueError) as error:
-        raise SceneError(f"{path}: cannot be read ({error})") from error
+        poses = tuple(SE3.from_matrix(T) for T in arrays["poses"])
+    except ValueError as error:
+        raise SceneError(f"{path}: {error}") from error
+    names = tuple(str(name) for name in arrays["names"])
     backend = open_backend(folder, "descriptor", config)
     preprocess = Preprocessor(Camera.from_dict(backend.card.camera), backend.card.mean, backend.card.std)
 

@@ -1,7 +1,7 @@
-"""The map of points as it is used online: points, their descriptors as mapping images saw them, and those images.
+"""The map of points as it is used online: points, their descriptors as keyframes saw them, and the keyframes.
 
-``map/point_map.npz`` holds arrays only (no pickle), ``map/point_map.yaml`` the camera and the settings that the
-online part must share with the mapping.
+``map/point_map.npz`` holds arrays only (no pickle), ``map/point_map.yaml`` the camera and the settings that the online
+part must share with the mapping.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -20,11 +19,13 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.schema import config_from_dict, config_to_dict, without_unknown
+from localizer_ros.core.files import read_yaml
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, ConfigError, Float32, SceneError
+from localizer_ros.core.types import Array, ConfigError, Float32, Index, SceneError, UInt8
 from localizer_ros.features.local_features import from_bytes
 from localizer_ros.geometry.rays import RayCamera
 from localizer_ros.geometry.view_distance import view_distances
+from localizer_ros.scene.arrays import Arrays, full_poses, load_arrays, save_arrays
 from localizer_ros.scene.bundle import check_format
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,25 @@ ARRAYS = "point_map.npz"
 SETTINGS = "point_map.yaml"
 FORMAT = 1
 
+_STORED = (
+    "points",
+    "observation_image",
+    "observation_point",
+    "observation_xy",
+    "descriptors",
+    "T_map_refined",
+    "T_map_cam",
+    "names",
+    "T_cam_refined",
+    "systematic_covariance",
+)
 # Keypoints are stored as 16-bit fixed point with 1/16 px: below the noise of any detector.
 _SUBPIXELS = 16.0
 
 
 @dataclass(frozen=True, eq=False)
 class PointMap:
-    """Points, observations and mapping images.
+    """Points, observations and keyframes.
 
     A map of posed images alone has no points: their keypoints are kept as observations of none.
 
@@ -49,16 +62,16 @@ class PointMap:
 
     Attributes:
         camera: of the keyframes, from pixels to rays.
-        T_cam_refined: optical frame in the frame of the given poses.
+        T_cam_refined: refined camera in the frame of the given poses.
         points: (P, 3) float32 positions in the map, metres.
-        observation_image: (N,) int32 image of each observation, ascending.
+        observation_image: (N,) int32 keyframe of each observation, ascending.
         observation_point: (N,) int32 its point; -1 for a keypoint without one.
         observation_xy_px: (N, 2) float32 its keypoint, distorted pixels.
-        descriptors: (N, D) uint8, see ``features.to_bytes``.
+        descriptors: (N, D) uint8, see ``features.local_features.to_bytes``.
         signed: whether descriptors have negative components.
-        T_map_refined: (I, 4, 4) refined poses of the mapping images.
-        T_map_cam: (I, 4, 4) given poses of the mapping images.
-        names: I frame names.
+        T_map_refined: (I, 4, 4) refined poses of the keyframes.
+        T_map_cam: (I, 4, 4) given poses of the keyframes.
+        names: I frame names of the keyframes.
         settings: what the map was built with.
         systematic_covariance: (6, 6) of answers against the given poses beyond the noise of keypoints.
         statistics: figures for ``localizer info``.
@@ -70,7 +83,7 @@ class PointMap:
     observation_image: NDArray[np.int32]
     observation_point: NDArray[np.int32]
     observation_xy_px: Float32
-    descriptors: NDArray[np.uint8]
+    descriptors: UInt8
     signed: bool
     T_map_refined: Array
     T_map_cam: Array
@@ -90,13 +103,13 @@ class PointMap:
         return self.camera.rays(self.camera.given, self.observation_xy_px)
 
     @cached_property
-    def image_start(self) -> NDArray[np.intp]:
-        """(I + 1,) observations of image i are ``image_start[i]:image_start[i + 1]``."""
+    def image_start(self) -> Index:
+        """(I + 1,) observations of keyframe i are ``image_start[i]:image_start[i + 1]``."""
         return np.searchsorted(self.observation_image, np.arange(len(self.names) + 1))
 
     @cached_property
     def covisibility(self) -> NDArray[np.int32]:
-        """(I, I) number of points that two images share."""
+        """(I, I) number of points that two keyframes share."""
         ones = np.ones(len(self.observation_point), dtype=np.int32)
         seen = scipy.sparse.csr_array(
             (ones, (self.observation_image, self.observation_point)),
@@ -122,15 +135,15 @@ class PointMap:
         return float(np.median(depth))
 
     def prepare(self) -> None:
-        """Of a map with points: work out now what the first frame would otherwise wait for."""
+        """Work out now, of a map with points, what the first frame would otherwise wait for."""
         for name in ("unit_descriptors", "image_start", "covisibility", "median_depth"):
             getattr(self, name)
 
-    def observations_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Indices of all observations made by the images."""
+    def observations_of(self, keyframes: Index) -> Index:
+        """(M,) indices of all observations made by some keyframes, keyframe by keyframe."""
         start = self.image_start
         return np.concatenate(
-            [np.zeros(0, dtype=np.intp), *(np.arange(start[i], start[i + 1]) for i in images)]
+            [np.zeros(0, dtype=np.intp), *(np.arange(start[i], start[i + 1]) for i in keyframes)]
         )
 
     def view_distances(self, T_map_refined: SE3) -> Array:
@@ -138,16 +151,14 @@ class PointMap:
         return view_distances(self.T_map_refined, T_map_refined, self.median_depth)
 
     def save(self, folder: Path) -> int:
-        """Write to ``folder``; returns the bytes written."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(
+        """Bytes written to a folder, which is made where it is missing."""
+        stored_xy = np.clip(np.rint((self.observation_xy_px + 1.0) * _SUBPIXELS), 0, 65535)
+        written = save_arrays(
             folder / ARRAYS,
             points=self.points.astype(np.float32),
             observation_image=self.observation_image.astype(np.int32),
             observation_point=self.observation_point.astype(np.int32),
-            observation_xy=np.clip(np.rint((self.observation_xy_px + 1.0) * _SUBPIXELS), 0, 65535).astype(
-                np.uint16
-            ),
+            observation_xy=stored_xy.astype(np.uint16),
             descriptors=self.descriptors,
             T_map_refined=self.T_map_refined[:, :3],
             T_map_cam=self.T_map_cam[:, :3],
@@ -162,31 +173,26 @@ class PointMap:
             "settings": config_to_dict(self.settings),
             "statistics": self.statistics,
         }
-        (folder / SETTINGS).write_text(yaml.safe_dump(values, sort_keys=False))
-        return sum((folder / name).stat().st_size for name in (ARRAYS, SETTINGS))
+        path = folder / SETTINGS
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return written + path.stat().st_size
 
     @staticmethod
     def load(folder: Path) -> PointMap:
-        """Read a map.
+        """What :meth:`save` has written.
 
         Raises:
             SceneError: a file is missing or damaged, or of another format; the message names it.
         """
         settings_path, arrays_path = folder / SETTINGS, folder / ARRAYS
-        try:
-            values = yaml.safe_load(settings_path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SceneError(f"{settings_path}: cannot be read ({' '.join(str(error).split())})") from error
+        values = read_yaml(settings_path, SceneError)
         check_format(settings_path, values, "format", FORMAT)
+        arrays = load_arrays(arrays_path, _STORED)
+        fault = _fault(arrays)
+        if fault:
+            raise SceneError(f"{arrays_path}: {fault}")
         try:
-            with np.load(arrays_path, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-            bottom = np.array([0.0, 0.0, 0.0, 1.0])
-
-            def full(poses: Array) -> Array:
-                return np.concatenate([poses, np.broadcast_to(bottom, (len(poses), 1, 4))], axis=1)
-
-            point_map = PointMap(
+            return PointMap(
                 camera=RayCamera.from_dict(values["camera"]),
                 T_cam_refined=SE3.from_matrix(arrays["T_cam_refined"]),
                 points=arrays["points"],
@@ -195,8 +201,8 @@ class PointMap:
                 observation_xy_px=arrays["observation_xy"].astype(np.float32) / np.float32(_SUBPIXELS) - 1.0,
                 descriptors=arrays["descriptors"],
                 signed=bool(values["signed"]),
-                T_map_refined=full(arrays["T_map_refined"]),
-                T_map_cam=full(arrays["T_map_cam"]),
+                T_map_refined=full_poses(arrays["T_map_refined"]),
+                T_map_cam=full_poses(arrays["T_map_cam"]),
                 names=tuple(str(name) for name in arrays["names"]),
                 settings=_settings(settings_path, values["settings"]),
                 systematic_covariance=arrays["systematic_covariance"],
@@ -204,29 +210,35 @@ class PointMap:
             )
         except ConfigError as error:
             raise SceneError(str(error)) from error
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
-            raise SceneError(f"{arrays_path}: cannot be read ({error})") from error
-        point_map._check(arrays_path)
-        return point_map
+        except (KeyError, TypeError, ValueError) as error:
+            raise SceneError(f"{settings_path}: does not fit its arrays ({error})") from error
 
-    def _check(self, path: Path) -> None:
-        n, images, points = len(self.observation_image), len(self.names), len(self.points)
-        shapes = (
-            self.points.shape == (points, 3)
-            and self.observation_point.shape == (n,)
-            and self.observation_xy_px.shape == (n, 2)
-            and self.descriptors.ndim == 2
-            and self.descriptors.shape[0] == n
-            and self.T_map_refined.shape == self.T_map_cam.shape == (images, 4, 4)
-        )
-        if not shapes:
-            raise SceneError(f"{path}: array shapes do not fit together")
-        if n and (
-            np.any(np.diff(self.observation_image) < 0)
-            or not 0 <= self.observation_image[0] <= self.observation_image[-1] < images
-            or not -1 <= self.observation_point.min() <= self.observation_point.max() < points
-        ):
-            raise SceneError(f"{path}: an observation names an image or a point that is not there")
+
+def _fault(arrays: Arrays) -> str:
+    """What is wrong with the stored arrays of a map; empty when nothing is."""
+    n, images, points = (len(arrays[name]) for name in ("observation_image", "names", "points"))
+    shapes = {
+        "points": (points, 3),
+        "observation_image": (n,),
+        "observation_point": (n,),
+        "observation_xy": (n, 2),
+        "T_map_refined": (images, 3, 4),
+        "T_map_cam": (images, 3, 4),
+        "T_cam_refined": (4, 4),
+        "systematic_covariance": (6, 6),
+    }
+    if any(arrays[name].shape != shape for name, shape in shapes.items()):
+        return "array shapes do not fit together"
+    if arrays["descriptors"].ndim != 2 or len(arrays["descriptors"]) != n:
+        return "array shapes do not fit together"
+    image, point = arrays["observation_image"], arrays["observation_point"]
+    if n and (
+        np.any(np.diff(image) < 0)
+        or not 0 <= image[0] <= image[-1] < images
+        or not -1 <= point.min() <= point.max() < points
+    ):
+        return "an observation names an image or a point that is not there"
+    return ""
 
 
 def _settings(path: Path, values: Any) -> StructureConfig:

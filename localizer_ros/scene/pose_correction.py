@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.linalg
@@ -18,6 +17,7 @@ import scipy.linalg
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, SceneError
 from localizer_ros.geometry.view_distance import view_vectors
+from localizer_ros.scene.arrays import full_poses, load_arrays, save_arrays
 
 FILE = "pose_correction.npz"
 
@@ -85,8 +85,8 @@ class PoseCorrection:
         return uncorrected
 
     def save(self, folder: Path) -> int:
-        """Write to ``folder``; returns the bytes written."""
-        np.savez(
+        """Bytes written to a folder."""
+        return save_arrays(
             folder / FILE,
             T=self.T[:, :3].astype(np.float32),
             weights=self.weights,
@@ -94,26 +94,27 @@ class PoseCorrection:
             amplitude=self.amplitude,
             reach=np.array([self.reach_rad, self.reach_m]),
         )
-        return (folder / FILE).stat().st_size
 
     @staticmethod
     def load(folder: Path) -> PoseCorrection | None:
-        """Read a correction; None when the map has none. Raises SceneError when it is damaged."""
+        """What :meth:`save` has written; None when the map has none. Raises SceneError when it is damaged."""
         path = folder / FILE
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return PoseCorrection(
-                    data["T"].astype(np.float64),
-                    data["weights"],
-                    data["inverse"].astype(np.float64),
-                    data["amplitude"],
-                    float(data["reach"][0]),
-                    float(data["reach"][1]),
-                )
-        except (OSError, KeyError, ValueError, IndexError, BadZipFile) as error:
-            raise SceneError(f"{path}: cannot be read ({error})") from error
+        arrays = load_arrays(path, ("T", "weights", "inverse", "amplitude", "reach"))
+        count = len(arrays["T"])
+        if (arrays["weights"].shape, arrays["inverse"].shape) != ((count, 6), (count, count)):
+            raise SceneError(f"{path}: array shapes do not fit together")
+        if (arrays["amplitude"].shape, arrays["reach"].shape) != ((6,), (2,)):
+            raise SceneError(f"{path}: array shapes do not fit together")
+        return PoseCorrection(
+            full_poses(arrays["T"]),
+            arrays["weights"],
+            arrays["inverse"].astype(np.float64),
+            arrays["amplitude"],
+            float(arrays["reach"][0]),
+            float(arrays["reach"][1]),
+        )
 
 
 def _kernel(a: Array, b: Array) -> Array:

@@ -5,7 +5,8 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.features.local_features import from_bytes, mutual_matches, point_matches, to_bytes
+from localizer_ros.features.descriptor_matching import mutual_matches, point_matches
+from localizer_ros.features.local_features import from_bytes, to_bytes
 from localizer_ros.geometry import pose_solver
 from localizer_ros.geometry.pose_solver import refine_pose, solve_pose
 from localizer_ros.geometry.rays import RayCamera, undistorted

@@ -16,10 +16,11 @@ from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import BackendError, ConfigError, Frame, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import PARITY, check_parity, export_scene
-from localizer_ros.inference.backend import BACKENDS, automatic_backend, open_backend
+from localizer_ros.inference.backend import automatic_backend
 from localizer_ros.inference.engine_cache import cached_engine, engine_key
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.inference.network_step import NetworkStep
+from localizer_ros.inference.open_backend import BACKENDS, open_backend
 from localizer_ros.localization.learned.front_end import NetworkFrontEnd
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene

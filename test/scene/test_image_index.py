@@ -88,13 +88,9 @@ def test_database_round_trip_and_damage(rng: np.random.Generator, tmp_path: Path
         assert nothing.shape == (24,) and not nothing.any()
     index = ImageIndex(24)
     index.add(vectors)
-    describe.save(tmp_path)
-    index.save(
-        tmp_path,
-        np.tile(np.eye(4), (40, 1, 1)),
-        tuple(f"{i}.png" for i in range(40)),
-        np.arange(40, dtype=np.int32),
-    )
+    poses, names = np.tile(np.eye(4), (40, 1, 1)), tuple(f"{i}.png" for i in range(40))
+    made = ImageDatabase(index, describe, poses, names, np.arange(40, dtype=np.int32))
+    assert made.save(tmp_path) == sum(file.stat().st_size for file in tmp_path.iterdir())
     database = ImageDatabase.load(tmp_path)
     assert database.names[3] == "3.png"
     query = database.descriptor(np.zeros((9, 9), np.uint8), mapped[5])

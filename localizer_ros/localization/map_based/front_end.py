@@ -12,7 +12,7 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
-from localizer_ros.features.local_features import open_extractor
+from localizer_ros.features.extractors import open_extractor
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateResult, LateSearch, own_thread

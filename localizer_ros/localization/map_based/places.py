@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.types import ConfigError, Frame, Index
-from localizer_ros.features.local_features import point_matches
+from localizer_ros.features.descriptor_matching import point_matches
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.reranking import matched_images
 from localizer_ros.scene.map_scene import MapScene, View

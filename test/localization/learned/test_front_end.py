@@ -18,9 +18,10 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, LocalizerOutput, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
-from localizer_ros.inference.backend import Tensors, open_backend
+from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path
 from localizer_ros.inference.network_step import NetworkStep
+from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.localization.learned.front_end import MOTION_CORRELATION, NetworkFrontEnd, turned_views
 from localizer_ros.localization.learned.out_of_distribution import (
     OTHER_PLACE,
