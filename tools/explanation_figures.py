@@ -38,7 +38,7 @@ def map_figure(scene_path: Path, recording: FrameSource, index: int) -> Figure:
     scene = MapScene.open(scene_path)
     frame = recording.read(index)
     view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine=True)
-    found, _ = scene.similar_keyframes(scene.global_descriptor(view), RETRIEVED)
+    found, _ = scene.similar_keyframes(scene.global_descriptor(frame, view), RETRIEVED)
     localizer = open_localizer(scene_path, RunConfig())
     try:
         answer = localizer.process(frame)
