@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import check_house
 import command_reference
 import pytest
 import rclpy
@@ -73,6 +74,11 @@ def test_the_example_of_a_calibration_is_read(tmp_path: Path) -> None:
 def test_every_status_is_described() -> None:
     described = [spans(row[0])[0] for row in tables(REFERENCE / "topics.md", "Status")]
     assert described == [status.value for status in Status]
+
+
+def test_the_rooms_that_contributors_read_of_are_the_floors_of_the_house() -> None:
+    rows = tables(REPOSITORY / "CONTRIBUTING.md", "Where does a line belong")
+    assert [tuple(spans(row[0])) for row in rows] == list(check_house.FLOORS)
 
 
 def test_every_encoder_whose_weights_are_taken_is_named() -> None:
