@@ -1,10 +1,10 @@
 """The picture of the README: map points on a live image, beside the pose in the map.
 
-    localizer map ../shared/data/tum_fr1_rpy --out scenes/tum_map
-    python tools/overlay_picture.py scenes/tum_map ../shared/data/tum_fr1_rpy --frame 18 --out docs/images/overlay.jpg
+    make demo
+    python tools/overlay_picture.py demo/scene demo/drive2 --frame 150 --out docs/images/overlay.jpg
 
-Any scene with a map of points and any recording of the same place will do, a simulated one too. The frames before are
-localised as well, as on a robot, so that the picture shows what the localizer publishes at that moment.
+Any scene with a map of points and any recording of the same place will do; `--credit` names whose images they are. The
+frames before are localised as well, as on a robot, so that the picture shows what is published at that moment.
 """
 
 from __future__ import annotations
