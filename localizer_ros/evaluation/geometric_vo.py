@@ -25,7 +25,7 @@ _LEVELS = 4
 # A track followed back must end where it began.
 _BACK_PX = 0.5
 _FEWEST = 20
-# A new key frame is begun when less than this share of its corners is still followed. Of 0.5, 0.7 and 0.9 the best
+# A new keyframe is begun when less than this share of its corners is still followed. Of 0.5, 0.7 and 0.9 the best
 # rotation on training frames of tum_fr1_rpy and redkitchen.
 _KEPT = 0.7
 # What a rotation leaves unexplained in the median before a translation is looked for; tracks are not better than this.
@@ -36,13 +36,13 @@ _ITERATIONS = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeometricMotion:
-    """Motion of the optical frame since the last key frame, as far as one camera can know it.
+    """Motion of the optical frame since the last keyframe, as far as one camera can know it.
 
     Attributes:
-        stamp_key_ns: of the key frame.
+        stamp_key_ns: of the keyframe.
         stamp_cur_ns: of the newest frame.
         R_key_cur: (3, 3) rotation.
-        direction: (3,) unit vector from the key frame's origin to the newest, in the key frame; None where the tracks
+        direction: (3,) unit vector from the keyframe's origin to the newest, in the keyframe; None where the tracks
             show no translation.
         tracks: number of corners that agree.
         parallax_px: median of what a rotation alone leaves unexplained.
@@ -63,12 +63,12 @@ class GeometricMotion:
 
 @dataclass(slots=True, eq=False)
 class _Tracks:
-    """Corners of the key frame that are still followed.
+    """Corners of the keyframe that are still followed.
 
     Attributes:
-        stamp_ns: of the key frame.
+        stamp_ns: of the keyframe.
         begun: how many there were.
-        rays: (N, 3) of the corners in the key frame, z = 1.
+        rays: (N, 3) of the corners in the keyframe, z = 1.
         xy_px: (N, 2) where they are in the frame followed last.
         image: that frame, grey.
         camera: that took it.
@@ -85,7 +85,7 @@ class _Tracks:
 
 
 class GeometricVo:
-    """Follows corners from key frame to key frame (pyramidal Lucas-Kanade), and solves for the motion.
+    """Follows corners from keyframe to keyframe (pyramidal Lucas-Kanade), and solves for the motion.
 
     Rotation alone by robust least squares; where that leaves parallax, an essential matrix by LO-RANSAC with refinement
     (poselib).
@@ -146,7 +146,7 @@ class GeometricVo:
         tracks.image, tracks.camera = image, camera
 
     def _solve(self, tracks: _Tracks, stamp_ns: int) -> GeometricMotion | None:
-        """The motion since the key frame; corners that contradict it are dropped."""
+        """The motion since the keyframe; corners that contradict it are dropped."""
         if len(tracks.xy_px) < _FEWEST:
             return None
         camera = tracks.camera
@@ -206,14 +206,14 @@ def fit_rotation(rays_key: Array, rays_cur: Array, focal_px: float, R_key_cur: A
 
 
 def _turned(rays_key: Array, rays_cur: Array, focal_px: float, R_key_cur: Array) -> tuple[Array, Array]:
-    """(N, 2) pixels between the rays, and the key frame's rays as the newest frame sees them, z = 1."""
+    """(N, 2) pixels between the rays, and the keyframe's rays as the newest frame sees them, z = 1."""
     turned = rays_key @ R_key_cur
     seen = turned / np.where(np.abs(turned[:, 2:]) > 1e-6, turned[:, 2:], 1e-6)
     return (seen[:, :2] - rays_cur[:, :2]) * focal_px, seen
 
 
 def _begun(frame: Frame, image: NDArray[np.uint8]) -> _Tracks:
-    """A new key frame."""
+    """A new keyframe."""
     corners = cv2.goodFeaturesToTrack(image, _CORNERS, 0.005, _SPACING_PX)
     xy_px = np.zeros((0, 2), np.float32) if corners is None else np.asarray(corners, np.float32)[:, 0]
     rays = np.pad(undistorted(frame.camera, xy_px), ((0, 0), (0, 1)), constant_values=1.0)

@@ -27,6 +27,9 @@ NEES_GOOD = 3.0 * NEES_EXPECTED_MEDIAN
 JUMPS_GOOD_PER_MIN = 6.0
 """One jump in ten seconds is what a local planner can still ride out."""
 
+SAME_IMAGE_M = 0.001
+"""A mapping image nearer than this is the frame itself: being beaten by it says nothing."""
+
 RECALL_LOST_BY_SMOOTHING = 0.03
 """A recall that is lower by more than this after smoothing: less may be one frame of a short recording."""
 
@@ -112,9 +115,11 @@ def _by_smoothing(smoothed: Metrics, raw: Metrics) -> list[str]:
 
 
 def _beaten_by(m: Metrics, neighbour: Metrics) -> bool:
-    """Whether both medians of the baseline are smaller."""
+    """Whether both medians of the baseline are smaller, and the frames were not mapped themselves."""
     if m.median_t_m is None or m.median_r_deg is None:
         return False
     if neighbour.median_t_m is None or neighbour.median_r_deg is None:
+        return False
+    if neighbour.median_t_m < SAME_IMAGE_M:
         return False
     return neighbour.median_t_m < m.median_t_m and neighbour.median_r_deg < m.median_r_deg

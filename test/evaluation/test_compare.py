@@ -6,27 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import TINY_WORLD
-from typer.testing import CliRunner, Result
 
-from localizer_ros.cli.main import app
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.compare import Comparison, SceneResult, compare, telling_settings
-from localizer_ros.evaluation.comparison_tables import comparison_markdown, comparison_tables
 from localizer_ros.scene.bundle import Scene
 
 
-@pytest.fixture(scope="module")
-def comparison(tiny_source: FrameSource, tiny_scene: Path, tiny_map: Path) -> Comparison:
-    scenes = [tiny_scene, tiny_map.parent / "nowhere", tiny_map]
-    return compare(scenes, tiny_source, "all", LocalizerConfig(), limit=12, geometric_vo=True)
-
-
+@pytest.mark.slow
 def test_a_scene_that_cannot_be_opened_is_a_row_with_its_error(comparison: Comparison) -> None:
     values = json.loads(comparison.to_json("localizer compare a b c d"))
     assert values["command"] == "localizer compare a b c d"
@@ -44,29 +34,6 @@ def test_a_scene_that_cannot_be_opened_is_a_row_with_its_error(comparison: Compa
     assert values["nearest_neighbour"]["scene"] == network["scene"]
     assert structure["eval"]["nearest_neighbour"]["median_t_m"] is None
     assert "geometric" in network["eval"]["odometry"] and "geometric" not in structure["eval"]["odometry"]
-
-
-def test_the_tables_have_a_row_for_each(comparison: Comparison) -> None:
-    poses, motions = comparison_tables(comparison)
-    assert all(len(row) == len(table.columns) for table in (poses, motions) for row in table.rows)
-    assert [row[0] for row in poses.rows][:3] == ["posenet", "nowhere", "hierarchical"]
-    assert "no such scene" in poses.rows[1][1]
-    assert poses.rows[3][0].startswith("nearest neighbour")
-    evaluation = comparison.scenes[0].evaluation
-    assert evaluation is not None
-    counts = evaluation.raw.answered, evaluation.metrics.answered, evaluation.metrics.frames
-    assert poses.rows[0][1] == "{} -> {} of {}".format(*counts)
-    assert [row[:2] for row in motions.rows] == [
-        ("posenet", "vo"),
-        ("hierarchical", "tracking"),
-        ("external odometry", "odom"),
-        ("geometric VO, lengths: odometry", "geometric"),
-    ]
-    text = comparison_markdown(comparison, "localizer compare these")
-    assert "\nlocalizer compare these\n" in text
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 * 2 + len(poses.rows) + len(motions.rows)
-    assert len({line.count("|") for line in lines[: 2 + len(poses.rows)]}) == 1
 
 
 def result(path: str, method: str, **settings: str) -> SceneResult:
@@ -99,25 +66,3 @@ def test_settings_are_those_of_the_scene(tmp_path: Path) -> None:
 def test_an_unknown_split_is_the_recordings_error(tiny_source: FrameSource, tiny_map: Path) -> None:
     with pytest.raises(SourceError, match="validation"):
         compare([tiny_map], tiny_source, "validation", LocalizerConfig())
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
-
-
-def test_the_command_writes_what_made_the_table(tiny_map: Path, tmp_path: Path) -> None:
-    world = tmp_path / "world.yaml"
-    world.write_text(yaml.safe_dump(TINY_WORLD))
-    table, values = tmp_path / "tables" / "table.md", tmp_path / "result.json"
-    ran = run(tiny_map, world, "--limit", "4", "--out", table, "--json", values)
-    assert ran.exit_code == 0, ran.output
-    made_by = f"localizer compare {tiny_map} {world} --limit 4"
-    assert made_by in table.read_text() and json.loads(values.read_text())["command"] == made_by
-    assert table.read_text() in ran.stdout  # not a terminal: the table that can be pasted
-    # A scene that cannot run: the rest of the table is there, and the exit code says it.
-    ran = run(tiny_map, tmp_path / "nowhere", world, "--limit", "2", "--json", "-")
-    assert ran.exit_code == 1
-    assert [s["error"] is None for s in json.loads(ran.stdout)["scenes"]] == [True, False]
-    assert ran.stderr.splitlines()[-1] == "localizer: 1 of 2 scenes could not be run"
-    ran = run(tiny_map, tmp_path / "no recording")
-    assert ran.exit_code == 1 and "does not exist" in ran.stderr

@@ -160,7 +160,7 @@ def test_odometry_by_itself_for_each_source() -> None:
     assert json.loads(fake_evaluation().to_json())["odometry"] == {}
 
 
-def test_geometric_odometry_takes_its_lengths_from_the_best_there_is() -> None:
+def test_geometric_odometry_takes_its_lengths_from_odometry_else_from_ground_truth() -> None:
     def geometric(source: FakeSource) -> dict[str, Any]:
         result = fake_evaluation(source, geometric=FakeGeometricVo())
         values: dict[str, Any] = result.to_dict()["odometry"]["geometric"]

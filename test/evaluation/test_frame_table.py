@@ -11,7 +11,7 @@ from fake_runs import fake_evaluation
 from localizer_ros.evaluation.frame_table import FRAME_COLUMNS, frames_csv
 
 
-def test_frames_csv_has_a_line_a_frame() -> None:
+def test_frames_csv_has_a_row_for_each_frame() -> None:
     rows = list(csv.DictReader(io.StringIO(frames_csv(fake_evaluation()))))
     assert len(rows) == 20 and set(rows[0]) == set(FRAME_COLUMNS)
     assert float(rows[0]["error_m"]) == pytest.approx(0.02)

@@ -87,7 +87,7 @@ def test_a_camera_that_only_turns_has_no_direction(rng: np.random.Generator) -> 
         assert np.array_equal(motion.scaled(1.0).t, np.zeros(3))
 
 
-def test_nothing_to_follow_is_unknown(rng: np.random.Generator) -> None:
+def test_motion_is_none_without_corners_to_track(rng: np.random.Generator) -> None:
     frames = turned_views(rng, [np.eye(3)] * 3)
     blank = [Frame(f.stamp_ns + 10 * PERIOD_NS, np.full((240, 320), 90, np.uint8), CAMERA) for f in frames]
     vo = GeometricVo()
@@ -95,14 +95,14 @@ def test_nothing_to_follow_is_unknown(rng: np.random.Generator) -> None:
     assert vo.observe(frames[1]) is not None
     assert [vo.observe(f) for f in blank] == [None] * 3
     later = [Frame(f.stamp_ns + 20 * PERIOD_NS, f.image, CAMERA) for f in frames]
-    # The view before was blank: what is seen now starts a key frame of its own.
+    # The view before was blank: what is seen now starts a keyframe of its own.
     assert vo.observe(later[0]) is None
     assert vo.observe(later[1]) is not None
     vo.reset()
     assert vo.observe(Frame(30 * PERIOD_NS, frames[0].image, CAMERA)) is None
 
 
-def test_another_camera_starts_over(rng: np.random.Generator) -> None:
+def test_another_camera_starts_a_new_keyframe(rng: np.random.Generator) -> None:
     frames = turned_views(rng, [np.eye(3)] * 2)
     vo = GeometricVo()
     vo.observe(frames[0])
@@ -110,7 +110,7 @@ def test_another_camera_starts_over(rng: np.random.Generator) -> None:
     assert vo.observe(Frame(frames[1].stamp_ns, frames[1].image, other)) is None
 
 
-def test_a_rotation_is_found_among_wrong_rays(rng: np.random.Generator) -> None:
+def test_fit_rotation_is_robust_to_wrong_rays(rng: np.random.Generator) -> None:
     R = rotation([4.0, -6.0, 10.0])
     cur = np.pad(rng.uniform(-0.5, 0.5, (300, 2)), ((0, 0), (0, 1)), constant_values=1.0)
     key = cur @ R.T

@@ -45,7 +45,7 @@ def test_bias_of_motions_adds_up_to_drift() -> None:
     assert o.lengths == "odometry"
 
 
-def test_motions_are_carried_on_from_the_first_answer_of_each_answers_with() -> None:
+def test_path_error_is_of_motions_carried_on_from_the_first_answer() -> None:
     away = shift(0.3)
     # No answer in the first three frames; what is answered after the fourth does not matter.
     frames = answers_with([None] * 3 + [away] + [shift(9.0)] * 7) + answers_with(

@@ -165,7 +165,7 @@ def test_robot_poses_and_their_covariance(tmp_path: Path) -> None:
     )
 
 
-def test_messages_are_the_nodes(tmp_path: Path) -> None:
+def test_messages_equal_those_of_the_node(tmp_path: Path) -> None:
     """The node converts with its own code: both must give the same numbers."""
     from localizer_ros.ros import conversions
 
@@ -195,7 +195,7 @@ def test_map_to_odom_uses_the_odometry_of_the_image(tmp_path: Path) -> None:
     assert localizer.odometry == sorted(set(localizer.odometry))
 
 
-def test_lost_is_said_and_nothing_is_published(tmp_path: Path) -> None:
+def test_lost_gives_diagnostics_and_no_pose(tmp_path: Path) -> None:
     _, _, found = run(tmp_path / "answers")
     statuses = [(log, message.status[0]) for log, message in found["/diagnostics"]]
     at = dict(statuses)
@@ -235,7 +235,7 @@ def test_from_a_bag_with_its_own_frames(tmp_path: Path) -> None:
         ({"base_frame": "base_link"}, "no static transform"),
     ],
 )
-def test_frames_that_are_not_known_are_errors(tmp_path: Path, node: dict[str, str], message: str) -> None:
+def test_unknown_tf_frames_are_errors(tmp_path: Path, node: dict[str, str], message: str) -> None:
     source = Drive(odometry=False)
     source.T_base_cam = None
     with pytest.raises(ConfigError, match=message):

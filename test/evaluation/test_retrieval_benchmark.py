@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from localizer_ros.cli.main import app
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.retrieval_benchmark import retrieval_benchmark, synthetic_descriptors
 from localizer_ros.scene.image_index import ImageIndex
 
 
-def test_distractors_lie_where_the_real_ones_lie(rng: np.random.Generator) -> None:
+def test_synthetic_descriptors_have_mean_and_covariance_of_real_ones(rng: np.random.Generator) -> None:
     real = rng.normal(size=(40, 24)) * np.linspace(0.1, 1.0, 24) + np.linspace(0.0, 1.0, 24)
     real = (real / np.linalg.norm(real, axis=1, keepdims=True)).astype(np.float32)
     made = synthetic_descriptors(real, 20_000, rng)
@@ -29,7 +26,7 @@ def test_distractors_lie_where_the_real_ones_lie(rng: np.random.Generator) -> No
     assert abs(alike[0] - alike[1]) < 0.15
 
 
-def test_sizes_kinds_and_what_is_lost(tiny_map: Path, tiny_source: FrameSource) -> None:
+def test_rows_tell_size_kind_and_recall_of_each_index(tiny_map: Path, tiny_source: FrameSource) -> None:
     told: list[tuple[int, int]] = []
     found = retrieval_benchmark(
         tiny_map, tiny_source, (12_000, 1_000), lambda stage, done, total: told.append((done, total))
@@ -44,7 +41,7 @@ def test_sizes_kinds_and_what_is_lost(tiny_map: Path, tiny_source: FrameSource) 
     assert found["queries"] == len(tiny_source.records) and told[-1] == (2, 2)
 
 
-def test_an_index_that_loses_neighbours_is_seen(
+def test_recall_falls_when_an_index_loses_neighbours(
     tiny_map: Path, tiny_source: FrameSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = ImageIndex.search
@@ -58,21 +55,10 @@ def test_an_index_that_loses_neighbours_is_seen(
     assert row["recall"] == pytest.approx(0.9) and row["first"] == 0.0
 
 
-def test_what_cannot_be_timed_is_said(tiny_map: Path, tiny_source: FrameSource, tmp_path: Path) -> None:
+def test_scenes_without_index_and_too_small_sizes_are_errors(
+    tiny_map: Path, tiny_source: FrameSource, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="no image index"):
         retrieval_benchmark(tmp_path, tiny_source)
     with pytest.raises(ConfigError, match="at least the 32"):
         retrieval_benchmark(tiny_map, tiny_source, (10, 1_000))
-
-
-def test_on_the_command_line(tiny_map: Path, tmp_path: Path) -> None:
-    world = tmp_path / "world.yaml"
-    world.write_text("width_px: 160\nheight_px: 120\nfps: 8\nduration_s: 1\nmoving_objects: 0\n")
-    call = ["bench", str(tiny_map), str(world), "--limit", "5", "--index-images", "100,200"]
-    result = CliRunner().invoke(app, [*call, "--json", str(tmp_path / "bench.json")])
-    assert result.exit_code == 0, result.output
-    assert "growth" in result.output and "images 200" in result.output
-    sizes = json.loads((tmp_path / "bench.json").read_text())["retrieval"]["sizes"]
-    assert [row["images"] for row in sizes] == [100, 200]
-    refused = CliRunner().invoke(app, [*call[:-1], "many"])
-    assert refused.exit_code == 1 and "expected numbers" in refused.stderr

@@ -64,10 +64,15 @@ def test_a_good_run_needs_no_reason() -> None:
         ({"median_t_m": 0.3}, "good", ""),
     ],
 )
-def test_one_fault(changes: dict[str, Any], word: str, reason: str) -> None:
+def test_each_fault_lowers_the_verdict(changes: dict[str, Any], word: str, reason: str) -> None:
     changed = replace(GOOD, **changes)
     verdict = judge(changed, changed, NEIGHBOUR)
     assert (verdict.word, verdict.reasons) == (word, (reason,) if reason else ())
+
+
+def test_mapping_images_are_no_yardstick_for_themselves() -> None:
+    itself = replace(NEIGHBOUR, median_t_m=0.0, median_r_deg=0.0)
+    assert judge(GOOD, GOOD, itself).word == "good"
 
 
 def test_smoothing_that_loses_right_answers_is_doubtful() -> None:
