@@ -12,7 +12,11 @@ from localizer_ros.evaluation.answers import Answer
 from localizer_ros.evaluation.metrics import compute_metrics
 
 VIEW_DEG_PER_M = 40.0
-"""Change of angle that makes a view as unlike as one metre does; for finding the mapping pose most alike."""
+"""Change of angle that makes a view as unlike as one metre does; for finding the mapping pose most alike.
+
+Metres, not shares of the depth as in ``geometry.view_distance``: the scene of a network knows no depth, and the table
+is to be read in metres.
+"""
 
 OFF_PATH_M = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 OFF_PATH_DEG = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0)

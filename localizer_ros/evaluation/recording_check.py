@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from localizer_ros.core.preprocess import to_gray
-from localizer_ros.core.se3 import SE3, skew
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame
 from localizer_ros.datasets.info import recording_info
 from localizer_ros.datasets.source import FrameRecord, FrameSource, by_sequence
+from localizer_ros.geometry.epipolar import epipolar_distances, essential_matrix
 from localizer_ros.geometry.rays import undistorted
 
 # Images looked at for sharpness and brightness, and pairs of frames for the poses.
@@ -142,15 +143,8 @@ def _matches(first: Frame, second: Frame) -> tuple[Array, Array] | None:
 
 
 def _epipolar_error_px(pixels_a: Array, pixels_b: Array, camera: Camera, T_a_b: SE3) -> float:
-    """Median distance of points to their epipolar lines under a relative pose."""
-    rays_a, rays_b = _rays(pixels_a, camera), _rays(pixels_b, camera)
-    E = skew(T_a_b.t) @ T_a_b.R
-    lines_a, lines_b = rays_b @ E.T, rays_a @ E
-    residual = np.abs(np.sum(rays_a * lines_a, axis=1))
-    slope = np.sqrt(np.sum(lines_a[:, :2] ** 2, axis=1) + np.sum(lines_b[:, :2] ** 2, axis=1))
-    return float(np.median(residual / np.maximum(slope, 1e-12)) * camera.K[0, 0])
-
-
-def _rays(pixels: Array, camera: Camera) -> Array:
-    """(N, 3) rays (x, y, 1) without distortion."""
-    return np.column_stack([undistorted(camera, pixels), np.ones(len(pixels))])
+    """Median Sampson distance of points to their epipolar lines under a relative pose."""
+    rays_a, rays_b = undistorted(camera, pixels_a), undistorted(camera, pixels_b)
+    distances = epipolar_distances(essential_matrix(T_a_b.matrix()), rays_b, rays_a)
+    # The limits were measured with Sampson's distance, which has a sum where the other has a mean.
+    return float(np.median(distances) / np.sqrt(2.0) * camera.K[0, 0])
