@@ -58,11 +58,13 @@ def in_config(name: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare(PACKAGE), "config", name])
 
 
-def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node and what goes with it, once the arguments have their values."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    playing = value["bag"] != ""
-    sim_time = is_true(value["use_sim_time"]) if value["use_sim_time"] else playing
+def remapped(value: dict[str, str]) -> list[tuple[str, str]]:
+    """Topics that are called otherwise than in the node."""
+    return [(name, value[name]) for name in ("image", "camera_info", "odom") if value[name] != name]
+
+
+def node(value: dict[str, str], sim_time: bool) -> LifecycleNode:
+    """The localizer."""
     # Only what was given overrides the file.
     given = {
         name: ParameterValue(value[name], value_type=str)
@@ -78,51 +80,61 @@ def node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             **given,
         },
     ]
-    entities: list[LaunchDescriptionEntity] = []
+    return LifecycleNode(
+        package=PACKAGE,
+        executable="localizer_node",
+        name="localizer",
+        namespace=value["namespace"],
+        parameters=parameters,
+        remappings=remapped(value),
+        ros_arguments=["--log-level", f"localizer:={value['log_level']}"],
+        respawn=is_true(value["respawn"]),
+        respawn_delay=float(value["respawn_delay"]),
+        output="screen",
+        emulate_tty=True,
+    )
+
+
+def player(value: dict[str, str]) -> ExecuteProcess:
+    """A recording that feeds the localizer."""
+    command = [ExecutableInPackage(package=PACKAGE, executable="localizer"), "play", value["bag"]]
+    command += ["--rate", value["rate"], "--wait", "1"]
+    if is_true(value["loop"]):
+        command.append("--loop")
+    remaps = [f"{name}:={topic}" for name, topic in remapped(value)]
+    if value["namespace"]:
+        remaps.append(f"__ns:=/{value['namespace'].strip('/')}")
+    if remaps:
+        command.append("--ros-args")
+    for remap in remaps:
+        command += ["-r", remap]
+    return ExecuteProcess(cmd=command, name="play", output="screen")
+
+
+def rviz(value: dict[str, str], sim_time: bool) -> Node:
+    """RViz, where it is asked for."""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", value["rviz_config"] or in_config("localizer.rviz")],
+        parameters=[{"use_sim_time": sim_time}],
+        condition=IfCondition(value["rviz"]),
+    )
+
+
+def entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """What is started, once the arguments have their values."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    playing = value["bag"] != ""
+    sim_time = is_true(value["use_sim_time"]) if value["use_sim_time"] else playing
+    started: list[LaunchDescriptionEntity] = []
     if value["fastdds_profile"]:
-        entities.append(SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", value["fastdds_profile"]))
-    entities.append(
-        LifecycleNode(
-            package=PACKAGE,
-            executable="localizer_node",
-            name="localizer",
-            namespace=value["namespace"],
-            parameters=parameters,
-            remappings=[
-                (name, value[name]) for name in ("image", "camera_info", "odom") if value[name] != name
-            ],
-            ros_arguments=["--log-level", f"localizer:={value['log_level']}"],
-            respawn=is_true(value["respawn"]),
-            respawn_delay=float(value["respawn_delay"]),
-            output="screen",
-            emulate_tty=True,
-        )
-    )
+        started.append(SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", value["fastdds_profile"]))
+    started.append(node(value, sim_time))
     if playing:
-        command = [ExecutableInPackage(package=PACKAGE, executable="localizer"), "play", value["bag"]]
-        command += ["--rate", value["rate"], "--wait", "1"]
-        if is_true(value["loop"]):
-            command.append("--loop")
-        remaps = [
-            f"{name}:={value[name]}" for name in ("image", "camera_info", "odom") if value[name] != name
-        ]
-        if value["namespace"]:
-            remaps.append(f"__ns:=/{value['namespace'].strip('/')}")
-        if remaps:
-            command.append("--ros-args")
-        for remap in remaps:
-            command += ["-r", remap]
-        entities.append(ExecuteProcess(cmd=command, name="play", output="screen"))
-    entities.append(
-        Node(
-            package="rviz2",
-            executable="rviz2",
-            arguments=["-d", value["rviz_config"] or in_config("localizer.rviz")],
-            parameters=[{"use_sim_time": sim_time}],
-            condition=IfCondition(value["rviz"]),
-        )
-    )
-    return entities
+        started.append(player(value))
+    started.append(rviz(value, sim_time))
+    return started
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -137,4 +149,4 @@ def generate_launch_description() -> LaunchDescription:
         "FASTRTPS_DEFAULT_PROFILES_FILE",
         EnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", default_value=in_config("fastdds.xml")),
     )
-    return LaunchDescription([*declared, profile, OpaqueFunction(function=node)])
+    return LaunchDescription([*declared, profile, OpaqueFunction(function=entities)])

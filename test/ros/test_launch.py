@@ -99,7 +99,7 @@ def test_launch_entities_can_be_made(given: dict[str, str]) -> None:
     context = LaunchContext()
     values = {name: default or "" for name, (default, _) in declared_arguments().items()}
     context.launch_configurations.update(values | {"scene": "/a/scene"} | given)
-    entities = load().node(context)
+    entities = load().entities(context)
     kinds = [type(entity).__name__ for entity in entities]
     assert kinds.count("LifecycleNode") == 1
     assert kinds.count("ExecuteProcess") == ("bag" in given)
