@@ -23,12 +23,13 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import Tensors
+from localizer_ros.inference.engine_cache import ENGINES
 from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path, read_card
 from localizer_ros.inference.network_step import MOTION, NetworkStep
 from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD
 from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.scene_network import SceneNetwork
-from localizer_ros.scene.bundle import ENGINES, Scene
+from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 
 # Beyond these metres and degrees a back end does not compute the network that was trained. Lower precision, of 11 or 8
 # bits, may differ more.
@@ -227,7 +228,7 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
         SceneError: the scene has no pose network.
         BackendError: the back end cannot run here, or differs from PyTorch by more than its precision explains.
     """
-    folder = scene.path / "networks"
+    folder = scene.path / NETWORKS_FOLDER
     path = card_path(folder, scene.method)
     if not path.is_file():
         raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")

@@ -28,7 +28,7 @@ from localizer_ros.evaluation.run_localizer import FrameLocalizer, run_localizer
 from localizer_ros.evaluation.smoother_benchmark import smoother_benchmark
 from localizer_ros.inference.model_card import card_path
 from localizer_ros.inference.open_backend import BACKENDS
-from localizer_ros.scene.bundle import Scene
+from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 
 WARM_UP = 3
 """First frames, which also allocate and compile; they are shown apart."""
@@ -163,7 +163,7 @@ def _by_backend(
 
 def _kinds(scene: Scene, config: LocalizerConfig) -> list[str]:
     """Names of the back ends to run; ``default`` for a method that has no network of its own."""
-    if not card_path(scene.path / "networks", scene.method).is_file():
+    if not card_path(scene.path / NETWORKS_FOLDER, scene.method).is_file():
         return ["default"]
     if config.backend.kind != "auto":
         return [config.backend.kind]

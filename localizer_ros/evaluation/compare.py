@@ -23,7 +23,7 @@ from localizer_ros.evaluation.geometric_vo import GeometricVo
 from localizer_ros.evaluation.metrics import Metrics
 from localizer_ros.evaluation.open_scene import open_scene
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
-from localizer_ros.scene.bundle import Scene
+from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 from localizer_ros.scene.info import disk_mb
 
 # Settings of config.yaml that may tell two scenes of a method apart, in the order in which they are named.
@@ -210,7 +210,7 @@ def telling_settings(scene: Scene) -> tuple[tuple[str, str], ...]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()
     found: list[tuple[str, str]] = []
-    card = card_path(scene.path / "networks", scene.method)
+    card = card_path(scene.path / NETWORKS_FOLDER, scene.method)
     networks = card.is_file()
     if networks:
         # The configuration may have left the choice to the weights.

@@ -21,8 +21,9 @@ from localizer_ros.core.types import Array, ConfigError, Float32, FrameRejected,
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.answers import percentiles
 from localizer_ros.features.global_descriptor import WordsDescriptor
+from localizer_ros.scene.bundle import INDEX_FOLDER
 from localizer_ros.scene.image_index import ImageIndex
-from localizer_ros.scene.map_scene import INDEX_FOLDER, MapScene
+from localizer_ros.scene.map_scene import MapScene
 
 R = TypeVar("R")
 

@@ -65,7 +65,7 @@ class Matcher(Protocol):
     """Finds the keypoints of two images that show the same."""
 
     def match(self, a: Side, b: Side) -> Index:
-        """(K, 2) indices into a and b, every keypoint at most once."""
+        """(K, 2) indices into a and b, every keypoint at most once. Raises BackendError when a network fails."""
         ...
 
 

@@ -13,7 +13,7 @@ import scipy.sparse
 from localizer_ros.core.types import Array, Index
 
 NEAREST_M = 0.05
-"""A point nearer than this to a camera is not triangulated, metres."""
+"""A point nearer than this to a camera is not triangulated, metres: no lens focuses there, whatever the depth."""
 
 
 def tracks_of(

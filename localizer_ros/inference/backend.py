@@ -28,7 +28,14 @@ class Backend(Protocol):
     card: ModelCard
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
-        """One call; states are added and kept by the back end. Raises BackendError."""
+        """The card's outputs by name, after one call; states are added and kept by the back end.
+
+        Args:
+            inputs: the card's inputs but the states, by name, float32 of its shapes.
+
+        Raises:
+            BackendError: an input is missing or of another shape, or the network fails.
+        """
         ...
 
     def reset(self) -> None:
@@ -41,7 +48,11 @@ class Backend(Protocol):
 
 
 class StateKeeper:
-    """The states of a recurrent network between two calls."""
+    """The states of a recurrent network between two calls.
+
+    Args:
+        card: names the states.
+    """
 
     def __init__(self, card: ModelCard) -> None:
         self._card = card
@@ -53,7 +64,7 @@ class StateKeeper:
         self._states = {name: np.zeros(self._shapes[name], np.float32) for name in self._card.states}
 
     def inputs(self, given: Mapping[str, NDArray[np.float32]]) -> Tensors:
-        """The caller's inputs and the states; checks names and shapes."""
+        """The caller's inputs and the states. Raises BackendError where an input is missing or of another shape."""
         for spec in self._card.inputs:
             if spec.name in self._states:
                 continue
@@ -66,14 +77,14 @@ class StateKeeper:
         return {**given, **self._states}
 
     def keep(self, outputs: Tensors) -> Tensors:
-        """Take the new states; returns the outputs as they are."""
+        """The outputs as they are, whose states are kept for the next call."""
         # Back ends may reuse their output memory, so a state is copied.
         self._states = {name: np.array(outputs[out]) for name, out in self._card.states.items()}
         return outputs
 
 
 def automatic_backend() -> str:
-    """What ``kind: auto`` means on this machine."""
+    """What ``backend.kind: auto`` means on this machine. Raises BackendError when nothing is installed."""
     if importlib.util.find_spec("tensorrt") is not None and Path("/dev/nvidiactl").exists():
         return "tensorrt"
     for kind in ("openvino", "torch"):

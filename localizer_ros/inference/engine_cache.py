@@ -11,6 +11,9 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+ENGINES = "engines"
+"""Folder of a scene for compiled engines; it may be deleted at any time."""
+
 
 def engine_key(onnx_sha256: str, gpu: str, library: str, precision: str) -> str:
     """Short key of everything a compiled engine is tied to.

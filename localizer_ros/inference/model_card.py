@@ -43,9 +43,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def write(self, path: Path) -> None:
         """Write as YAML."""
-        # By way of JSON: numbers of numpy become plain ones.
-        values = msgspec.json.decode(msgspec.json.encode(self))
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(msgspec.to_builtins(self), sort_keys=False), encoding="utf-8")
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,11 +45,11 @@ class NetworkStep:
 
     @property
     def cards(self) -> list[ModelCard]:
-        """Of all networks of a step."""
+        """The cards of all networks of a step."""
         return [self.card, *([self._motion.card] if self._motion else [])]
 
     def run(self, image_13HW: NDArray[np.float32]) -> Tensors:
-        """Outputs of the networks for the next image. Raises BackendError."""
+        """Outputs of the networks by name, for the next (1, 3, H, W) image. Raises BackendError."""
         outputs = self._network.run({"image": image_13HW})
         if self._motion is None:
             return outputs

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import StateKeeper, Tensors
+from localizer_ros.inference.engine_cache import ENGINES
 from localizer_ros.inference.model_card import ModelCard
 
 try:
@@ -36,7 +37,7 @@ class OpenVinoBackend:
         if config.threads:
             settings["INFERENCE_NUM_THREADS"] = str(config.threads)
         # Compiled kernels are a cache that may be deleted at any time; a folder that cannot be written is no error.
-        engines = folder.parent / "engines"
+        engines = folder.parent / ENGINES
         try:
             engines.mkdir(exist_ok=True)
             settings["CACHE_DIR"] = str(engines)

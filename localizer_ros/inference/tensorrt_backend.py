@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import StateKeeper, Tensors, automatic_backend
-from localizer_ros.inference.engine_cache import cached_engine, engine_key
+from localizer_ros.inference.engine_cache import ENGINES, cached_engine, engine_key
 from localizer_ros.inference.model_card import ModelCard
 
 try:
@@ -43,7 +43,7 @@ class TensorRtBackend:
         key = engine_key(card.sha256, gpu, f"tensorrt {trt.__version__}", config.precision)
         onnx = folder / card.network
         blob = cached_engine(
-            folder.parent / "engines", card.name, key, lambda: self._build(onnx, config.precision)
+            folder.parent / ENGINES, card.name, key, lambda: self._build(onnx, config.precision)
         )
         self._engine = trt.Runtime(self._logger).deserialize_cuda_engine(blob)
         if self._engine is None:

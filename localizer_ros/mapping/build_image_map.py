@@ -29,8 +29,9 @@ from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, find_keyframes
 from localizer_ros.mapping.validation import FEWEST_ANSWERED, validate
+from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
 from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
-from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
+from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.scene.point_map import PointMap
 
 # Frames that the new map is validated on, at most.

@@ -14,7 +14,8 @@ from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.build_point_map import build_point_map
-from localizer_ros.scene.map_scene import MAP_FOLDER, MapScene
+from localizer_ros.scene.bundle import MAP_FOLDER
+from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.training.data import PosedImages, load_posed_images
 from localizer_ros.training.network_scene import train_network_scene
 from localizer_ros.training.runtime import keep_freed_memory, open_fabric

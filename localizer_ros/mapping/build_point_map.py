@@ -29,7 +29,8 @@ from localizer_ros.mapping.keyframes import Keyframes, choose_pairs, find_keyfra
 from localizer_ros.mapping.matching import PairMatches, match_keyframes
 from localizer_ros.mapping.point_builder import FEWEST_POINTS, PointBuilder
 from localizer_ros.mapping.validation import validate
-from localizer_ros.scene.map_scene import INDEX_FOLDER, MAP_FOLDER, MapScene
+from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
+from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
 

@@ -14,7 +14,7 @@ from localizer_ros.features.matchers import MATCHER_FOLDER, MatcherCard, check_m
 from localizer_ros.features.onnx_descriptor import NETWORK_FOLDER, open_network_descriptor
 from localizer_ros.features.onnx_extractor import ExtractorCard
 from localizer_ros.inference.model_card import COPIED_CARD, copy_card
-from localizer_ros.scene.map_scene import INDEX_FOLDER
+from localizer_ros.scene.bundle import INDEX_FOLDER
 
 FEATURES_FOLDER = "networks/features"
 

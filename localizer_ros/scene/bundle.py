@@ -20,12 +20,14 @@ import yaml
 from localizer_ros import __version__
 from localizer_ros.core.files import read_yaml, sha256_of
 from localizer_ros.core.types import Camera, ConfigError, SceneError
+from localizer_ros.inference.engine_cache import ENGINES
 
 # Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
 # it is ignored, and that is said.
 FORMAT_VERSION = 3
 MANIFEST = "scene.yaml"
-ENGINES = "engines"
+# Folders of a scene.
+MAP_FOLDER, INDEX_FOLDER, NETWORKS_FOLDER = "map", "index", "networks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Scene:
 
     @staticmethod
     def load(path: Path) -> Scene:
-        """Read the manifest and check every file.
+        """The scene in a folder, every file of it checked.
 
         Raises:
             SceneError: not a scene, another format version, or a file is missing or has changed; names it.
@@ -94,13 +96,16 @@ class Scene:
 
 
 def check_format(path: Path, values: Any, key: str, expected: int) -> None:
-    """Raise SceneError, naming both versions, unless a file of a scene has the format this version reads.
+    """Check that a file of a scene has the format that this version reads.
 
     Args:
         path: of the file.
         values: what it holds.
         key: where its format stands.
         expected: the format.
+
+    Raises:
+        SceneError: it has another one; names both versions.
     """
     found = values.get(key) if isinstance(values, dict) else None
     if found == expected:
@@ -171,7 +176,15 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Raise SceneError when a scene cannot be written to ``path``; called before hours of work."""
+    """Check that a scene can be written to ``path``, before hours of work.
+
+    Args:
+        path: where the scene shall be.
+        overwrite: a scene that is there may be replaced.
+
+    Raises:
+        SceneError: it cannot.
+    """
     replaced = path.parent / f".{path.name}.old"
     if replaced.is_dir() and not path.exists():
         # Killed between the two renames of write_scene: the old scene is still the scene.

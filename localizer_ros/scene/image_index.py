@@ -41,7 +41,7 @@ _SEARCHED_CELLS, _OUTGROWN = 12, 4
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let faiss work in the calling thread alone.
+    """A block in which faiss works in the calling thread alone.
 
     One query at a time gains nothing from OpenMP's threads, which wait for each other in a loop: on a busy machine a
     search of 0.06 ms took 20 ms. And what several of them build is not the same each time. The number is put back, as

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from localizer_ros.core.types import SceneError
+from localizer_ros.inference.engine_cache import ENGINES
 from localizer_ros.inference.model_card import ModelCard, read_card
-from localizer_ros.scene.bundle import ENGINES, Scene
+from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER, NETWORKS_FOLDER, Scene
 
 # Upper ends of the bins of track lengths; the last one is open.
 _TRACK_BINS = (2, 3, 5, 10, 20)
@@ -50,11 +51,11 @@ def scene_info(path: Path) -> dict[str, Any]:
         manifest["map"] = {k: v for k, v in manifest["map"].items() if k not in _COUNTED}
     facts: dict[str, Any] = {"kind": "scene", "path": str(path), **manifest}
     # Late: a scene with a network needs none of the libraries of maps.
-    if (path / "map" / "point_map.npz").is_file():
+    if (path / MAP_FOLDER / "point_map.npz").is_file():
         facts["point_map"] = point_map_facts(path)
-    if (path / "index").is_dir():
+    if (path / INDEX_FOLDER).is_dir():
         facts["index"] = index_facts(path)
-    networks = {card.name: network_facts(card, path / "networks") for card in _cards(path)}
+    networks = {card.name: network_facts(card, path / NETWORKS_FOLDER) for card in _cards(path)}
     if networks:
         facts["networks"] = networks
     return {**facts, "disk_mb": disk_mb(path), "versions": scene.manifest.get("versions")}
@@ -72,7 +73,7 @@ def point_map_facts(path: Path) -> dict[str, Any]:
     from localizer_ros.geometry.triangulation import reprojection_errors
     from localizer_ros.scene.point_map import PointMap
 
-    point_map = PointMap.load(path / "map")
+    point_map = PointMap.load(path / MAP_FOLDER)
     features = point_map.settings.features
     facts: dict[str, Any] = {
         "images": len(point_map.names),
@@ -118,7 +119,7 @@ def index_facts(path: Path) -> dict[str, Any]:
     """The retrieval index: ``kind`` of search, ``images``, ``descriptor`` and its ``dimensions``."""
     from localizer_ros.scene.image_index import ImageDatabase
 
-    database = ImageDatabase.load(path / "index")
+    database = ImageDatabase.load(path / INDEX_FOLDER)
     return {
         "kind": database.index.search_kind,
         "images": len(database.index),
@@ -145,7 +146,7 @@ def disk_mb(path: Path) -> dict[str, float]:
         if file.is_file():
             parts = file.relative_to(path).parts
             part = parts[0] if len(parts) > 1 else "other"
-            if part == "map" and len(parts) > 2:
+            if part == MAP_FOLDER and len(parts) > 2:
                 part = "/".join(parts[:2])
             sizes[f"{part} (a cache)" if part == ENGINES else part] += file.stat().st_size
     total = sum(sizes.values())
@@ -166,7 +167,7 @@ def _histogram(length: NDArray[np.int64]) -> dict[str, int]:
 
 def _cards(path: Path) -> list[ModelCard]:
     """Model cards of the scene's own networks, by name."""
-    return [read_card(file, ModelCard) for file in sorted((path / "networks").glob("*.yaml"))]
+    return [read_card(file, ModelCard) for file in sorted((path / NETWORKS_FOLDER).glob("*.yaml"))]
 
 
 def _parameters(weights: Path) -> int:

@@ -19,6 +19,7 @@ from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.geometry.rays import half_view_of
 from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.inference.model_card import COPIED_CARD
+from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
 from localizer_ros.scene.image_index import ImageDatabase
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
@@ -27,8 +28,6 @@ CORRELATION_S = 0.25
 """Poses in a map, and motions by its points, that are closer in time than these seconds weigh as one. It leaves their
 balance alone and makes the uncertainty of what is fused from them honest: with 1 s the normalised squared errors of
 smoothed poses had a median of 1.8 on 7-Scenes Red Kitchen, with this 4.9, where 5.35 is due."""
-
-MAP_FOLDER, INDEX_FOLDER = "map", "index"
 
 # Images whose views differ by less than this are one opinion on where a query is, not several. Frames of a drive at
 # 30 Hz are a degree apart.

@@ -15,6 +15,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, SceneError
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.scene.arrays import load_arrays, save_arrays
+from localizer_ros.scene.bundle import INDEX_FOLDER, NETWORKS_FOLDER
 
 DESCRIPTORS = "baseline.npz"
 BASELINE_KEYPOINTS = 2000
@@ -38,7 +39,14 @@ class NearestNeighbour:
 def save_baseline(
     folder: Path, descriptors: NDArray[np.float32], poses: tuple[SE3, ...], names: tuple[str, ...]
 ) -> None:
-    """Write the mapping images' part to ``folder``."""
+    """Write what :func:`open_baseline` reads of a scene with a network.
+
+    Args:
+        folder: of the networks of the scene.
+        descriptors: (N, C) of the mapping images, by the network ``descriptor``.
+        poses: N ``T_map_cam``.
+        names: N frame names.
+    """
     save_arrays(
         folder / DESCRIPTORS,
         # Half precision moves a cosine by 1e-4 at most and halves the file.
@@ -55,9 +63,9 @@ def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None
         SceneError: a file of it is damaged.
         BackendError: no back end can run the descriptor network.
     """
-    if (scene / "networks" / DESCRIPTORS).is_file():
-        return _by_network(scene / "networks", config)
-    if (scene / "index").is_dir():
+    if (scene / NETWORKS_FOLDER / DESCRIPTORS).is_file():
+        return _by_network(scene / NETWORKS_FOLDER, config)
+    if (scene / INDEX_FOLDER).is_dir():
         return _by_index(scene)
     return None
 

@@ -77,6 +77,7 @@ def movers(
     return folder, moving
 
 
+@pytest.mark.slow
 def test_a_masked_map_has_no_points_on_what_moves(
     busy: SimulatedSource, movers: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
@@ -96,7 +97,8 @@ def test_a_masked_map_has_no_points_on_what_moves(
     assert share["masked"] == 0.0
 
 
-def test_masks_are_found_beside_the_recording_or_said_to_be_missing(
+@pytest.mark.slow
+def test_masks_are_found_beside_the_recording_and_missing_ones_are_named(
     busy: SimulatedSource, movers: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     class Elsewhere:
@@ -118,6 +120,7 @@ def test_masks_are_found_beside_the_recording_or_said_to_be_missing(
         RecordingMasks(busy, MaskConfig(folder=str(tmp_path / "empty")))
 
 
+@pytest.mark.slow
 def test_a_static_mask_goes_with_the_scene_and_covers_live_frames(tmp_path: Path) -> None:
     source = SimulatedSource(config_from_dict(WorldConfig, {**WORLD, "moving_objects": 0, "duration_s": 4.0}))
     used = np.ones((180, 240), dtype=bool)

@@ -22,16 +22,16 @@ def shown(scene: Path) -> dict[str, object]:
     return json.loads(result.stdout)
 
 
-def test_of_a_map_of_points(tiny_map: Path) -> None:
+def test_facts_of_a_map_of_points(tiny_map: Path) -> None:
     facts = shown(tiny_map)
-    structure, stored = facts["point_map"], PointMap.load(tiny_map / "map")
-    assert structure["images"] == structure["images_with_points"] == len(stored.names)
-    assert structure["points"] == len(stored.points)
+    point_map, stored = facts["point_map"], PointMap.load(tiny_map / "map")
+    assert point_map["images"] == point_map["images_with_points"] == len(stored.names)
+    assert point_map["points"] == len(stored.points)
     length = np.bincount(stored.observation_point)
-    assert structure["track_length"]["mean"] == pytest.approx(length.mean())
-    assert sum(structure["track_length"]["histogram"].values()) == structure["points"]
+    assert point_map["track_length"]["mean"] == pytest.approx(length.mean())
+    assert sum(point_map["track_length"]["histogram"].values()) == point_map["points"]
     # Mapping keeps nothing worse than a few pixels, and writes down the median itself.
-    error = structure["reprojection_error_px"]
+    error = point_map["reprojection_error_px"]
     assert 0.0 < error["median"] < error["p90"] < 4.0
     recorded = Scene.load(tiny_map).manifest["map"]
     assert error["median"] == pytest.approx(recorded["reprojection_error_px"], abs=0.02)
@@ -41,7 +41,8 @@ def test_of_a_map_of_points(tiny_map: Path) -> None:
     assert facts["method"] == "hierarchical" and "networks" not in facts
 
 
-def test_of_a_network(tiny_scene: Path) -> None:
+@pytest.mark.slow
+def test_facts_of_a_network(tiny_scene: Path) -> None:
     facts = shown(tiny_scene)
     posenet = facts["networks"]["posenet"]
     assert posenet["parameters"] > 100_000 and 0.3 < posenet["weights_mb"] < 50.0
@@ -50,7 +51,7 @@ def test_of_a_network(tiny_scene: Path) -> None:
     assert "point_map" not in facts and "index" not in facts
 
 
-@pytest.mark.parametrize("kind", ["tiny_scene", "tiny_map"])
+@pytest.mark.parametrize("kind", [pytest.param("tiny_scene", marks=pytest.mark.slow), "tiny_map"])
 def test_parts_on_disk_add_up(kind: str, request: pytest.FixtureRequest) -> None:
     scene = request.getfixturevalue(kind)
     parts = scene_info(scene)["disk_mb"]
@@ -61,7 +62,7 @@ def test_parts_on_disk_add_up(kind: str, request: pytest.FixtureRequest) -> None
     )
 
 
-def test_people_read_the_same_as_programs(tiny_map: Path) -> None:
+def test_the_text_shows_what_the_json_holds(tiny_map: Path) -> None:
     text = CliRunner().invoke(app, ["info", str(tiny_map)]).stdout
     for word in ("images_with_points", "histogram", "reprojection_error_px", "disk_mb", "validation", "flat"):
         assert word in text
