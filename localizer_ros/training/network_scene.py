@@ -18,7 +18,7 @@ from localizer_ros.core.progress import Progress
 from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card
 from localizer_ros.inference.model_card import TensorSpec
 from localizer_ros.inference.network_step import MOTION
-from localizer_ros.localization.learned.out_of_distribution import Familiarity
+from localizer_ros.localization.learned.out_of_distribution import TrainingDistribution
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.encoders.build import load_encoder
@@ -136,9 +136,9 @@ def _calibrate(
 ) -> tuple[dict[str, float], tuple[float, float, float, float]]:
     """Accuracy of a trained network, and the factors of its sigmas, after what it was trained on has been written."""
     predicted, known = predict(module, measured_on), predict(module, training_part)
-    familiarity = Familiarity.of(known.descriptor, known.log_sigma)
-    familiarity.save(networks)
-    scales = sigma_scales(predicted, measured_on, familiarity, module.objective.calibrated_sigma)
+    trained_on = TrainingDistribution.of(known.descriptor, known.log_sigma)
+    trained_on.save(networks)
+    scales = sigma_scales(predicted, measured_on, trained_on, module.objective.calibrated_sigma)
     figures = accuracy(predicted, measured_on)
     del figures["score"]
     return figures, scales

@@ -13,7 +13,7 @@ from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.methods import find_method, load
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError
-from localizer_ros.localization.learned.scene_coordinates import RefinedCamera
+from localizer_ros.geometry.refined_camera import RefinedCamera
 from localizer_ros.networks.anchors import AnchorHead
 from localizer_ros.networks.build import build_network
 from localizer_ros.networks.encoders.layers import freeze_batch_norms

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.core.config.training import AnchorsConfig, PosenetConfig
-from localizer_ros.localization.learned.scene_coordinates import RefinedCamera, pose_from_coordinates
+from localizer_ros.geometry.refined_camera import RefinedCamera
+from localizer_ros.localization.learned.scene_coordinates import pose_from_coordinates
 from localizer_ros.networks.anchors import AnchorHead, AnchorLoss, anchor_pose
 from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.losses import (
@@ -80,7 +81,7 @@ class Objective(Protocol):
     Attributes:
         frames: how many of the last frames of a sequence the losses need, 0 = all.
         calibrated_sigma: its sigmas follow from what agrees in the frame at hand, so that they grow by themselves where
-            nothing was trained on, and are believed as they are.
+            nothing was trained on, and are used as they are.
     """
 
     frames: int

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from localizer_ros.localization.learned.out_of_distribution import Familiarity, motion_widening
+from localizer_ros.localization.learned.out_of_distribution import (
+    TrainingDistribution,
+    motion_sigma_inflation,
+)
 from localizer_ros.training.data import PosedImages
 from localizer_ros.training.validation import Predictions, added_motions, residuals
 
@@ -20,7 +23,7 @@ _SMALLEST_SCALE = 1e-3
 def sigma_scales(
     predicted: Predictions,
     data: PosedImages,
-    familiarity: Familiarity,
+    trained_on: TrainingDistribution,
     calibrated_sigma: bool = False,
 ) -> tuple[float, float, float, float]:
     """Factors that bring the median normalised squared error to that of a 3-dimensional Gaussian.
@@ -33,18 +36,18 @@ def sigma_scales(
     Args:
         predicted: of :func:`predict` on ``data``.
         data: frames with known poses, not trained on.
-        familiarity: with what was trained on.
+        trained_on: descriptors and sigmas of the training frames.
         calibrated_sigma: sigmas of poses are as answered, see :class:`localizer_ros.training.objectives.Objective`.
 
     Returns:
         Factors of the standard deviations of absolute rotation and translation, relative rotation and translation.
     """
-    widening = familiarity.widening(predicted.descriptor)[:, None]
+    inflation = trained_on.sigma_inflation(predicted.descriptor)[:, None]
     sigma = np.exp(predicted.log_sigma)
     if not calibrated_sigma:
-        sigma = np.exp(familiarity.believed(predicted.log_sigma)) * widening
+        sigma = np.exp(trained_on.shrunk(predicted.log_sigma)) * inflation
     absolute = np.square(residuals(predicted, data).absolute_N6 / sigma)
-    rel_log_sigma = predicted.rel_log_sigma + np.log(motion_widening(widening))
+    rel_log_sigma = predicted.rel_log_sigma + np.log(motion_sigma_inflation(inflation))
     motion_error, motion_variance = added_motions(predicted.rel, rel_log_sigma, data, MOTION_WINDOW)
     motion = np.square(motion_error) / motion_variance
     rotation, translation = slice(0, 3), slice(3, 6)

@@ -1,4 +1,4 @@
-"""Sigmas scaled to errors: exact for Gaussian errors, wider where frames are not familiar, deaf to missing answers."""
+"""Sigmas scaled to errors: exact for Gaussian errors, inflated off the training frames, deaf to missing answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
-from localizer_ros.localization.learned.out_of_distribution import Familiarity
+from localizer_ros.localization.learned.out_of_distribution import TrainingDistribution
 from localizer_ros.training.data import PosedImages
 from localizer_ros.training.uncertainty import sigma_scales
 from localizer_ros.training.validation import Predictions
@@ -48,8 +48,8 @@ def answers(data: PosedImages, error_N6: np.ndarray, rng: np.random.Generator) -
     )
 
 
-def all_familiar() -> Familiarity:
-    return Familiarity.of(np.eye(8, dtype=np.float32)[:1], np.full((1, 6), np.log(SIGMA)))
+def one_training_frame() -> TrainingDistribution:
+    return TrainingDistribution.of(np.eye(8, dtype=np.float32)[:1], np.full((1, 6), np.log(SIGMA)))
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
@@ -57,42 +57,42 @@ def test_gaussian_errors_give_their_size(size: float, rng: np.random.Generator) 
     data = sequence(rng)
     sizes = np.repeat([size, 2.0 * size], 3)
     predicted = answers(data, rng.normal(0.0, SIGMA, (COUNT, 6)) * sizes, rng)
-    scales = sigma_scales(predicted, data, all_familiar())
+    scales = sigma_scales(predicted, data, one_training_frame())
     np.testing.assert_allclose(scales[:2], [size, 2.0 * size], rtol=0.15)
     # Ten independent motions add up as their variances do.
     np.testing.assert_allclose(scales[2:], 1.0, rtol=0.25)
 
 
-def test_errors_that_grow_with_unfamiliarity_leave_the_scale_as_it_is(rng: np.random.Generator) -> None:
+def test_errors_that_grow_with_the_inflation_leave_the_scale_as_it_is(rng: np.random.Generator) -> None:
     data = sequence(rng)
     # Frames turn away from what was trained on, further and further.
     angle = np.linspace(0.0, 1.0, COUNT)
     descriptors = np.zeros((COUNT, 8), np.float32)
     descriptors[:, 0], descriptors[:, 1] = np.cos(angle), np.sin(angle)
-    familiarity = Familiarity(descriptors[:1], 0.05, np.full(6, np.log(SIGMA)))
-    widening = familiarity.widening(descriptors)
-    error = rng.normal(0.0, SIGMA, (COUNT, 6)) * widening[:, None]
+    trained_on = TrainingDistribution(descriptors[:1], 0.05, np.full(6, np.log(SIGMA)))
+    inflation = trained_on.sigma_inflation(descriptors)
+    error = rng.normal(0.0, SIGMA, (COUNT, 6)) * inflation[:, None]
     predicted = replace(answers(data, error, rng), descriptor=descriptors)
-    np.testing.assert_allclose(sigma_scales(predicted, data, familiarity)[:2], 1.0, rtol=0.15)
-    # Sigmas that know better are believed as they are.
-    believed = sigma_scales(predicted, data, familiarity, calibrated_sigma=True)[:2]
-    np.testing.assert_allclose(believed, np.median(widening), rtol=0.25)
+    np.testing.assert_allclose(sigma_scales(predicted, data, trained_on)[:2], 1.0, rtol=0.15)
+    # Calibrated sigmas are used as they are.
+    calibrated = sigma_scales(predicted, data, trained_on, calibrated_sigma=True)[:2]
+    np.testing.assert_allclose(calibrated, np.median(inflation), rtol=0.25)
     # Motions of the same error throughout must not have counted as better far off.
-    assert max(sigma_scales(predicted, data, familiarity)[2:]) < 1.0
+    assert max(sigma_scales(predicted, data, trained_on)[2:]) < 1.0
 
 
-def test_sigmas_are_measured_as_they_are_believed(rng: np.random.Generator) -> None:
-    data, familiarity = sequence(rng), all_familiar()
+def test_sigmas_are_measured_after_they_are_shrunk(rng: np.random.Generator) -> None:
+    data, trained_on = sequence(rng), one_training_frame()
     told = np.log(SIGMA) + rng.normal(0.0, 1.5, (COUNT, 6))
-    error = rng.normal(0.0, 1.0, (COUNT, 6)) * np.exp(familiarity.believed(told))
+    error = rng.normal(0.0, 1.0, (COUNT, 6)) * np.exp(trained_on.shrunk(told))
     predicted = replace(answers(data, error, rng), log_sigma=told)
-    np.testing.assert_allclose(sigma_scales(predicted, data, familiarity)[:2], 1.0, rtol=0.15)
+    np.testing.assert_allclose(sigma_scales(predicted, data, trained_on)[:2], 1.0, rtol=0.15)
 
 
 def test_missing_answers_do_not_count_and_without_answers_nothing_is_scaled(rng: np.random.Generator) -> None:
     data = sequence(rng)
     predicted = answers(data, rng.normal(0.0, SIGMA, (COUNT, 6)), rng)
     predicted.t[150:160] = np.nan
-    np.testing.assert_allclose(sigma_scales(predicted, data, all_familiar())[:2], 1.0, rtol=0.15)
+    np.testing.assert_allclose(sigma_scales(predicted, data, one_training_frame())[:2], 1.0, rtol=0.15)
     predicted.t[:] = np.nan
-    assert sigma_scales(predicted, data, all_familiar())[:2] == (1.0, 1.0)
+    assert sigma_scales(predicted, data, one_training_frame())[:2] == (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Several answers of a pose network to one frame: Monte-Carlo dropout, and views turned about the frame."""
+"""Poses and motions of a network: turned views, Monte-Carlo dropout, covariances, frames out of distribution."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, LocalizerOutput, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
+from localizer_ros.geometry.refined_camera import RefinedCamera
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path
 from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.localization.learned.front_end import MOTION_CORRELATION, NetworkFrontEnd, turned_views
 from localizer_ros.localization.learned.out_of_distribution import (
-    OTHER_PLACE,
-    SAME_PLACE,
-    Familiarity,
-    motion_widening,
+    MAX_SCORE,
+    MAX_START_SCORE,
+    TrainingDistribution,
+    motion_sigma_inflation,
 )
-from localizer_ros.localization.learned.scene_coordinates import RefinedCamera
 from localizer_ros.localization.localizer import Localizer, open_localizer
 from localizer_ros.networks.build import build_network
 from localizer_ros.smoothing import open_smoother
@@ -66,7 +66,7 @@ def network_folder(folder: Path, family: str, dropout: float) -> Path:
 
 
 @pytest.mark.parametrize("family", ["posenet", "anchors"])
-def test_samples_scatter_about_the_answer_and_are_the_same_every_time(
+def test_samples_scatter_about_the_answer_and_are_repeatable(
     family: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     folder = network_folder(tmp_path, family, 0.3)
@@ -89,7 +89,7 @@ def test_samples_scatter_about_the_answer_and_are_the_same_every_time(
     np.testing.assert_array_equal(sampled["log_sigma"], plain["log_sigma"])
 
 
-def test_what_cannot_be_sampled_says_so(tmp_path: Path, tiny_scene: Path) -> None:
+def test_a_network_that_cannot_be_sampled_is_an_error(tmp_path: Path, tiny_scene: Path) -> None:
     folder = network_folder(tmp_path, "posenet", 0.0)
     with pytest.raises(BackendError, match="trained with dropout"):
         open_backend(folder, "posenet", TORCH, samples=5)
@@ -161,7 +161,7 @@ def test_poses_of_turned_views_are_those_of_the_frame(views: int, rng: np.random
     found = NetworkFrontEnd(oracle, "posenet", views).observe(frame, None).absolute  # type: ignore[arg-type]
     assert len(oracle.seen) == views
     assert found.T_map_cam.distance_to(T) < 1e-9 and found.T_map_cam.angle_to(T) < 1e-7
-    # Turns leave it as it is, but for the few degrees' lever of the mounting.
+    # Turns leave it as it is, but for the few degrees' lever of the extrinsics.
     np.testing.assert_allclose(np.diagonal(found.covariance), np.repeat([0.01, 0.04], 3), rtol=0.05)
 
 
@@ -176,9 +176,9 @@ def test_views_average_errors_and_their_scatter_is_uncertainty(rng: np.random.Ge
     np.testing.assert_allclose(np.diagonal(found.covariance), 0.02**2, rtol=0.9)
 
 
-def test_motions_have_the_covariance_their_network_tells(rng: np.random.Generator) -> None:
-    spread = rng.normal(size=(6, 6))
-    correlation = np.corrcoef(spread @ spread.T + np.eye(6))
+def test_motions_have_the_covariance_that_the_network_answers(rng: np.random.Generator) -> None:
+    root = rng.normal(size=(6, 6))
+    correlation = np.corrcoef(root @ root.T + np.eye(6))
     oracle = Oracle(SE3.identity(), np.zeros((1, 6)), RefinedCamera(CAMERA.K, SE3.identity()), np.zeros(6))
     frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
     run, log_sigma = oracle.run, np.log([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -201,23 +201,23 @@ def at_distance(distance: float) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle), 0.0, 0.0], np.float32)
 
 
-def of_strangeness(strangeness: float) -> np.ndarray:
-    """A descriptor of a frame so strange to ``PLACE``."""
-    return at_distance(strangeness * np.sqrt(2.0))
+def of_score(score: float) -> np.ndarray:
+    """A descriptor of this out-of-distribution score for ``PLACE``."""
+    return at_distance(score * np.sqrt(2.0))
 
 
 # One training frame at 0, and many that resemble none of what is asked.
-PLACE = Familiarity(
+PLACE = TrainingDistribution(
     np.concatenate([at_distance(0.0)[None], np.eye(4, dtype=np.float32)[[2, 3] * 3]]),
     0.3,
     np.full(6, np.log(0.005)),
 )
 
 
-def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
+def test_frames_out_of_distribution_get_motions_but_no_pose_until_it_is_lost() -> None:
     refined_camera = RefinedCamera(CAMERA.K, SE3.identity())
     oracle = Oracle(SE3.identity(), np.zeros((1, 6)), refined_camera, np.full(6, np.log(0.005)))
-    run, seen = oracle.run, of_strangeness(0.0)
+    run, seen = oracle.run, of_score(0.0)
     oracle.run = lambda image: {**run(image), "descriptor": seen[None]}  # type: ignore[method-assign]
     config = LocalizerConfig()
     front_end = NetworkFrontEnd(oracle, "posenet", 1, PLACE)  # type: ignore[arg-type]
@@ -228,39 +228,39 @@ def test_another_place_gets_no_pose_but_motions_and_is_lost() -> None:
         return [localizer.process(Frame(k * 33_000_000, black, CAMERA)) for k in range(first, first + count)]
 
     assert all(output.status is Status.TRACKING for output in drive(0, 5))
-    seen = of_strangeness(1.1 * OTHER_PLACE)
+    seen = of_score(1.1 * MAX_SCORE)
     away = drive(5, 80)
     assert all(output.absolute is None and output.relative is not None for output in away)
     assert "nothing that the network was trained on" in away[0].reason
     assert away[-1].status is Status.LOST and away[-1].estimate is None
     # A doubtful frame is none to start from, and good enough to go on with.
-    doubtful = of_strangeness(0.5 * (SAME_PLACE + OTHER_PLACE))
+    doubtful = of_score(0.5 * (MAX_START_SCORE + MAX_SCORE))
     seen = doubtful
     assert all(output.absolute is None and output.status is Status.LOST for output in drive(85, 5))
-    seen = of_strangeness(0.9 * SAME_PLACE)
+    seen = of_score(0.9 * MAX_START_SCORE)
     assert drive(90, 1)[0].status is Status.TRACKING
     seen = doubtful
     assert all(output.absolute is not None and output.status is Status.TRACKING for output in drive(91, 80))
 
 
-def test_spreads_grow_where_a_frame_is_not_familiar() -> None:
+def test_covariances_are_inflated_away_from_the_training_frames() -> None:
     oracle = Oracle(SE3.identity(), np.zeros((2, 6)), RefinedCamera(CAMERA.K, SE3.identity()), np.zeros(6))
     frames = [Frame(stamp, np.zeros((64, 96, 3), np.uint8), CAMERA) for stamp in (0, 33_000_000)]
-    near, far = of_strangeness(0.0), of_strangeness(0.9 * SAME_PLACE)
-    widening = PLACE.ask(far).widening
+    near, far = of_score(0.0), of_score(0.9 * MAX_START_SCORE)
+    inflation = PLACE.assess(far).sigma_inflation
     run, found = oracle.run, []
     for descriptor in (near, far):
         oracle.run = lambda image, d=descriptor: {**run(image), "descriptor": d[None]}  # type: ignore[method-assign]
         front_end = NetworkFrontEnd(oracle, "posenet", 2, PLACE)  # type: ignore[arg-type]
         found.append([front_end.observe(frame, None) for frame in frames][1])
     a, b = found
-    np.testing.assert_allclose(b.absolute.covariance, a.absolute.covariance * widening**2, rtol=1e-5)
+    np.testing.assert_allclose(b.absolute.covariance, a.absolute.covariance * inflation**2, rtol=1e-5)
     np.testing.assert_allclose(
-        b.relative.covariance, a.relative.covariance * motion_widening(widening) ** 2, rtol=1e-5
+        b.relative.covariance, a.relative.covariance * motion_sigma_inflation(inflation) ** 2, rtol=1e-5
     )
 
 
-def test_motions_go_on_where_poses_are_not_believed(rng: np.random.Generator) -> None:
+def test_motions_go_on_while_poses_are_too_uncertain_to_be_used(rng: np.random.Generator) -> None:
     oracle = Oracle(
         SE3.identity(), np.zeros((1, 6)), RefinedCamera(CAMERA.K, SE3.identity()), np.full(6, np.log(1e3))
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.localization.learned.scene_coordinates import CELL_PX, RefinedCamera, pose_from_coordinates
+from localizer_ros.geometry.refined_camera import RefinedCamera
+from localizer_ros.localization.learned.scene_coordinates import CELL_PX, pose_from_coordinates
 
 H, W = 24, 32
 
