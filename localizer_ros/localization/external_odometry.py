@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 
 import numpy as np
@@ -10,7 +11,8 @@ from localizer_ros.core.config.runtime import OdometryConfig
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import RelativePose
 
-_KEPT = 2000
+# Samples kept: ten seconds at 200 Hz, more than any time between two frames that is bridged (smoother.max_gap_s).
+KEPT_SAMPLES = 2000
 
 
 class ExternalOdometry:
@@ -22,7 +24,7 @@ class ExternalOdometry:
 
     def __init__(self, config: OdometryConfig) -> None:
         self._config = config
-        self._samples: deque[tuple[int, SE3]] = deque(maxlen=_KEPT)
+        self._samples: deque[tuple[int, SE3]] = deque(maxlen=KEPT_SAMPLES)
 
     def add(self, stamp_ns: int, T_odom_base: SE3) -> None:
         """Add a sample. One that is not newer than the last starts over: its clock or its origin has changed."""
@@ -65,27 +67,19 @@ class ExternalOdometry:
         )
 
     def _at(self, stamp_ns: int) -> SE3 | None:
-        samples = self._samples
-        if not samples or stamp_ns < samples[0][0]:
+        """``T_odom_base`` at a stamp, None where the samples do not reach it."""
+        samples, max_gap_ns = self._samples, self._config.max_gap_s * 1e9
+        index = bisect_right(samples, stamp_ns, key=lambda sample: sample[0]) - 1
+        if index < 0:
             return None
-        max_gap_ns = self._config.max_gap_s * 1e9
-        for index in range(len(samples) - 1, -1, -1):
-            before_ns, T_before = samples[index]
-            if before_ns > stamp_ns:
-                continue
-            if before_ns == stamp_ns:
-                return T_before
-            if index + 1 < len(samples):
-                after_ns, T_after = samples[index + 1]
-                if after_ns - before_ns > max_gap_ns:
-                    return None
-            else:
-                # The sample after the image has not arrived yet: go on at the last rate for a moment.
-                if index == 0 or stamp_ns - before_ns > max_gap_ns:
-                    return None
-                after_ns, T_after = before_ns, T_before
-                before_ns, T_before = samples[index - 1]
-                if after_ns - before_ns > max_gap_ns:
-                    return None
-            return interpolate(T_before, T_after, (stamp_ns - before_ns) / (after_ns - before_ns))
-        return None
+        if samples[index][0] == stamp_ns:
+            return samples[index][1]
+        if index + 1 == len(samples):
+            # The sample after the image has not arrived yet: go on at the last rate for a moment.
+            if index == 0 or stamp_ns - samples[index][0] > max_gap_ns:
+                return None
+            index -= 1
+        (before_ns, T_before), (after_ns, T_after) = samples[index], samples[index + 1]
+        if after_ns - before_ns > max_gap_ns:
+            return None
+        return interpolate(T_before, T_after, (stamp_ns - before_ns) / (after_ns - before_ns))
