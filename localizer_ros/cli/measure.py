@@ -56,8 +56,10 @@ def evaluate_scene(
     from localizer_ros.evaluation.geometric_vo import GeometricVo
     from localizer_ros.evaluation.open_scene import open_scene
     from localizer_ros.evaluation.summary import summary_lines
+    from localizer_ros.scene.bundle import manifest_file
 
     chosen = run_config(config, settings, not no_smoothing)
+    manifest_file(scene)  # before a recording is read for nothing
     recording = open_recording(source, format, topics)
     console.make_room(json_file, report)
     part = part_of(recording, split, "test")

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.files import read_yaml
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import LocalizerError
+from localizer_ros.core.types import LocalizerError, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.environment import versions
 from localizer_ros.evaluation.evaluate import Evaluation, OpenScene, evaluate
@@ -206,8 +205,8 @@ def _result(opened: OpenScene, evaluation: Evaluation) -> SceneResult:
 def telling_settings(scene: Scene) -> tuple[tuple[str, str], ...]:
     """Settings that may tell a scene apart from others of its method: key and a word or two, e.g. ``head lstm``."""
     try:
-        values = yaml.safe_load((scene.path / "config.yaml").read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        values = read_yaml(scene.path / "config.yaml", SceneError)
+    except SceneError:
         return ()
     found: list[tuple[str, str]] = []
     card = card_path(scene.path / NETWORKS_FOLDER, scene.method)
@@ -216,7 +215,7 @@ def telling_settings(scene: Scene) -> tuple[tuple[str, str], ...]:
         # The configuration may have left the choice to the weights.
         found.append(("network.encoder", str(read_card(card, ModelCard).architecture.get("encoder", ""))))
     for key in (*TELLING.get(scene.method, ()), *(TELLING_NETWORKS if networks else TELLING_MAPS)):
-        value = values
+        value: Any = values
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:

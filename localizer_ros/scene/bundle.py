@@ -49,11 +49,7 @@ class Scene:
         Raises:
             SceneError: not a scene, another format version, or a file is missing or has changed; names it.
         """
-        manifest_path = path / MANIFEST
-        if not path.exists():
-            raise SceneError(f"{path}: no such scene")
-        if not manifest_path.is_file():
-            raise SceneError(f"{path}: not a scene ({MANIFEST} is missing)")
+        manifest_path = manifest_file(path)
         manifest = read_yaml(manifest_path, SceneError)
         check_format(manifest_path, manifest, "format_version", FORMAT_VERSION)
         for key in ("method", "map_frame", "camera", "training", "files"):
@@ -119,6 +115,15 @@ def check_format(path: Path, values: Any, key: str, expected: int) -> None:
         f"{path}: {key} {found}, written by localizer_ros {writer or 'of another version'}; this is localizer_ros "
         f"{__version__}, which reads {key} {expected}: {help_}"
     )
+
+
+def manifest_file(path: Path) -> Path:
+    """The manifest of the scene at a path. Raises SceneError where there is none."""
+    if not path.exists():
+        raise SceneError(f"{path}: no such scene")
+    if not is_scene(path):
+        raise SceneError(f"{path}: not a scene ({MANIFEST} is missing)")
+    return path / MANIFEST
 
 
 def is_scene(path: Path) -> bool:

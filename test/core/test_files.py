@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import localizer_ros
 from localizer_ros.core.files import natural_key, new_folder, parse_yaml, read_yaml
 from localizer_ros.core.types import ConfigError, LocalizerError, SceneError, SourceError
 
@@ -107,3 +108,9 @@ def test_names_are_in_natural_order() -> None:
         Path("seq2/10.png"),
         Path("seq10/1.png"),
     ]
+
+
+def test_nothing_else_reads_yaml() -> None:
+    package = Path(localizer_ros.__file__).parent
+    readers = [file.relative_to(package) for file in package.rglob("*.py") if "safe_load" in file.read_text()]
+    assert readers == [Path("core/files.py")]
