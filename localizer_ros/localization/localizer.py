@@ -36,7 +36,7 @@ class Localizer:
     """
 
     def __init__(self, front_end: FrontEnd, smoother: Smoother, config: LocalizerConfig) -> None:
-        self.config = config
+        self._config = config
         self._front_end = front_end
         self._smoother = smoother
         self._motion = MotionPrediction(config)
@@ -68,7 +68,7 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        judgement = judge(frame.stamp_ns, self._accepted_ns, estimate, self.config.status)
+        judgement = judge(frame.stamp_ns, self._accepted_ns, estimate, self._config.status)
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -121,11 +121,11 @@ class Localizer:
         gap_s = (stamp_ns - self._motion.last_ns) * 1e-9
         if gap_s == 0.0:
             raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
-        if -self.config.status.time_jump_s < gap_s < 0.0:
+        if -self._config.status.time_jump_s < gap_s < 0.0:
             raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {-gap_s:.3f} s before the last")
         if gap_s < 0.0:
             self.reset()
-        elif gap_s > self.config.smoother.max_gap_s:
+        elif gap_s > self._config.smoother.max_gap_s:
             self.relocalize()
         else:
             return
