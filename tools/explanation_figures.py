@@ -16,17 +16,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from localizer_ros.core.config.runtime import RunConfig
-from localizer_ros.core.types import LocalizerError
+from localizer_ros.core.types import Array, LocalizerError
 from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.evaluation.figures import MAPPED, RAW, SMOOTHED, TRUE, quiet_axes
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.map_scene import MapScene
-
-Array = NDArray[np.float64]
 
 RETRIEVED = 10
 KEYFRAME, SEEN = "#5b8f86", "#9cc3ee"

@@ -18,18 +18,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame, LocalizerError, PoseEstimate
+from localizer_ros.core.types import Array, Camera, Frame, LocalizerError, PoseEstimate
 from localizer_ros.datasets.source import open_source
 from localizer_ros.evaluation.figures import MAPPED, SMOOTHED, TRUE, label_axes, map_views
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.map_scene import MapScene
-
-Array = NDArray[np.float64]
 
 KEYFRAMES = 8
 FRUSTUM_DEPTH = 0.25

@@ -16,8 +16,8 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, LocalizerError, SourceError
 from localizer_ros.datasets.bag_file import bag_notes
-from localizer_ros.scene.bundle import Scene, is_scene
-from localizer_ros.scene.nearest_image import DESCRIPTORS
+from localizer_ros.scene.bundle import MAP_FOLDER, NETWORKS_FOLDER, Scene, is_scene
+from localizer_ros.scene.nearest_image import DESCRIPTORS, read_baseline
 from localizer_ros.scene.point_map import ARRAYS, PointMap
 
 LOCALIZER, RAW, TRUE = "localizer", "raw", "true"
@@ -95,12 +95,10 @@ def _scene_content(path: Path) -> Content:
     scene = Scene.load(path)
     mapping: list[SE3] = []
     points = None
-    baseline = path / "networks" / DESCRIPTORS
-    if baseline.is_file():
-        with np.load(baseline, allow_pickle=False) as data:
-            mapping = [SE3.from_matrix(T) for T in data["poses"]]
-    if (path / "map" / ARRAYS).is_file():
-        point_map = PointMap.load(path / "map")
+    if (path / NETWORKS_FOLDER / DESCRIPTORS).is_file():
+        mapping = list(read_baseline(path / NETWORKS_FOLDER)[1])
+    if (path / MAP_FOLDER / ARRAYS).is_file():
+        point_map = PointMap.load(path / MAP_FOLDER)
         mapping = [SE3.from_matrix(T) for T in point_map.T_map_cam]
         step = max(1, len(point_map.points) // _MAX_POINTS)
         points = point_map.points[::step].astype(np.float64)

@@ -56,6 +56,24 @@ def save_baseline(
     )
 
 
+def read_baseline(folder: Path) -> tuple[NDArray[np.float32], tuple[SE3, ...], tuple[str, ...]]:
+    """What :func:`save_baseline` has written: descriptors (N, C), N ``T_map_cam`` and N frame names.
+
+    Args:
+        folder: of the networks of the scene.
+
+    Raises:
+        SceneError: it is missing or damaged.
+    """
+    path = folder / DESCRIPTORS
+    arrays = load_arrays(path, ("descriptors", "poses", "names"))
+    try:
+        poses = tuple(SE3.from_matrix(T) for T in arrays["poses"])
+    except ValueError as error:
+        raise SceneError(f"{path}: {error}") from error
+    return arrays["descriptors"].astype(np.float32), poses, tuple(str(name) for name in arrays["names"])
+
+
 def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None:
     """The baseline of a scene: descriptors of its network, or of its image index; None when it has neither.
 
@@ -71,14 +89,7 @@ def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None
 
 
 def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:
-    path = folder / DESCRIPTORS
-    arrays = load_arrays(path, ("descriptors", "poses", "names"))
-    descriptors = arrays["descriptors"].astype(np.float32)
-    try:
-        poses = tuple(SE3.from_matrix(T) for T in arrays["poses"])
-    except ValueError as error:
-        raise SceneError(f"{path}: {error}") from error
-    names = tuple(str(name) for name in arrays["names"])
+    descriptors, poses, names = read_baseline(folder)
     backend = open_backend(folder, "descriptor", config)
     preprocess = Preprocessor(Camera.from_dict(backend.card.camera), backend.card.mean, backend.card.std)
 

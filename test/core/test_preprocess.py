@@ -14,9 +14,8 @@ from localizer_ros.core.preprocess import (
     to_rgb,
 )
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected
+from localizer_ros.core.types import Array, Camera, ConfigError, Frame, FrameRejected
 
-Array = NDArray[np.float64]
 K = np.array([[525.0, 0.0, 318.2], [0.0, 521.0, 242.7], [0.0, 0.0, 1.0]])
 
 CAMERAS = {

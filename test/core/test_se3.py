@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from localizer_ros.core.se3 import (
@@ -20,8 +19,7 @@ from localizer_ros.core.se3 import (
     symmetrized,
     weighted_mean,
 )
-
-Array = NDArray[np.float64]
+from localizer_ros.core.types import Array
 
 # Products of a few rotations and translations of up to 200 m: some hundred roundings of 1e-16 relative.
 TIGHT = 1e-10

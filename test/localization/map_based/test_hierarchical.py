@@ -1,22 +1,26 @@
-"""Full search in a map of a real recording."""
+"""Full search: in a map of a real recording, and where two places explain one image."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from kitchen import Kitchen
+from synthetic_map import synthetic_map
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame
 from localizer_ros.datasets.source import open_source
+from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.front_end import open_map_front_end
-from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
+from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer, PlaceSearch
+from localizer_ros.localization.map_based.verification import VerifiedPose
 from localizer_ros.scene.map_scene import MapScene
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 @pytest.mark.parametrize("direct", [False, True])
 def test_full_search_finds_frames_between_the_mapped_ones(kitchen: Kitchen, direct: bool) -> None:
     localizer = HierarchicalLocalizer(MapScene.open(kitchen.scene), SearchConfig(), direct)
@@ -35,6 +39,7 @@ def test_full_search_finds_frames_between_the_mapped_ones(kitchen: Kitchen, dire
     assert np.median([r for _, r in found]) < 1.5
 
 
+@pytest.mark.slow
 def test_frames_of_another_place_have_no_answer_but_a_reason(kitchen: Kitchen, shared_dir: Path) -> None:
     elsewhere = open_source(shared_dir / "data" / "tum_fr1_rpy")
     front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
@@ -47,6 +52,7 @@ def test_frames_of_another_place_have_no_answer_but_a_reason(kitchen: Kitchen, s
     assert "too few keypoints" in front_end.observe(blank, None).reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["retrieval", "relative"])
 def test_methods_without_points_answer_nearby(kitchen: Kitchen, method: str) -> None:
     front_end = open_map_front_end(kitchen.scene, method, LocalizerConfig())
@@ -57,3 +63,24 @@ def test_methods_without_points_answer_nearby(kitchen: Kitchen, method: str) -> 
             found.append(kitchen.errors(index, observation.absolute)[0])
     assert len(found) >= 3
     assert np.median(found) < (0.3 if method == "retrieval" else 0.12)
+
+
+def verified(T: SE3, inliers: int, confidence: float) -> VerifiedPose:
+    nothing: Any = np.zeros(0)
+    solved = SolvedPose(T, np.eye(6), np.ones(inliers, dtype=bool), np.zeros(inliers))
+    return VerifiedPose(solved, nothing, nothing, nothing, inliers, 0.5, None, confidence)
+
+
+@pytest.mark.parametrize("depth_m", [0.5, 4.0, 40.0])
+@pytest.mark.parametrize(
+    ("of_depth", "turn_rad", "rivals"), [(0.05, 0.0, False), (0.2, 0.0, True), (0.0, 0.2, True)]
+)
+def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
+    rng: np.random.Generator, depth_m: float, of_depth: float, turn_rad: float, rivals: bool
+) -> None:
+    point_map = synthetic_map(rng, depth_m=depth_m)
+    scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
+    search = PlaceSearch(scene, SearchConfig(), whole=True)
+    apart = SE3.exp([0, turn_rad, 0, 0, 0, of_depth * point_map.median_depth])
+    best = search._against(verified(SE3.identity(), 60, 0.8), verified(apart, 50, 0.6))
+    assert best.confidence == pytest.approx(0.8 * (1.5 * 60 / 160 if rivals else 1.0))

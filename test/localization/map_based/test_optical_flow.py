@@ -1,0 +1,73 @@
+"""Points of a localised frame in the next ones, and the motion that follows."""
+
+import cv2
+import numpy as np
+import pytest
+
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera, Frame
+from localizer_ros.geometry.rays import RayCamera
+from localizer_ros.localization.map_based.optical_flow import OpticalFlow
+
+CAMERA = Camera.pinhole(320, 240, 250.0, 250.0, 159.5, 119.5)
+DEPTH_M = 2.0
+FRAME_NS = 33_333_333
+
+
+@pytest.fixture
+def wall(rng: np.random.Generator) -> np.ndarray:
+    """A textured wall, larger than the image."""
+    noise = cv2.GaussianBlur(rng.normal(size=(400, 500)), (0, 0), 2.0)
+    return np.clip(128.0 + 300.0 * noise, 0, 255).astype(np.uint8)
+
+
+def frame(wall: np.ndarray, index: int, shift_px: float = 3.0) -> Frame:
+    """The camera moves along the wall: the image shifts against it."""
+    moved = np.array([[1.0, 0.0, -80.0 - shift_px * index], [0.0, 1.0, -80.0]])
+    image = cv2.warpAffine(wall, moved, (320, 240), flags=cv2.INTER_LINEAR)
+    return Frame(index * FRAME_NS, np.asarray(image, np.uint8), CAMERA)
+
+
+def anchored(wall: np.ndarray) -> OpticalFlow:
+    flow = OpticalFlow(RayCamera(CAMERA))
+    x, y = np.meshgrid(np.arange(40.0, 280.0, 20.0), np.arange(40.0, 200.0, 20.0))
+    xy = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    rays = RayCamera(CAMERA).rays(CAMERA, xy)
+    flow.anchor(frame(wall, 0), xy, rays, np.full(len(xy), DEPTH_M), np.arange(len(xy)))
+    return flow
+
+
+def test_the_motion_is_that_of_the_camera(wall: np.ndarray) -> None:
+    motion = anchored(wall).follow(frame(wall, 1))
+    assert motion is not None and motion.share > 0.95
+    expected = SE3(np.eye(3), np.array([3.0 / 250.0 * DEPTH_M, 0.0, 0.0]))
+    assert motion.T_prev_cur.distance_to(expected) < 2e-3
+    assert motion.T_prev_cur.angle_to(expected) < 1e-3
+    assert np.allclose(motion.rays, RayCamera(CAMERA).rays(CAMERA, motion.xy_px))
+
+
+def test_frames_that_are_not_localised_are_passed_over(wall: np.ndarray) -> None:
+    flow = anchored(wall)
+    travelled = SE3.identity()
+    for index in range(1, 6):
+        motion = flow.follow(frame(wall, index))
+        assert motion is not None
+        travelled = travelled @ motion.T_prev_cur
+        flow.propagate()
+        assert flow.stamp_ns == index * FRAME_NS
+    assert travelled.distance_to(SE3(np.eye(3), np.array([15.0 / 250.0 * DEPTH_M, 0, 0]))) < 5e-3
+
+
+def test_nothing_is_followed_into_another_image_or_camera(wall: np.ndarray) -> None:
+    flow = anchored(wall)
+    blank = Frame(FRAME_NS, np.full((240, 320), 90, np.uint8), CAMERA)
+    assert flow.follow(blank) is None
+    wider = Camera.pinhole(320, 240, 200.0, 200.0, 159.5, 119.5)
+    assert flow.follow(Frame(FRAME_NS, frame(wall, 1).image, wider)) is None
+    assert flow.follow(frame(wall, 1)) is not None
+    flow.propagate()
+    assert flow.follow(blank) is None
+    flow.propagate()
+    assert flow.stamp_ns is None and flow.follow(frame(wall, 3)) is None
+    flow.reset()
+    assert flow.follow(frame(wall, 1)) is None
