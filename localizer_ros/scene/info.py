@@ -38,12 +38,13 @@ def scene_info(path: Path) -> dict[str, Any]:
 
     Returns:
         The manifest but its checksums (format version, method, map frame, camera, training data, what the method
-        recorded when it was made: times, accuracy on the validation part, calibration; versions), and, each where the
+        recorded when it was made: times, accuracy on the validation part, uncertainty; versions), and, each where the
         scene has it: ``point_map`` (see :func:`point_map_facts`), ``index`` (:func:`index_facts`), ``networks`` by
         name (:func:`network_facts`), and ``disk_mb`` by part.
 
     Raises:
         SceneError: not a scene, or a file of it is missing, changed or damaged; names it.
+        BackendError: a model card is malformed.
     """
     scene = Scene.load(path)
     manifest = {key: value for key, value in scene.manifest.items() if key not in ("files", "versions")}

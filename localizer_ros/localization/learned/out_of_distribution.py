@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from localizer_ros.core.types import SceneError
+from localizer_ros.scene.arrays import load_arrays, save_arrays
 
 FILE = "out_of_distribution.npz"
 # Training frames kept at most: more say little more, and each costs time in every frame.
@@ -103,7 +104,7 @@ class TrainingDistribution:
 
     def save(self, folder: Path) -> None:
         """Write it to ``folder``. Half precision moves a distance by 1e-3 at most and halves the file."""
-        np.savez(
+        save_arrays(
             folder / FILE,
             descriptors=self.descriptors.astype(np.float16),
             spacing=self.spacing,
@@ -120,15 +121,14 @@ class TrainingDistribution:
         path = folder / FILE
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                descriptors = data["descriptors"].astype(np.float32)
-                length = np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
-                return TrainingDistribution(
-                    descriptors / length, float(data["spacing"]), np.reshape(data["median_log_sigma"], 6)
-                )
-        except (KeyError, OSError, ValueError) as error:
-            raise SceneError(f"{path}: cannot be read ({error})") from error
+        arrays = load_arrays(path, ("descriptors", "spacing", "median_log_sigma"))
+        descriptors = arrays["descriptors"].astype(np.float32)
+        if descriptors.ndim != 2 or arrays["spacing"].size != 1 or arrays["median_log_sigma"].size != 6:
+            raise SceneError(f"{path}: array shapes do not fit together")
+        length = np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
+        return TrainingDistribution(
+            descriptors / length, float(arrays["spacing"].item()), np.reshape(arrays["median_log_sigma"], 6)
+        )
 
     def _inflation(self, distance: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(
