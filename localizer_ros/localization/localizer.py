@@ -59,10 +59,10 @@ class Localizer:
         observation = self._observe(frame, prior, timer)
         restart_gap_s = self._announce_restart()
 
-        motions = self._motion.since_last(frame, observation.relative)
+        answers = self._answers(frame.stamp_ns, observation)
+        motions = self._motion.measured_by(answers, self._motion.since_last(frame, observation.relative))
         predicted = self._predict(frame.stamp_ns, motions.best)
         self._add_motions(motions)
-        answers = self._answers(frame.stamp_ns, observation)
         outcomes = [self._take(answer, frame.stamp_ns, predicted) for answer in answers]
         timer.lap("gate")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +12,12 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ExternalOdometry
+from localizer_ros.localization.gate import squared_mahalanobis
 
 # Time constant of a velocity that nothing has confirmed, seconds. Turn rates of the hand-held camera of Red Kitchen
 # correlate by 0.45 after 0.3 s and by 0.20 after 1 s.
 VELOCITY_FADES_S = 0.3
+DEGREES_OF_FREEDOM = 6
 # Motions kept to bring late answers forward: 10 s, the longest search.latency_s, at 30 Hz.
 KEPT_MOTIONS = 300
 
@@ -96,6 +99,26 @@ class MotionPrediction:
         if not measured:
             return Motions(assumed=self._assumed(last, frame.stamp_ns))
         return Motions(tuple(sorted(measured, key=lambda m: float(np.trace(m.covariance)))))
+
+    def measured_by(self, answers: Iterable[PoseEstimate], motions: Motions) -> Motions:
+        """The motions; an assumed one that an answer of the newest frame contradicts becomes what that answer says, as
+        uncertain as the contradiction is large.
+
+        A measurement outvotes an assumption: what nobody measured makes no answer wrong, and its information on the
+        next pose vanishes with the square of its error.
+        """
+        assumed, predicted = motions.assumed, self.predict(motions.assumed)
+        if assumed is None or predicted is None or predicted.covariance is None:
+            return motions
+        for answer in answers:
+            distance = (
+                squared_mahalanobis(predicted, answer) if answer.stamp_ns == predicted.stamp_ns else None
+            )
+            if distance is not None and distance > DEGREES_OF_FREEDOM:
+                T_prev_cur = assumed.T_prev_cur @ predicted.T_map_cam.inverse() @ answer.T_map_cam
+                wide = assumed.covariance * (distance / DEGREES_OF_FREEDOM) ** 2
+                return Motions(assumed=replace(assumed, T_prev_cur=T_prev_cur, covariance=wide))
+        return motions
 
     def predict(self, motion: RelativePose | None) -> PoseEstimate | None:
         """The last estimate moved by ``motion``; None where one of the two is not known."""

@@ -172,6 +172,26 @@ def test_rejected_poses_that_agree_relocalize() -> None:
     assert outputs[-1].estimate.T_map_cam.distance_to(far @ truth(69)) < 0.05
 
 
+@pytest.mark.parametrize("confidence", [0.99, None])
+def test_a_velocity_that_nobody_measured_makes_no_answer_wrong(
+    confidence: float | None, rng: np.random.Generator
+) -> None:
+    # Stills of a place, stamped as if by a camera at 30 Hz: some metres and half a turn from one to the next.
+    poses = [SE3.exp([*rng.uniform(-1.5, 1.5, 3), *rng.uniform(-5.0, 5.0, 3)]) for _ in range(20)]
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        return Observation(absolute=replace(at(index, poses[index]), confidence=confidence))
+
+    localizer, front_end = make(answer)
+    for index, output in enumerate(run(localizer, range(20))):
+        assert output.status is Status.TRACKING and output.reason == ""
+        assert output.estimate is not None
+        assert output.estimate.T_map_cam.distance_to(poses[index]) < 0.02
+        assert np.degrees(output.estimate.T_map_cam.angle_to(poses[index])) < 1.0
+    assert front_end.losses == 0
+
+
 def test_poses_with_a_covariance_that_is_not_finite_never_relocalize() -> None:
     def answer(ns: int) -> Observation:
         index = round(ns / PERIOD_NS)

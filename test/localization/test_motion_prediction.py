@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,20 @@ def test_an_assumed_motion_is_as_uncertain_as_a_walk_of_that_time() -> None:
     assert expected is not None
     sigmas = np.repeat([np.radians(90.0), 2.0], 3) * 0.2
     np.testing.assert_allclose(expected.covariance, np.diag(sigmas**2), rtol=1e-12)
+
+
+def test_an_answer_outvotes_an_assumed_motion_and_leaves_a_measured_one_alone() -> None:
+    prediction = drive(5)
+    far = replace(estimate(5), T_map_cam=truth(5) @ SE3.exp([0.0, 1.0, 0.0, 3.0, 0.0, 0.0]))
+    assumed = prediction.since_last(frame(5), None)
+    moved = prediction.predict(prediction.measured_by([far], assumed).best)
+    assert moved is not None and moved.covariance is not None
+    assert moved.T_map_cam.distance_to(far.T_map_cam) < 1e-9
+    # Five hundred sigmas off: what is left of the assumption weighs nothing beside the answer.
+    assert np.min(np.diag(moved.covariance)) > 1e4 * np.max(SHARP)
+    assert prediction.measured_by([estimate(5)], assumed) is assumed
+    measured_motions = prediction.since_last(frame(5), measured(5))
+    assert prediction.measured_by([far], measured_motions) is measured_motions
 
 
 def test_odometry_and_the_front_end_are_both_used_the_more_certain_first() -> None:

@@ -3,8 +3,10 @@
 import numpy as np
 
 from localizer_ros.core.se3 import SE3
+from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.motion_model import (
     constant_velocity,
+    flow_covariance,
     stray_covariance,
     timing_covariance,
 )
@@ -35,3 +37,15 @@ def test_the_error_of_a_stamp_moves_the_pose_along_its_motion() -> None:
     covariance = timing_covariance(STEP, 1 / 30, 0.01)
     moved = STEP.log() * 0.3
     assert np.allclose(covariance, np.outer(moved, moved))
+
+
+def test_a_motion_is_less_certain_the_larger_it_is() -> None:
+    def sigmas(T: SE3, depth_m: float) -> np.ndarray:
+        solved = SolvedPose(T, np.zeros((6, 6)), np.ones(4, bool), np.zeros(4))
+        return np.asarray(np.sqrt(np.diag(flow_covariance(solved, depth_m))))
+
+    still, turned = sigmas(SE3.identity(), 2.0), sigmas(SE3.exp([0.0, 0.2, 0.0, 0.0, 0.0, 0.0]), 2.0)
+    moved = sigmas(SE3.exp([0.0, 0.0, 0.0, 0.4, 0.0, 0.0]), 2.0)
+    assert np.all(turned > 5.0 * still)
+    assert np.allclose(moved, turned, rtol=1e-6)
+    assert np.allclose(2.0 * turned[:3], turned[3:], rtol=0.1)
