@@ -11,6 +11,8 @@ from localizer_ros.core.config.runtime import OdometryConfig
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import RelativePose
 
+# Source of its motions.
+ODOMETRY = "odom"
 # Samples kept: ten seconds at 200 Hz, more than any time between two frames that is bridged (smoother.max_gap_s).
 KEPT_SAMPLES = 2000
 
@@ -63,7 +65,7 @@ class ExternalOdometry:
             cur_ns,
             T_base_prev.inverse() @ T_prev_cur_base @ T_base_cur,
             adjoint @ covariance_base @ adjoint.T,
-            "odom",
+            ODOMETRY,
         )
 
     def _at(self, stamp_ns: int) -> SE3 | None:

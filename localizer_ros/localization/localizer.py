@@ -20,7 +20,7 @@ from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.gate import AnswerOutcome, Gate
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
-from localizer_ros.localization.status import explain, judge
+from localizer_ros.localization.status import Judgement, explain, judge
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
@@ -44,6 +44,8 @@ class Localizer:
         # The smoother holds a graph: there is a pose to predict from and to compare with.
         self._tracking = False
         self._accepted_ns: int | None = None
+        # External odometry has measured the whole way since the newest accepted pose.
+        self._by_odometry = False
         self._given: PoseEstimate | None = None
         self._restart_gap_s: float | None = None
 
@@ -68,7 +70,7 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        judgement = judge(frame.stamp_ns, self._accepted_ns, estimate, self._config.status)
+        judgement = self._judge(frame.stamp_ns, estimate, motions)
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -188,6 +190,10 @@ class Localizer:
         self._gate.accepted()
         self._accepted_ns = max(self._accepted_ns or answer.stamp_ns, answer.stamp_ns)
         return AnswerOutcome.ACCEPTED
+
+    def _judge(self, stamp_ns: int, estimate: PoseEstimate | None, motions: Motions) -> Judgement:
+        self._by_odometry = self._accepted_ns == stamp_ns or (self._by_odometry and motions.by_odometry)
+        return judge(stamp_ns, self._accepted_ns, estimate, self._config.status, self._by_odometry)
 
     def _reject(self, answer: PoseEstimate) -> None:
         last = self._gate.last_rejected

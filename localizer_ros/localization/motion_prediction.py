@@ -11,7 +11,7 @@ import numpy as np
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
-from localizer_ros.localization.external_odometry import ExternalOdometry
+from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.gate import squared_mahalanobis
 
 # Time constant of a velocity that nothing has confirmed, seconds. Turn rates of the hand-held camera of Red Kitchen
@@ -38,6 +38,11 @@ class Motions:
     def all(self) -> tuple[RelativePose, ...]:
         """The measured ones, or the assumed one."""
         return self.measured if self.assumed is None else (self.assumed,)
+
+    @property
+    def by_odometry(self) -> bool:
+        """True where external odometry measured the motion."""
+        return any(motion.source == ODOMETRY for motion in self.measured)
 
     @property
     def best(self) -> RelativePose | None:

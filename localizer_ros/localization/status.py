@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from localizer_ros.core.config.runtime import StatusConfig
-from localizer_ros.core.types import PoseEstimate, Status
+from localizer_ros.core.types import Array, PoseEstimate, Status
 from localizer_ros.localization.gate import AnswerOutcome
 
 
@@ -26,7 +26,11 @@ class Judgement:
 
 
 def judge(
-    stamp_ns: int, accepted_ns: int | None, estimate: PoseEstimate | None, config: StatusConfig
+    stamp_ns: int,
+    accepted_ns: int | None,
+    estimate: PoseEstimate | None,
+    config: StatusConfig,
+    by_odometry: bool = False,
 ) -> Judgement:
     """The status of a frame.
 
@@ -35,24 +39,36 @@ def judge(
         accepted_ns: of the newest absolute pose that was believed, None when there was none yet.
         estimate: of the frame, None when there is none.
         config: thresholds.
+        by_odometry: external odometry has measured the whole way since that pose: what it carries is lost by its
+            uncertainty alone, however long ago the pose was.
     """
     if accepted_ns is None:
         return Judgement(Status.INITIALIZING, "no absolute pose yet")
     since_s = (stamp_ns - accepted_ns) * 1e-9
     unconfirmed = f"no believable absolute pose for {since_s:.1f} s"
-    if since_s > config.lost_after_s:
+    if since_s > config.lost_after_s and not by_odometry:
         return Judgement(Status.LOST, unconfirmed)
     if estimate is None or estimate.covariance is None:
         return Judgement(Status.DEGRADED, "no estimate for this frame")
-    sigma_m = float(np.sqrt(np.linalg.eigvalsh(estimate.covariance[3:, 3:])[-1]))
+    sigma_deg, sigma_m = (
+        np.degrees(_largest_sigma(estimate.covariance[:3, :3])),
+        _largest_sigma(estimate.covariance[3:, 3:]),
+    )
     uncertain = f"position known to {sigma_m:.1f} m only"
     if sigma_m > config.lost_sigma_m:
         return Judgement(Status.LOST, uncertain)
+    if sigma_deg > config.lost_sigma_deg:
+        return Judgement(Status.LOST, f"orientation known to {sigma_deg:.0f} deg only")
     if since_s > config.degraded_after_s:
         return Judgement(Status.DEGRADED, unconfirmed)
     if sigma_m > config.degraded_sigma_m:
         return Judgement(Status.DEGRADED, uncertain)
     return Judgement(Status.TRACKING)
+
+
+def _largest_sigma(covariance: Array) -> float:
+    """Standard deviation along the axis that is known least, of a (3, 3) covariance."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]))
 
 
 def explain(

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Sigmas outside these bounds make the information matrix singular in double precision.
 MIN_SIGMA, MAX_SIGMA = 1e-4, 1e3
+# Largest over smallest sigma of one measurement: with 1e4 every sixth graph of a single pose of random axes and sigmas
+# up to 1e3 cannot be solved, with 1e3 none. The direction known best is then taken as known less well.
+MAX_RATIO = 1e3
 
 
 class GtsamSmoother:
@@ -69,6 +72,9 @@ class GtsamSmoother:
 
     def add_relative(self, relative: RelativePose) -> None:
         """See :class:`Smoother`. No robust kernel here: what measures motion has rejected its outliers itself."""
+        if not self._keys:
+            # The first pose could not be solved: the graph starts with the next one.
+            return
         if relative.stamp_prev_ns not in self._keys:
             raise ValueError(f"add_relative: no frame at {relative.stamp_prev_ns} ns")
         prev = self._keys[relative.stamp_prev_ns]
@@ -190,5 +196,6 @@ def _gaussian(covariance: Array) -> gtsam.noiseModel.Gaussian:
     if np.count_nonzero(covariance) == np.count_nonzero(variances):
         return gtsam.noiseModel.Diagonal.Variances(np.clip(variances, MIN_SIGMA**2, MAX_SIGMA**2))
     values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
-    bounded = (vectors * np.clip(values, MIN_SIGMA**2, MAX_SIGMA**2)) @ vectors.T
-    return gtsam.noiseModel.Gaussian.Covariance(bounded)
+    top = float(np.clip(values[-1], MIN_SIGMA**2, MAX_SIGMA**2))
+    bounded = np.clip(values, max(MIN_SIGMA**2, top / MAX_RATIO**2), MAX_SIGMA**2)
+    return gtsam.noiseModel.Gaussian.Covariance((vectors * bounded) @ vectors.T)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from localizer_ros.core.types import PoseEstimate, RelativePose
 
 
@@ -17,7 +19,8 @@ class Smoother(Protocol):
     rebuilds: int
 
     def add_relative(self, relative: RelativePose) -> None:
-        """Add a frame by its motion from an earlier one, or another motion between two known frames.
+        """Add a frame by its motion from an earlier one, or another motion between two known frames; nothing while
+        there is no frame at all.
 
         Raises:
             ValueError: the earlier frame is not known, or the later one is older than the newest and not known.
@@ -56,6 +59,8 @@ class PassThroughSmoother:
     def add_absolute(self, absolute: PoseEstimate) -> bool:
         """Keep it when it belongs to the newest frame."""
         if self._newest_ns is not None and absolute.stamp_ns < self._newest_ns:
+            return False
+        if absolute.covariance is not None and not np.all(np.isfinite(absolute.covariance)):
             return False
         self._newest_ns, self._absolute = absolute.stamp_ns, absolute
         return True

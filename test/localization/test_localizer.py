@@ -353,6 +353,27 @@ def test_external_odometry_bridges_frames_without_poses() -> None:
     assert output.estimate.T_map_cam.distance_to(truth(59)) < 0.05
 
 
+def test_odometry_carries_the_pose_for_a_minute_and_says_how_well() -> None:
+    T_base_cam = SE3.exp([0.1, -0.4, 0.2, 0.3, 0.0, 0.5])
+    step = SE3.exp([0.0, 0.01, 0.0, 0.03, 0.0, 0.0])
+    drifting = step @ SE3.exp([0.0, 0.0002, 0.0, 0.0006, 0.0, 0.0])  # by 2 %
+    T, T_odom = SE3.identity(), SE3.exp([0, 0, 1.0, 7.0, 8.0, 0.0])
+
+    def answer(ns: int) -> Observation:
+        seen = ns < 30 * PERIOD_NS
+        return Observation(absolute=at(round(ns / PERIOD_NS), T @ T_base_cam) if seen else None)
+
+    localizer, _ = make(answer)
+    for index in range(1830):
+        localizer.add_odometry(index * PERIOD_NS, T_odom)
+        output = localizer.process(frame(index, T_base_cam))
+        assert output.estimate is not None and output.estimate.covariance is not None, output.reason
+        error = (output.estimate.T_map_cam.inverse() @ T @ T_base_cam).log()
+        assert np.all(np.abs(error) < 3.0 * np.sqrt(np.diag(output.estimate.covariance)))
+        T, T_odom = T @ step, T_odom @ drifting
+    assert output.status is Status.DEGRADED and "no believable absolute pose for 60" in output.reason
+
+
 def test_a_given_pose_is_the_start() -> None:
     localizer, front_end = make(lambda ns: Observation(reason="nothing seen"))
     localizer.set_prior(at(5))

@@ -43,6 +43,19 @@ def test_the_status_follows_from_age_and_uncertainty(
     assert found.usable == (status is not Status.LOST)
 
 
+@pytest.mark.parametrize(
+    ("sigma_m", "status"), [(0.1, Status.DEGRADED), (2.9, Status.DEGRADED), (3.1, Status.LOST)]
+)
+def test_what_odometry_carries_is_lost_by_its_uncertainty_alone(sigma_m: float, status: Status) -> None:
+    found = judge(NOW_NS, NOW_NS - 60_000_000_000, known_to(sigma_m), CONFIG, by_odometry=True)
+    assert found.status is status
+
+
+def test_a_pose_of_unknown_orientation_is_lost() -> None:
+    unsure = PoseEstimate(NOW_NS, SE3.identity(), np.diag([0.01, 0.7, 0.01, 1e-4, 1e-4, 1e-4]), "smoother")
+    assert judge(NOW_NS, NOW_NS, unsure, CONFIG) == Judgement(Status.LOST, "orientation known to 48 deg only")
+
+
 def test_without_an_accepted_pose_it_is_initializing() -> None:
     assert judge(NOW_NS, None, None, CONFIG) == Judgement(Status.INITIALIZING, "no absolute pose yet")
 

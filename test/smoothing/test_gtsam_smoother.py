@@ -140,8 +140,9 @@ def test_a_pose_older_than_the_lag_is_refused() -> None:
 
 def test_motion_from_an_unknown_frame_is_an_error() -> None:
     smoother = GtsamSmoother(SmootherConfig())
+    smoother.add_absolute(absolute(0, SE3.identity()))
     with pytest.raises(ValueError, match="no frame"):
-        smoother.add_relative(relative(1, STEP))
+        smoother.add_relative(relative(3, STEP))
 
 
 def test_two_motions_of_one_interval_are_both_used() -> None:
@@ -169,6 +170,33 @@ def test_a_broken_covariance_never_raises_and_never_gives_nan(bad: np.ndarray) -
         answer = smoother.estimate()
         assert answer is not None and np.all(np.isfinite(answer.T_map_cam.matrix()))
         assert np.all(np.isfinite(answer.covariance))
+
+
+def test_a_graph_starts_from_any_covariance(rng: np.random.Generator) -> None:
+    for _ in range(30):
+        axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+        S = axes @ np.diag(10.0 ** rng.uniform(-8.0, 4.0, 6)) @ axes.T
+        smoother = GtsamSmoother(SmootherConfig())
+        T = SE3.exp(rng.normal(size=6))
+        assert smoother.add_absolute(PoseEstimate(0, T, 0.5 * (S + S.T), "test"))
+        answer = smoother.estimate()
+        assert answer is not None and answer.T_map_cam.distance_to(T) < 1e-6
+        assert smoother.rebuilds == 0
+
+
+def test_after_a_failed_start_the_next_pose_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("IndeterminantLinearSystemException")
+
+    smoother = GtsamSmoother(SmootherConfig())
+    smoother.add_absolute(absolute(0, SE3.identity()))
+    monkeypatch.setattr(smoother, "_smoother", Failing())
+    assert smoother.estimate() is None
+    smoother.add_relative(relative(1, STEP))
+    assert smoother.add_absolute(absolute(1, STEP))
+    answer = smoother.estimate()
+    assert answer is not None and answer.T_map_cam.distance_to(STEP) < 1e-6
 
 
 def test_a_numerical_failure_rebuilds_from_the_last_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +232,13 @@ def test_reset_forgets() -> None:
     smoother.add_absolute(absolute(0, STEP))
     assert smoother.estimate() is not None
     smoother.reset()
+    assert smoother.estimate() is None
+
+
+def test_pass_through_refuses_what_is_not_finite() -> None:
+    smoother = PassThroughSmoother()
+    broken = replace(absolute(0, SE3.identity()), covariance=np.full((6, 6), np.nan))
+    assert not smoother.add_absolute(broken)
     assert smoother.estimate() is None
 
 

@@ -139,7 +139,8 @@ class StatusConfig(Config, frozen=True):
             gt=0.0,
             le=3600.0,
             extra=USER,
-            description="Time without an accepted absolute pose after which it is LOST",
+            description="Time without an accepted absolute pose after which it is LOST, unless external odometry "
+            "carries the pose on: then its uncertainty alone decides",
         ),
     ] = 2.0
     degraded_sigma_m: Annotated[
@@ -148,6 +149,9 @@ class StatusConfig(Config, frozen=True):
     lost_sigma_m: Annotated[
         float, Meta(gt=0.0, le=1000.0, description="Position sigma above which it is LOST")
     ] = 3.0
+    lost_sigma_deg: Annotated[
+        float, Meta(gt=0.0, le=180.0, description="Orientation sigma above which it is LOST")
+    ] = 45.0
     time_jump_s: Annotated[
         float,
         Meta(
