@@ -147,7 +147,7 @@ def compare(
     geometric_vo: bool = False,
     progress: Progress = no_progress,
 ) -> Comparison:
-    """Evaluate scenes on one part of a recording, one after the other; one that cannot be run does not stop the others.
+    """Scenes evaluated on one part of a recording, in turn; one that cannot be run does not stop the others.
 
     Args:
         scenes: their folders.

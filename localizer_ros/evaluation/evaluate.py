@@ -199,7 +199,7 @@ def evaluate(
     geometric: GeometricVo | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Run a part of a recording through the localizer and measure the answers.
+    """The answers of a localizer to a part of a recording, and how good they are.
 
     A frame that cannot be read or that the localizer rejects is counted as dropped, and is a failure in the recalls.
 

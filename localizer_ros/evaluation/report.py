@@ -36,16 +36,13 @@ _FAILURES = 8
 
 
 def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameSource | None = None) -> Path:
-    """Write the report of an evaluation.
+    """Path of ``report.html``, the written report of an evaluation.
 
     Args:
         evaluation: the run.
         folder: made when it is not there; files of an earlier report in it are replaced.
         mapping_recording: what the scene was mapped from, to show its images; the evaluated recording itself
             is searched as well.
-
-    Returns:
-        Path of ``report.html``.
 
     Raises:
         OSError: the folder cannot be written.

@@ -71,7 +71,7 @@ def run_localizer(
     stage: str = "frames",
     progress: Progress = no_progress,
 ) -> Iterator[tuple[FrameResult, Frame | None]]:
-    """Run the frames of a recording in order of time, one for each result that is asked for.
+    """What becomes of the frames of a recording, in order of time; each is run when its result is asked for.
 
     Args:
         localizer: freshly opened.

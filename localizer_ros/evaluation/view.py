@@ -33,16 +33,13 @@ _CAMERAS = 20
 
 
 def view(result: Path, out: Path | None = None, scene: Path | None = None) -> Path | None:
-    """Show a result, with the map it was localised in where that is known.
+    """The file that shows a result with the map it was localised in, None where the viewer does.
 
     Args:
         result: scene, report folder, bag with poses, or TUM trajectory.
         out: ``.png`` or ``.rrd`` file; None opens the rerun viewer, or writes NAME.png into the current folder where
             there is no display.
         scene: of the map to show; None takes that which a report or a replayed bag names, if it is still there.
-
-    Returns:
-        The file that was written, None for the viewer.
 
     Raises:
         SourceError: nothing to show there.
