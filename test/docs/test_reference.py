@@ -109,6 +109,8 @@ def test_reasons_that_the_how_to_explains_are_given_by_the_code() -> None:
     page = DOCS / "howto" / "it-is-lost.md"
     for row in tables(page, "3. Frames arrive and are not recognised"):
         assert spans(row[0])[0] in sources, f"{page}: {row[0]} is said nowhere"
+    for row in tables(page, "2. Frames do not arrive"):
+        assert spans(row[0])[0].removeprefix("dropped ") in sources, f"{page}: {row[0]} is said nowhere"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
