@@ -21,6 +21,7 @@ class AnswerOutcome(enum.Enum):
     UNUSABLE = "absolute pose ignored: it or its covariance is not finite"
     TOO_LATE = "absolute pose came too late: its frame is no longer known"
     REJECTED = "absolute pose rejected: far from the prediction"
+    CONTRADICTS = "an absolute pose that is sure of itself lies far from the prediction"
     UNCONFIRMED = "absolute pose not sure enough of itself to start from: waits for others that agree"
     RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
@@ -75,11 +76,17 @@ class Gate:
     def rejected_agree(self, tracking: bool) -> bool:
         """True when so many rejected poses in a row agree that they are right and the prediction is wrong.
 
+        Against a prediction they must agree over a distance that they can tell apart, too: a place that looks like
+        another one says the same for as long as the camera stands still, and contradicts itself when it moves.
+
         Args:
             tracking: there is a prediction that they contradict; else they only lack confidence.
         """
-        needed = self._config.agreeing_rejections if tracking else AGREEING_STARTS
-        return len(self._rejected) >= needed
+        if not tracking:
+            return len(self._rejected) >= AGREEING_STARTS
+        if len(self._rejected) < self._config.agreeing_rejections:
+            return False
+        return not self._near(self._rejected[0], self._rejected[-1])
 
     def accepted(self) -> None:
         """Note that a pose was believed: rejected ones before it confirm nothing any more."""

@@ -70,7 +70,7 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        judgement = self._judge(frame.stamp_ns, estimate, motions)
+        judgement = self._judge(frame.stamp_ns, estimate, motions, AnswerOutcome.CONTRADICTS in outcomes)
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -181,7 +181,10 @@ class Localizer:
             self._reject(current)
             if self._gate.rejected_agree(self._tracking):
                 return self._start_over_at(current)
-        return AnswerOutcome.REJECTED if self._tracking else AnswerOutcome.UNCONFIRMED
+        if not self._tracking:
+            return AnswerOutcome.UNCONFIRMED
+        sure = answer.confidence is not None and self._gate.believes_start(answer)
+        return AnswerOutcome.CONTRADICTS if sure else AnswerOutcome.REJECTED
 
     def _accept(self, answer: PoseEstimate, stamp_ns: int) -> AnswerOutcome:
         if not self._smoother.add_absolute(answer):
@@ -191,9 +194,12 @@ class Localizer:
         self._accepted_ns = max(self._accepted_ns or answer.stamp_ns, answer.stamp_ns)
         return AnswerOutcome.ACCEPTED
 
-    def _judge(self, stamp_ns: int, estimate: PoseEstimate | None, motions: Motions) -> Judgement:
+    def _judge(
+        self, stamp_ns: int, estimate: PoseEstimate | None, motions: Motions, contradicted: bool
+    ) -> Judgement:
         self._by_odometry = self._accepted_ns == stamp_ns or (self._by_odometry and motions.by_odometry)
-        return judge(stamp_ns, self._accepted_ns, estimate, self._config.status, self._by_odometry)
+        accepted_ns, config = self._accepted_ns, self._config.status
+        return judge(stamp_ns, accepted_ns, estimate, config, self._by_odometry, contradicted)
 
     def _reject(self, answer: PoseEstimate) -> None:
         last = self._gate.last_rejected

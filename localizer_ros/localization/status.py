@@ -14,7 +14,7 @@ from localizer_ros.localization.gate import AnswerOutcome
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A status and why it is not TRACKING; empty when it is."""
+    """A status and why it is not TRACKING; empty when it is, or where what became of the answers says so."""
 
     status: Status
     why: str = ""
@@ -31,6 +31,7 @@ def judge(
     estimate: PoseEstimate | None,
     config: StatusConfig,
     by_odometry: bool = False,
+    contradicted: bool = False,
 ) -> Judgement:
     """The status of a frame.
 
@@ -41,6 +42,8 @@ def judge(
         config: thresholds.
         by_odometry: external odometry has measured the whole way since that pose: what it carries is lost by its
             uncertainty alone, however long ago the pose was.
+        contradicted: an absolute pose that was sure of itself lies elsewhere. One of the two is wrong, and nobody knows
+            which.
     """
     if accepted_ns is None:
         return Judgement(Status.INITIALIZING, "no absolute pose yet")
@@ -59,6 +62,8 @@ def judge(
         return Judgement(Status.LOST, uncertain)
     if sigma_deg > config.lost_sigma_deg:
         return Judgement(Status.LOST, f"orientation known to {sigma_deg:.0f} deg only")
+    if contradicted:
+        return Judgement(Status.DEGRADED)
     if since_s > config.degraded_after_s:
         return Judgement(Status.DEGRADED, unconfirmed)
     if sigma_m > config.degraded_sigma_m:

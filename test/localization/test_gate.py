@@ -91,8 +91,20 @@ def test_rejected_poses_agree_after_so_many_in_a_row(tracking: bool) -> None:
     opened, needed = gate(agreeing_rejections=5), 5 if tracking else AGREEING_STARTS
     for index in range(needed):
         assert not opened.rejected_agree(tracking)
-        opened.reject(pose(9.0, index), opened.last_rejected)
+        opened.reject(pose(9.0 + index, index), pose(9.0 + index, index))
     assert opened.rejected_agree(tracking)
+
+
+@pytest.mark.parametrize(("step", "proven"), [(0.0, False), (0.3, False), (0.6, True)])
+def test_against_a_prediction_rejected_poses_must_move_further_than_their_uncertainty(
+    step: float, proven: bool
+) -> None:
+    edge_m = LIMIT * np.sqrt(2.0) * SIGMA_M
+    opened = gate(agreeing_rejections=3)
+    for index in range(3):
+        moved = pose(9.0 + index * step * edge_m, index)
+        opened.reject(moved, moved)
+    assert opened.rejected_agree(True) is proven
 
 
 def test_a_rejected_pose_that_disagrees_or_cannot_be_compared_begins_a_new_run() -> None:

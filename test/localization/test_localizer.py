@@ -172,6 +172,21 @@ def test_rejected_poses_that_agree_relocalize() -> None:
     assert outputs[-1].estimate.T_map_cam.distance_to(far @ truth(69)) < 0.05
 
 
+@pytest.mark.parametrize(("confidence", "status"), [(0.99, Status.DEGRADED), (0.5, Status.TRACKING)])
+def test_a_contradiction_by_a_sure_pose_degrades_at_once(confidence: float, status: Status) -> None:
+    far = SE3.exp([0, 0, 0, 3.0, 0, 0])
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        pose = replace(at(index, far @ truth(index)), confidence=confidence) if index == 40 else at(index)
+        return Observation(absolute=pose, relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    outputs = run(localizer, range(1, 42))
+    assert [o.status for o in outputs[-2:]] == [status, Status.TRACKING]
+    assert outputs[-2].reason != "" and outputs[-1].reason == ""
+
+
 @pytest.mark.parametrize("confidence", [0.99, None])
 def test_a_velocity_that_nobody_measured_makes_no_answer_wrong(
     confidence: float | None, rng: np.random.Generator

@@ -51,6 +51,11 @@ def test_what_odometry_carries_is_lost_by_its_uncertainty_alone(sigma_m: float, 
     assert found.status is status
 
 
+def test_a_contradiction_degrades_at_once_and_loses_nothing() -> None:
+    assert judge(NOW_NS, NOW_NS, known_to(0.1), CONFIG, contradicted=True).status is Status.DEGRADED
+    assert judge(NOW_NS, NOW_NS, known_to(3.5), CONFIG, contradicted=True).status is Status.LOST
+
+
 def test_a_pose_of_unknown_orientation_is_lost() -> None:
     unsure = PoseEstimate(NOW_NS, SE3.identity(), np.diag([0.01, 0.7, 0.01, 1e-4, 1e-4, 1e-4]), "smoother")
     assert judge(NOW_NS, NOW_NS, unsure, CONFIG) == Judgement(Status.LOST, "orientation known to 48 deg only")

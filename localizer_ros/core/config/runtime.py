@@ -119,9 +119,10 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=2,
             le=1000,
-            description="Rejected poses in a row, agreeing with each other, after which the graph starts over there",
+            description="Rejected poses in a row, agreeing with each other and with the motion between them, after "
+            "which the graph starts over there, once the camera has moved further than their uncertainty",
         ),
-    ] = 15
+    ] = 3
 
 
 class StatusConfig(Config, frozen=True):
