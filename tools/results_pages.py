@@ -86,22 +86,27 @@ def at(values: Any, path: str) -> Any:
 
 
 def filled(template: str, values: Any) -> str:
+    """A template with its fields; of alternatives, separated by `` or ``, the first whose figures are all known."""
+    texts = [_filled(alternative, values) for alternative in template.split(" or ")]
+    return next((text for text in texts if UNKNOWN not in text), texts[0])
+
+
+def _filled(template: str, values: Any) -> str:
     """A template with its fields; of the parts between arrows and semicolons one that lacks a figure is a dash."""
-    parts = []
-    for part in re.split(r"( -> |; )", template):
-        unknown = False
-
-        def shown(field: re.Match[str]) -> str:
-            nonlocal unknown
-            value = at(values, field[1])
-            if field[2] not in UNITS:
-                raise ResultsError(f"{template}: unknown unit {field[2]!r}; known: {', '.join(UNITS)}")
-            unknown = unknown or value is None
-            return UNKNOWN if value is None else UNITS[field[2]](value)
-
-        text = FIELD.sub(shown, part)
-        parts.append(UNKNOWN if unknown else text)
+    parts = re.split(r"( -> |; )", template)
+    for i in range(0, len(parts), 2):
+        known = all(at(values, field[1]) is not None for field in FIELD.finditer(parts[i]))
+        parts[i] = (
+            FIELD.sub(lambda field: shown(at(values, field[1]), field[2]), parts[i]) if known else UNKNOWN
+        )
     return "".join(parts) if any(part != UNKNOWN for part in parts[::2]) else UNKNOWN
+
+
+def shown(value: Any, unit: str) -> str:
+    """A figure in its unit. Raises ResultsError for a unit that is not known."""
+    if unit not in UNITS:
+        raise ResultsError(f"unknown unit {unit!r}; known: {', '.join(UNITS)}")
+    return UNITS[unit](value)
 
 
 def rows_of(page: dict[str, Any], table: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -131,7 +136,7 @@ def note_text(page: dict[str, Any], note: str) -> str:
     for field in FIELD.finditer(note):
         if at(rows, field[1]) is None:
             raise ResultsError(f"no figure {field[1]}: {note}")
-    return FIELD.sub(lambda field: UNITS[field[2]](at(rows, field[1])), note)
+    return FIELD.sub(lambda field: shown(at(rows, field[1]), field[2]), note)
 
 
 def page_text(name: str, page: dict[str, Any]) -> str:

@@ -73,6 +73,12 @@ def test_a_cell_without_any_figure_is_one_dash() -> None:
     assert filled("{a:count} of {b:count}", {"a": 1}) == "–"
 
 
+def test_the_first_alternative_that_is_known_stands_in_a_cell() -> None:
+    assert filled("{a:ms}; {b:ms} or {c:whole} of CPU", {"c": 7}) == "7 of CPU"
+    assert filled("{a:ms}; {b:ms} or {c:whole} of CPU", {"a": 1, "b": 2, "c": 7}) == "1.0; 2.0"
+    assert filled("{a:ms}; {b:ms} or {c:whole} of CPU", {}) == "–"
+
+
 def test_marked_places_are_filled_from_the_json(tmp_path: Path) -> None:
     (tmp_path / "place.json").write_text(json.dumps(PAGE))
     text = "It errs by <!-- results: place {runs.first.eval.median_t_m:length} -->9 m<!-- end --> here."
