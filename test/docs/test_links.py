@@ -58,3 +58,8 @@ def test_every_page_is_linked_from_the_index() -> None:
         ]
     alone = sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md") if p not in reached)
     assert not alone, f"not linked from docs/README.md: {', '.join(alone)}"
+
+
+def test_the_readme_is_one_screen_and_the_lab_notes_do_not_grow() -> None:
+    for page, most in ((REPOSITORY / "README.md", 85), (DOCS / "lab-notes.md", 300)):
+        assert len(page.read_text(encoding="utf-8").splitlines()) <= most, f"{page}: at most {most} lines"
