@@ -51,20 +51,36 @@ def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:
         LocalizerError: of the given kind, in one line that begins with the path: there is no such file, it is not
             UTF-8 text, not YAML, nested too deeply, or holds something else than a mapping.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path}: cannot be read (not a regular file)")
-        text = path.read_text(encoding="utf-8")
-    except OSError as failure:
-        raise error(f"{path}: cannot be read ({failure.strerror or failure})") from failure
-    except UnicodeDecodeError as failure:
-        raise error(f"{path}: cannot be read (not UTF-8 text: {failure.reason})") from failure
-    values = parse_yaml(text, str(path), error)
+    values = parse_yaml(read_text(path, error), str(path), error)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise error(f"{path}: expected a mapping (lines of 'key: value'), got {_kind(values)}")
     return values
+
+
+def read_bytes(path: Path, error: type[LocalizerError]) -> bytes:
+    """What a file holds. What is no regular file (a pipe, a device) would never end, and is not opened.
+
+    Raises:
+        LocalizerError: of the given kind, in one line that begins with the path.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: cannot be read (not a regular file)")
+        return path.read_bytes()
+    except (OSError, ValueError) as failure:
+        # ValueError: a name with a NUL.
+        why = getattr(failure, "strerror", None) or failure
+        raise error(f"{path}: cannot be read ({why})") from failure
+
+
+def read_text(path: Path, error: type[LocalizerError]) -> str:
+    """The text of a UTF-8 file, see :func:`read_bytes`."""
+    try:
+        return read_bytes(path, error).decode("utf-8")
+    except UnicodeDecodeError as failure:
+        raise error(f"{path}: cannot be read (not UTF-8 text: {failure.reason})") from failure
 
 
 def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:

@@ -16,6 +16,9 @@ from scipy.spatial.transform import RigidTransform, Rotation
 
 from localizer_ros.core.arrays import Array
 
+# Two decimals a value, the fewest that anyone writes, change the norm by at most 0.01.
+_QUATERNION_NORM = 0.02
+
 
 def skew(v_3: ArrayLike) -> Array:
     """(3, 3) matrix with ``skew(v) @ x == cross(v, x)``."""
@@ -64,17 +67,20 @@ class SE3:
 
     @staticmethod
     def from_quaternion(t_a_b: ArrayLike, q_a_b_xyzw: ArrayLike) -> SE3:
-        """From a translation and a quaternion (x, y, z, w) of any positive norm.
+        """From a translation and a unit quaternion (x, y, z, w), which is made exactly so.
 
         Raises:
-            ValueError: a value is not finite, or the quaternion is zero.
+            ValueError: a value is not finite, or the norm is further from one than rounding takes it.
         """
         t = np.asarray(t_a_b, dtype=np.float64)
         q = np.asarray(q_a_b_xyzw, dtype=np.float64)
         if t.shape != (3,) or q.shape != (4,) or not (np.all(np.isfinite(t)) and np.all(np.isfinite(q))):
             raise ValueError("pose: expected 3 finite translation and 4 finite quaternion values")
-        if np.linalg.norm(q) < 1e-6:
+        norm = float(np.linalg.norm(q))
+        if norm < 1e-6:
             raise ValueError("pose: quaternion is zero")
+        if abs(norm - 1.0) > _QUATERNION_NORM:
+            raise ValueError(f"pose: quaternion has norm {norm:.4g}, expected 1")
         return SE3(np.asarray(Rotation.from_quat(q).as_matrix()), t.copy())
 
     @staticmethod

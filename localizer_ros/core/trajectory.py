@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.files import read_text
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import Array, SourceError
 
@@ -93,26 +95,69 @@ class Trajectory:
 
     @staticmethod
     def read_tum(path: Path) -> Trajectory:
-        """Read a TUM trajectory file.
+        """Read a TUM trajectory file: ``stamp x y z qx qy qz qw``, seconds, separated by blanks or commas.
+
+        Stamps that can only be nanoseconds (ORB-SLAM3 writes such) are taken so. A heading may say that the
+        quaternion begins with w (``#timestamp [ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z``, as EuRoC has it).
 
         Raises:
             SourceError: the file is missing or a line is malformed; the message names file and line.
         """
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"{path}: cannot be read ({error})") from error
         items = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        order = _XYZW
+        nanoseconds: bool | None = None
+        commas = False
+        for number, line in enumerate(read_text(path, SourceError).splitlines(), start=1):
             fields = line.replace(",", " ").split()
             if not fields or fields[0].startswith("#"):
+                order = _order_of(line, order)
                 continue
+            commas = commas or "," in line
             try:
+                if nanoseconds is None:
+                    nanoseconds = abs(float(fields[0])) >= _NANOSECONDS
+                stamp_ns = whole_ns(fields[0]) if nanoseconds else seconds_to_ns(fields[0])
                 values = [float(v) for v in fields[1:8]]
-                items.append((seconds_to_ns(fields[0]), SE3.from_quaternion(values[:3], values[3:])))
+                q = values[3:] if order != _WXYZ or len(values) != 7 else [*values[4:], values[3]]
+                items.append((stamp_ns, SE3.from_quaternion(values[:3], q)))
             except ValueError as error:
                 raise SourceError(f"{path}:{number}: expected 'stamp x y z qx qy qz qw' ({error})") from error
+        if nanoseconds and order == _XYZW and commas:
+            raise SourceError(
+                f"{path}: commas and nanoseconds, but no heading: expected one that names the columns, for the order "
+                "of the quaternion, e.g. '#timestamp [ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z'"
+            )
         return Trajectory.from_items(items)
+
+
+# No clock shows so many seconds (three hundred million years); nanoseconds since 1970 are 1.7e18.
+_NANOSECONDS = 1e16
+# Order of a quaternion's values in a file: not said (TUM's), and as a heading says it.
+_XYZW, _SAID_XYZW, _WXYZ = "xyzw", "said xyzw", "wxyz"
+
+
+def _order_of(heading: str, so_far: str) -> str:
+    """Order of the quaternion that a heading names, else that so far."""
+    names = re.findall(r"q[a-z_]*?_?([wx])\b", heading.lower())
+    if names[:1] == ["w"] and "x" in names:
+        return _WXYZ
+    return _SAID_XYZW if names[:1] == ["x"] and "w" in names else so_far
+
+
+def whole_ns(text: str) -> int:
+    """Nanoseconds of a whole number of them; ``.000000`` may follow.
+
+    Raises:
+        ValueError: not a number, or not a time that 64 bits hold.
+    """
+    whole, _, fraction = text.partition(".")
+    plain = whole.lstrip("+-").isdigit() and not fraction.strip("0")
+    if not plain and not math.isfinite(float(text)):
+        raise ValueError(f"stamp {text[:40]}: expected nanoseconds")
+    stamp_ns = int(whole) if plain else round(float(text))
+    if not -(2**63) <= stamp_ns < 2**63:
+        raise ValueError(f"stamp {text[:40]}: expected nanoseconds that 64 bits hold")
+    return stamp_ns
 
 
 def seconds_to_ns(text: str) -> int:
@@ -128,8 +173,8 @@ def seconds_to_ns(text: str) -> int:
     else:
         seconds = float(text)
         if not math.isfinite(seconds):
-            raise ValueError(f"stamp {text}: expected a finite number of seconds")
+            raise ValueError(f"stamp {text[:40]}: expected a finite number of seconds")
         stamp_ns = round(seconds * 1e9)
     if not -(2**63) <= stamp_ns < 2**63:
-        raise ValueError(f"stamp {text}: expected seconds, with nanoseconds that 64 bits hold")
+        raise ValueError(f"stamp {text[:40]}: expected seconds, with nanoseconds that 64 bits hold")
     return stamp_ns

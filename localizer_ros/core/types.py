@@ -65,6 +65,47 @@ class Status(enum.Enum):
     LOST = "LOST"
 
 
+# No sensor has more pixels along a side; a larger number is a damaged file.
+_LARGEST_PX = 65_535
+# How many coefficients OpenCV takes for a model.
+_COEFFICIENTS = {
+    "plumb_bob": (0, 4, 5, 8, 12, 14),
+    "rational_polynomial": (0, 4, 5, 8, 12, 14),
+    "equidistant": (0, 4),
+}
+
+
+def _check_matrix(K: Array) -> None:
+    """Raises ConfigError for a matrix that no camera has."""
+    if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise ConfigError(f"camera: expected a finite 3x3 K with positive focal lengths, got {K.tolist()}")
+    if K[1, 0] != 0.0 or not np.array_equal(K[2], (0.0, 0.0, 1.0)):
+        raise ConfigError(f"camera: expected K of the rows fx s cx, 0 fy cy, 0 0 1, got {K.tolist()}")
+
+
+def _coefficients(model: str, distortion: Array) -> Array:
+    """As many coefficients as OpenCV takes: missing ones are zero, and zeros at the end say nothing.
+
+    Raises:
+        ConfigError: unknown model, a value that is not finite, more coefficients than the model has.
+    """
+    counts = _COEFFICIENTS.get(model)
+    if counts is None:
+        raise ConfigError(f"camera: expected model {', '.join(_COEFFICIENTS)}, got {model!r}")
+    if not np.all(np.isfinite(distortion)):
+        raise ConfigError("camera: distortion has a value that is not finite")
+    if distortion.size in counts:
+        return distortion
+    used = distortion[: int(np.max(np.flatnonzero(distortion), initial=-1)) + 1]
+    if used.size > counts[-1]:
+        raise ConfigError(
+            f"camera: distortion model {model} has at most {counts[-1]} coefficients, got {distortion.size}"
+        )
+    whole = np.zeros(next(count for count in counts if count >= used.size))
+    whole[: used.size] = used
+    return whole
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Camera:
     """A pinhole camera with an OpenCV/ROS distortion model.
@@ -73,7 +114,7 @@ class Camera:
         width_px: image width.
         height_px: image height.
         K: (3, 3) float64 intrinsics in pixels, pixel centres at integer coordinates.
-        distortion: (D,) coefficients of ``model``; empty for an ideal pinhole.
+        distortion: (D,) coefficients of ``model``; empty for an ideal pinhole. Missing ones are zero.
         model: ``plumb_bob`` or ``rational_polynomial`` (OpenCV's standard model), or ``equidistant`` (fisheye).
     """
 
@@ -84,20 +125,13 @@ class Camera:
     model: str = "plumb_bob"
 
     def __post_init__(self) -> None:
-        if self.width_px <= 0 or self.height_px <= 0:
-            raise ConfigError(f"camera: expected a positive size, got {self.width_px}x{self.height_px}")
+        if not (0 < self.width_px <= _LARGEST_PX and 0 < self.height_px <= _LARGEST_PX):
+            raise ConfigError(
+                f"camera: expected a size of 1 to {_LARGEST_PX} px, got {self.width_px}x{self.height_px}"
+            )
         K = np.array(self.K, dtype=np.float64)
-        if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
-            raise ConfigError(
-                f"camera: expected a finite 3x3 K with positive focal lengths, got {K.tolist()}"
-            )
-        distortion = np.array(self.distortion, dtype=np.float64).reshape(-1)
-        if self.model not in ("plumb_bob", "rational_polynomial", "equidistant"):
-            raise ConfigError(
-                f"camera: expected model plumb_bob, rational_polynomial or equidistant, got {self.model!r}"
-            )
-        if not np.all(np.isfinite(distortion)):
-            raise ConfigError("camera: distortion has a value that is not finite")
+        _check_matrix(K)
+        distortion = _coefficients(self.model, np.array(self.distortion, dtype=np.float64).reshape(-1))
         K.setflags(write=False)
         distortion.setflags(write=False)
         object.__setattr__(self, "K", K)

@@ -11,15 +11,26 @@ import yaml
 
 from localizer_ros.core.files import read_yaml
 from localizer_ros.core.types import Camera, ConfigError, SourceError
+from localizer_ros.datasets.lens_fit import nearest_camera
 
-# ROS name -> name of core.types.Camera. ``fisheye`` is what some tools call the equidistant model.
+# What drivers and calibration tools call a model -> name of core.types.Camera.
 _MODELS = {
     "plumb_bob": "plumb_bob",
+    "radtan": "plumb_bob",
+    "radial-tangential": "plumb_bob",
+    "brown_conrady": "plumb_bob",
     "rational_polynomial": "rational_polynomial",
     "equidistant": "equidistant",
+    "equi": "equidistant",
     "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala_brandt4": "equidistant",
     "": "plumb_bob",
+    # No distortion: an ideal pinhole.
+    "none": "plumb_bob",
+    "pinhole": "plumb_bob",
 }
+_IDEAL = ("none", "pinhole")
 
 
 def camera_from_calibration(
@@ -53,20 +64,15 @@ def camera_from_calibration(
         return Camera(width_px, height_px, np.array(P, dtype=np.float64).reshape(3, 4)[:, :3])
     if not any(K):
         raise ConfigError("camera: is not calibrated (the camera matrix K is zero)")
-    if model not in _MODELS:
+    kind = model.strip().lower()
+    if kind not in _MODELS:
         raise ConfigError(
             f"camera: unknown distortion model {model!r}; known: {', '.join(filter(None, _MODELS))}"
         )
-    counts = {"equidistant": (0, 4), "plumb_bob": (0, 4, 5, 8), "rational_polynomial": (0, 8, 12, 14)}
-    name = _MODELS[model]
-    if len(D) not in counts[name]:
-        raise ConfigError(
-            f"camera: distortion model {name} expects {' or '.join(map(str, counts[name]))} coefficients, "
-            f"got {len(D)}"
-        )
-    return Camera(
-        width_px, height_px, np.array(K, dtype=np.float64).reshape(3, 3), np.array(D, dtype=np.float64), name
-    )
+    if kind in _IDEAL and any(D):
+        raise ConfigError(f"camera: distortion model {model!r} has no coefficients, got {list(D)}")
+    matrix = np.array(K, dtype=np.float64).reshape(3, 3)
+    return Camera(width_px, height_px, matrix, np.array(D, dtype=np.float64), _MODELS[kind])
 
 
 def camera_from_info(message: Any, rectified: bool = False) -> Camera:
@@ -121,10 +127,10 @@ def camera_from_colmap(model: str, width_px: int, height_px: int, params: Sequen
     """A camera from a model name and parameters as COLMAP and kapture write them.
 
     Raises:
-        ConfigError: unknown model or wrong number of parameters.
+        ConfigError: unknown model, wrong number of parameters, or a lens that OpenCV has no model near enough for.
     """
     if model not in _COLMAP_MODELS:
-        raise ConfigError(f"camera: unknown model {model!r}; known: {', '.join(_COLMAP_MODELS)}")
+        return nearest_camera(model, width_px, height_px, params)
     n_focal, name, n_distortion = _COLMAP_MODELS[model]
     expected = n_focal + 2 + n_distortion
     if len(params) != expected:

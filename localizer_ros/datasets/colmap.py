@@ -42,7 +42,9 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         raise SourceError(f"{folder}: COLMAP model has no images with poses")
     root = _image_folder(path, images, registered[0].name)
     cameras = {}
-    for key, camera in model.cameras.items():
+    # A camera that took none of the images does not matter.
+    for key in {image.camera_id for image in registered}:
+        camera = model.cameras[key]
         try:
             cameras[key] = camera_from_colmap(camera.model.name, camera.width, camera.height, camera.params)
         except ConfigError as error:

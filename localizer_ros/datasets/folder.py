@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import natural_key, read_bytes, read_text
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError, UInt8
@@ -121,9 +121,7 @@ def _cameras(path: Path, frames: Sequence[ImageFile]) -> list[Camera]:
 def read_image(path: Path) -> UInt8:
     """(H, W, 3) RGB or (H, W) grey uint8. Raises SourceError naming the file."""
     try:
-        return decode_compressed(path.read_bytes())
-    except OSError as error:
-        raise SourceError(f"{path}: image cannot be read ({error.strerror})") from error
+        return decode_compressed(read_bytes(path, SourceError))
     except FrameRejected as error:
         raise SourceError(f"{path}: {error}") from error
 
@@ -140,10 +138,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         SourceError: the file cannot be read.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: cannot be read ({error})") from error
+    text = read_text(path, SourceError)
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 

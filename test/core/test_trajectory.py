@@ -92,7 +92,7 @@ def test_tum_round_trip_is_exact_in_time(tmp_path: Path, rng: np.random.Generato
 
 def test_tum_reads_comments_and_commas_and_names_the_bad_line(tmp_path: Path) -> None:
     file = tmp_path / "groundtruth.txt"
-    file.write_text("# stamp tx ty tz qx qy qz qw\n\n1.5, 1, 2, 3, 0, 0, 0, 1\n2 1 2 3 0 0 0 2\n")
+    file.write_text("# stamp tx ty tz qx qy qz qw\n\n1.5, 1, 2, 3, 0, 0, 0, 1\n2 1 2 3 0 0 0 -1\n")
     trajectory = Trajectory.read_tum(file)
     assert trajectory.stamps_ns.tolist() == [1_500_000_000, 2_000_000_000]
     np.testing.assert_allclose(trajectory.poses[1].R, np.eye(3), atol=1e-12)
@@ -100,6 +100,7 @@ def test_tum_reads_comments_and_commas_and_names_the_bad_line(tmp_path: Path) ->
         "3 1 2 3 0 0 0",
         "3 1 2 x 0 0 0 1",
         "3 1 2 3 0 0 0 0",
+        "3 1 2 3 0 0 0 2",
         "x 1 2 3 0 0 0 1",
         "3 nan 2 3 0 0 0 1",
     ):
@@ -150,3 +151,46 @@ def test_tum_stamp_beyond_64_bits_names_its_line(tmp_path: Path) -> None:
         (tmp_path / "t.txt").write_text(f"{stamp} 1 2 3 0 0 0 1\n")
         with pytest.raises(SourceError, match=r"t\.txt:1"):
             Trajectory.read_tum(tmp_path / "t.txt")
+
+
+def test_stamps_in_nanoseconds_are_known_by_their_size(tmp_path: Path) -> None:
+    file = tmp_path / "KeyFrameTrajectory.txt"
+    for text in ("1700000000123456789.000000", "1700000000123456789"):
+        file.write_text(f"{text} 1 2 3 0 0 0 1\n")
+        assert Trajectory.read_tum(file).stamps_ns.tolist() == [1_700_000_000_123_456_789]
+    file.write_text("1.7e18 1 2 3 0 0 0 1\n")
+    assert Trajectory.read_tum(file).stamps_ns.tolist() == [1_700_000_000_000_000_000]
+    for beyond in ("1e30", "9" * 30, "9" * 5000, "nan", "inf"):
+        file.write_text(f"{beyond} 1 2 3 0 0 0 1\n")
+        with pytest.raises(SourceError, match=r"KeyFrameTrajectory\.txt:1"):
+            Trajectory.read_tum(file)
+
+
+@pytest.mark.parametrize(
+    ("heading", "row"),
+    [
+        ("#timestamp [ns],p_x,p_y,p_z,q_w,q_x,q_y,q_z", "1700000000000000000,1,2,3,0.8,0.6,0,0"),
+        (
+            "#timestamp,p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],q_RS_z [],v_x",
+            "1700000000000000000,1,2,3,0.8,0.6,0,0,9",
+        ),
+        ("# timestamp tx ty tz qx qy qz qw", "1700000000 1 2 3 0.6 0 0 0.8"),
+        ("#time,x,y,z,qx,qy,qz,qw", "1700000000000000000,1,2,3,0.6,0,0,0.8"),
+    ],
+)
+def test_a_heading_says_where_the_scalar_of_a_quaternion_stands(
+    tmp_path: Path, heading: str, row: str
+) -> None:
+    file = tmp_path / "poses.csv"
+    file.write_text(f"{heading}\n{row}\n")
+    trajectory = Trajectory.read_tum(file)
+    assert trajectory.stamps_ns.tolist() == [1_700_000_000_000_000_000]
+    np.testing.assert_allclose(trajectory.poses[0].quaternion_xyzw(), [0.6, 0, 0, 0.8])
+    np.testing.assert_allclose(trajectory.poses[0].t, [1, 2, 3])
+
+
+def test_columns_that_could_be_either_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "poses.csv"
+    file.write_text("1700000000000000000,1,2,3,0.8,0.6,0,0\n")
+    with pytest.raises(SourceError, match="order of the quaternion"):
+        Trajectory.read_tum(file)

@@ -69,5 +69,5 @@ def test_missing_image_is_named_when_read(seven_scenes):
     root, _ = seven_scenes
     source = open_source(root)
     (root / "seq-02" / "frame-000001.color.png").unlink()
-    with pytest.raises(SourceError, match=r"seq-02/frame-000001\.color\.png: image cannot be read"):
+    with pytest.raises(SourceError, match=r"seq-02/frame-000001\.color\.png: cannot be read"):
         source.read(5)
