@@ -17,6 +17,7 @@ from localizer_ros.core.se3 import (
     inverse_covariance,
     skew,
     symmetrized,
+    unit_quaternion,
     weighted_mean,
 )
 from localizer_ros.core.types import Array
@@ -381,3 +382,12 @@ def test_symmetrized_floors_the_eigenvalues() -> None:
     assert np.linalg.eigvalsh(fixed)[0] == pytest.approx(1e-8, rel=1e-6)
     good = np.diag([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     np.testing.assert_allclose(symmetrized(good, 1e-8), good, atol=1e-14)
+
+
+def test_a_quaternion_of_any_length_is_made_a_unit_one(rng: np.random.Generator) -> None:
+    for length in (1e-3, 0.1297, 1.0, 50.0):
+        q = rng.normal(size=4)
+        assert np.allclose(unit_quaternion(length * q), q / np.linalg.norm(q))
+    for bad in (np.zeros(4), np.full(4, np.nan), np.full(4, np.inf)):
+        with pytest.raises(ValueError, match="zero or not finite"):
+            unit_quaternion(bad)
