@@ -133,6 +133,10 @@ class SE3:
         sine = 0.5 * float(np.linalg.norm([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]))
         return float(np.arctan2(sine, 0.5 * (np.trace(R) - 1.0)))
 
+    def shifted(self, offset_m: ArrayLike) -> SE3:
+        """The same orientation, the origin moved by ``offset_m`` (3,) along the axes of the parent frame."""
+        return SE3(self.R, self.t + np.asarray(offset_m, dtype=np.float64))
+
     def distance_to(self, other: SE3) -> float:
         """Distance between the two origins, metres."""
         return float(np.linalg.norm(self.t - other.t))

@@ -1,14 +1,16 @@
-"""Recordings made of others: with poses from elsewhere (structure from motion, a SLAM), or their first frames only."""
+"""Recordings made of others: with poses from elsewhere (structure from motion, a SLAM), about another origin, or their
+first frames only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Frame, SourceError
+from localizer_ros.core.types import Array, Frame, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, frame_names
 
 
@@ -65,6 +67,27 @@ class SourceWithPoses(_SomeFrames):
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``."""
         return SourceWithPoses(self._source.split(name), self._trajectory, self.ground_truth)
+
+
+class ShiftedSource(_SomeFrames):
+    """A recording whose map frame has another origin; a ``FrameSource``.
+
+    Args:
+        source: the recording.
+        origin_m: (3,) the new origin in the recording's map frame; axes stay.
+    """
+
+    def __init__(self, source: FrameSource, origin_m: Array) -> None:
+        records = [
+            replace(r, T_map_cam=None if r.T_map_cam is None else r.T_map_cam.shifted(-origin_m))
+            for r in source.records
+        ]
+        super().__init__(source, range(len(records)), records)
+        self._origin_m = origin_m
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``."""
+        return ShiftedSource(self._source.split(name), self._origin_m)
 
 
 class FirstFrames(_SomeFrames):

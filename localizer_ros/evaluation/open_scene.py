@@ -30,7 +30,7 @@ def open_scene(path: Path, config: LocalizerConfig, with_baseline: bool = True) 
     localizer = open_localizer(path, config)
     try:
         yield OpenScene(
-            scene, localizer, config, open_baseline(path, config.backend) if with_baseline else None
+            scene, localizer, config, open_baseline(scene, config.backend) if with_baseline else None
         )
     finally:
         localizer.close()

@@ -101,7 +101,8 @@ def _scene_content(path: Path) -> Content:
         point_map = PointMap.load(path / MAP_FOLDER)
         mapping = [SE3.from_matrix(T) for T in point_map.T_map_cam]
         step = max(1, len(point_map.points) // _MAX_POINTS)
-        points = point_map.points[::step].astype(np.float64)
+        points = point_map.points[::step].astype(np.float64) + scene.origin_m
+    mapping = [T.shifted(scene.origin_m) for T in mapping]
     return Content(path.resolve().name, {}, mapping, points, scene.camera)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import (
     LATE_SEARCH,
+    Array,
     Frame,
     FrameRejected,
     LocalizerOutput,
@@ -33,9 +36,13 @@ class Localizer:
         front_end: gives absolute poses and motions.
         smoother: fuses them.
         config: gates and thresholds.
+        origin_m: (3,) origin of the front end's coordinates in the map frame, in which poses come and go.
     """
 
-    def __init__(self, front_end: FrontEnd, smoother: Smoother, config: LocalizerConfig) -> None:
+    def __init__(
+        self, front_end: FrontEnd, smoother: Smoother, config: LocalizerConfig, origin_m: Array | None = None
+    ) -> None:
+        self._origin_m = np.zeros(3) if origin_m is None else origin_m
         self._config = config
         self._front_end = front_end
         self._smoother = smoother
@@ -78,8 +85,8 @@ class Localizer:
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
             status=judgement.status,
-            estimate=estimate,
-            absolute=observation.absolute,
+            estimate=self._from_origin(estimate),
+            absolute=self._from_origin(observation.absolute),
             relative=motions.best,
             reason=explain(restart_gap_s, observation.reason, outcomes, judgement),
             timings_ms={**timer.timings_ms(), "total": timer.elapsed_ms()},
@@ -95,7 +102,7 @@ class Localizer:
     def set_prior(self, prior: PoseEstimate) -> None:
         """Start over at a pose somebody knows; taken as the pose of the next frame."""
         self.reset()
-        self._given = prior
+        self._given = replace(prior, T_map_cam=prior.T_map_cam.shifted(-self._origin_m))
 
     def relocalize(self) -> None:
         """Forget the pose and find it again from the map; time and odometry go on."""
@@ -146,6 +153,10 @@ class Localizer:
             # It ran beside the frames and is no part of the total.
             timer.add({LATE_SEARCH: observation.late_ms})
         return observation
+
+    def _from_origin(self, pose: PoseEstimate | None) -> PoseEstimate | None:
+        """A pose of the front end's coordinates in the map frame."""
+        return None if pose is None else replace(pose, T_map_cam=pose.T_map_cam.shifted(self._origin_m))
 
     def _announce_restart(self) -> float | None:
         """The gap that made everything start over, once; kept until now, as a rejected frame has no output to say it
@@ -244,5 +255,6 @@ def open_localizer(scene_path: Path, config: LocalizerConfig, threaded: bool = F
         SceneError: the scene is missing, incomplete, changed or of another version.
         BackendError: no inference back end can run its network.
     """
-    front_end = open_front_end(Scene.load(scene_path), config, threaded)
-    return Localizer(front_end, open_smoother(config.smoother), config)
+    scene = Scene.load(scene_path)
+    front_end = open_front_end(scene, config, threaded)
+    return Localizer(front_end, open_smoother(config.smoother), config, scene.origin_m)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.methods import Method, find_method, load
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import ConfigError
+from localizer_ros.core.types import Array, ConfigError
+from localizer_ros.datasets.derived import ShiftedSource
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.work_folder import work_folder, work_path
 from localizer_ros.scene.bundle import check_free, write_scene
@@ -65,6 +67,8 @@ class WriteOptions:
 
 
 _NEW_SCENE = WriteOptions()
+# Within half of it single precision tells a thirtieth of a millimetre.
+ORIGIN_STEP_M = 1000.0
 
 
 def build_scene(
@@ -96,12 +100,15 @@ def build_scene(
     method = find_method(config.method)
     build: Builder = load(method.builder)
     _check_request(method, weights)
+    origin_m = _origin(source)
+    near = ShiftedSource(source, origin_m) if np.any(origin_m) else source
     if _trains_along():
-        return build(source, config, weights, out, work_path(out), no_progress)
+        return build(near, config, weights, out, work_path(out), no_progress)
     started = time.monotonic()
     manifest: dict[str, Any] = {
         "method": config.method,
         "map_frame": options.map_frame,
+        "origin_m": origin_m.tolist(),
         "camera": source.camera.to_dict(),
         "training": {
             "source": source.path.name,
@@ -116,9 +123,22 @@ def build_scene(
         write_scene(out, manifest, options.overwrite) as folder,
     ):
         (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
-        manifest.update(build(source, config, weights, folder, work, progress))
+        manifest.update(build(near, config, weights, folder, work, progress))
         manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
     return manifest
+
+
+def _origin(source: FrameSource) -> Array:
+    """(3,) the point of whole kilometres nearest to the middle of the recording's positions; zeros without poses.
+
+    Most places keep their own zero then. In coordinates of a country (UTM) a pose is millions of metres from zero,
+    where the single precision of maps and networks tells half a metre.
+    """
+    positions = [record.T_map_cam.t for record in source.records if record.T_map_cam is not None]
+    if not positions:
+        return np.zeros(3)
+    # Plus zero: a negative zero would be written as such.
+    return np.round(np.median(positions, axis=0) / ORIGIN_STEP_M) * ORIGIN_STEP_M + 0.0
 
 
 def _check_request(method: Method, weights: Path | None) -> None:

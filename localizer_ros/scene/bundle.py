@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from localizer_ros import __version__
 from localizer_ros.core.files import read_yaml, sha256_of
-from localizer_ros.core.types import Camera, ConfigError, SceneError
+from localizer_ros.core.types import Array, Camera, ConfigError, SceneError
 from localizer_ros.inference.engine_cache import ENGINES
 
 # Higher where this version would misread a scene of the one before. A setting that has gone needs no other format:
@@ -81,6 +82,19 @@ class Scene:
     def map_frame(self) -> str:
         """Name of the frame of all poses."""
         return str(self.manifest["map_frame"])
+
+    @property
+    def origin_m(self) -> Array:
+        """(3,) origin of the scene's own coordinates in its map frame. All that is stored in a scene is relative to it,
+        as single precision tells millimetres only near zero."""
+        origin = self.manifest.get("origin_m", [0.0, 0.0, 0.0])
+        try:
+            found = np.array(origin, dtype=np.float64)
+        except (TypeError, ValueError):
+            found = np.zeros(0)
+        if found.shape != (3,) or not np.all(np.isfinite(found)):
+            raise SceneError(f"{self.path / MANIFEST}: origin_m: expected three numbers, got {origin!r:.60}")
+        return found
 
     @property
     def camera(self) -> Camera:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Frame, SceneError
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.scene.arrays import load_arrays, save_arrays
-from localizer_ros.scene.bundle import INDEX_FOLDER, NETWORKS_FOLDER
+from localizer_ros.scene.bundle import INDEX_FOLDER, NETWORKS_FOLDER, Scene
 
 DESCRIPTORS = "baseline.npz"
 BASELINE_KEYPOINTS = 2000
@@ -74,18 +74,21 @@ def read_baseline(folder: Path) -> tuple[NDArray[np.float32], tuple[SE3, ...], t
     return arrays["descriptors"].astype(np.float32), poses, tuple(str(name) for name in arrays["names"])
 
 
-def open_baseline(scene: Path, config: BackendConfig) -> NearestNeighbour | None:
-    """The baseline of a scene: descriptors of its network, or of its image index; None when it has neither.
+def open_baseline(scene: Scene, config: BackendConfig) -> NearestNeighbour | None:
+    """The baseline of a scene: descriptors of its network, or of its image index; None when it has neither. Its poses
+    are in the map frame.
 
     Raises:
         SceneError: a file of it is damaged.
         BackendError: no back end can run the descriptor network.
     """
-    if (scene / NETWORKS_FOLDER / DESCRIPTORS).is_file():
-        return _by_network(scene / NETWORKS_FOLDER, config)
-    if (scene / INDEX_FOLDER).is_dir():
-        return _by_index(scene)
-    return None
+    if (scene.path / NETWORKS_FOLDER / DESCRIPTORS).is_file():
+        found = _by_network(scene.path / NETWORKS_FOLDER, config)
+    elif (scene.path / INDEX_FOLDER).is_dir():
+        found = _by_index(scene.path)
+    else:
+        return None
+    return replace(found, poses=tuple(T.shifted(scene.origin_m) for T in found.poses))
 
 
 def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:

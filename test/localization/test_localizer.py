@@ -401,4 +401,6 @@ def test_without_a_smoother_estimates_are_the_absolute_poses() -> None:
     config = LocalizerConfig(smoother=SmootherConfig(kind="none"))
     localizer, _ = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))), config)
     for output in run(localizer, range(1, 20)):
-        assert output.estimate is output.absolute
+        assert output.estimate is not None and output.absolute is not None
+        assert np.array_equal(output.estimate.T_map_cam.matrix(), output.absolute.T_map_cam.matrix())
+        assert output.estimate.source == "test"

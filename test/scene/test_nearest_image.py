@@ -9,11 +9,12 @@ from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.scene.bundle import Scene
 from localizer_ros.scene.nearest_image import open_baseline, read_baseline, save_baseline
 
 
 def test_the_nearest_image_is_one_beside_the_frame(tiny_map: Path, tiny_source: FrameSource) -> None:
-    baseline = open_baseline(tiny_map, BackendConfig())
+    baseline = open_baseline(Scene.load(tiny_map), BackendConfig())
     assert baseline is not None and len(baseline.poses) == len(tiny_source.records)
     for index in (0, 11, 25):
         truth = tiny_source.records[index].T_map_cam
@@ -24,7 +25,7 @@ def test_the_nearest_image_is_one_beside_the_frame(tiny_map: Path, tiny_source: 
 
 @pytest.mark.slow
 def test_a_network_finds_a_view_beside_the_frame(tiny_scene: Path, tiny_source: FrameSource) -> None:
-    baseline = open_baseline(tiny_scene, BackendConfig())
+    baseline = open_baseline(Scene.load(tiny_scene), BackendConfig())
     assert baseline is not None
     found = baseline.poses[baseline.nearest(tiny_source.read(11))]
     truth = tiny_source.records[11].T_map_cam
@@ -32,7 +33,7 @@ def test_a_network_finds_a_view_beside_the_frame(tiny_scene: Path, tiny_source: 
 
 
 def test_a_scene_without_images_has_no_baseline_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    assert open_baseline(tmp_path, BackendConfig()) is None
+    assert open_baseline(Scene(tmp_path, {}), BackendConfig()) is None
     T = SE3.exp([0.1, 0.2, 0.3, 1.0, 2.0, 3.0])
     save_baseline(tmp_path, np.eye(2, dtype=np.float32), (T, SE3.identity()), ("a", "b"))
     descriptors, poses, names = read_baseline(tmp_path)
