@@ -29,6 +29,16 @@ setup(
         (f"{SHARE}/launch", files("launch")),
         (f"{SHARE}/config", files("config")),
     ],
+    extras_require={
+        # NVIDIA's bindings, to compare the names that the TensorRT back end uses with theirs: one version in an
+        # environment of its own, see tools/make_tensorrt_venvs.sh. They run nothing without a GPU.
+        "tensorrt-api": [
+            "cuda-bindings>=12.9,<14",
+            "tensorrt-cu12-bindings>=10.16,<12",
+            "tensorrt-lean-cu12-bindings>=10.16,<12",
+            "tensorrt-lean-cu12-libs>=10.16,<12",
+        ],
+    },
     entry_points={
         "console_scripts": [
             "localizer = localizer_ros.cli.main:main",

@@ -24,15 +24,17 @@ from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.engine_cache import ENGINES
-from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path, read_card
+from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path, read_card, variant_name
 from localizer_ros.inference.network_step import MOTION, NetworkStep
+from localizer_ros.inference.onnx_precision import network_in
+from localizer_ros.inference.open_backend import network_card
 from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD
 from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.scene_network import SceneNetwork
 from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 
 # Beyond these metres and degrees a back end does not compute the network that was trained. Lower precision, of 11 or 8
-# bits, may differ more.
+# bits, may differ more; a quantised network is judged by its accuracy instead, where it is made.
 PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5)}
 # Pixels between the two images of a motion that back ends are compared by.
 MOVED_PX = 2
@@ -137,7 +139,7 @@ def descriptor_card(spec: dict[str, Any], camera: Camera, channels: int) -> Mode
 
 
 def check_parity(
-    folder: Path, name: str, config: BackendConfig, images: NDArray[np.float32]
+    folder: Path, name: str, config: BackendConfig, images: NDArray[np.float32], candidate_name: str = ""
 ) -> tuple[float, float]:
     """Largest difference (metres, degrees) of a back end's absolute poses and motions to PyTorch's in fp32.
 
@@ -146,12 +148,14 @@ def check_parity(
         name: of the network; must give ``t`` and ``q``, or ``points``.
         config: the back end to check.
         images: (N, 3, h, w) float32 network inputs, run as a stream.
+        candidate_name: of the network that the back end runs; empty = the same.
 
     Raises:
-        BackendError: the difference is above the bound of the precision; names both.
+        BackendError: the difference is above the bound of the precision; names both. For int8 there is no bound: what
+            it costs in accuracy is judged where it is made.
     """
+    candidate = NetworkStep(folder, candidate_name or name, config)
     reference = NetworkStep(folder, name, BackendConfig(kind="torch"))
-    candidate = NetworkStep(folder, name, config)
     worst_m = worst_deg = 0.0
     for image in images:
         # Each image, and after it the same moved a little: a motion that is well determined, whatever was learned.
@@ -159,13 +163,14 @@ def check_parity(
             moved = np.roll(image, moved_px, 2)[None]
             apart_m, apart_deg = _apart(reference.run(moved), candidate.run(moved), motion=moved_px > 0)
             worst_m, worst_deg = max(worst_m, apart_m), max(worst_deg, apart_deg)
-    candidate_name = candidate.name
+    kind = candidate.name
     reference.close()
     candidate.close()
-    bound_m, bound_deg = PARITY[config.precision]
+    precision = candidate_name.rpartition(".")[2] if candidate_name else config.precision
+    bound_m, bound_deg = PARITY.get(precision, (np.inf, np.inf))
     if not (worst_m <= bound_m and worst_deg <= bound_deg):
         raise BackendError(
-            f"{candidate_name} {config.precision}: differs from torch by {worst_m:.4f} m and {worst_deg:.3f} deg, "
+            f"{kind} {precision}: differs from torch by {worst_m:.4f} m and {worst_deg:.3f} deg, "
             f"more than {bound_m} m and {bound_deg} deg"
         )
     return worst_m, worst_deg
@@ -209,19 +214,27 @@ class ExportResult:
         t_m: largest difference to PyTorch in position, metres.
         r_deg: largest difference in orientation, degrees.
         files: what a robot needs to run it.
+        card: of the network in another precision than fp32; holds these figures, too.
     """
 
     t_m: float
     r_deg: float
     files: list[Path]
+    card: ModelCard | None
 
 
-def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None) -> ExportResult:
+def export_scene(
+    scene: Scene, backend: str, config: BackendConfig, source: FrameSource | None
+) -> ExportResult:
     """The engine of a back end for the pose network of a scene, built and checked against PyTorch.
+
+    For a precision other than fp32 a network of it is written beside the scene's, with a card that holds how far each
+    back end that was checked is from PyTorch; int8 must have been quantised before.
 
     Args:
         scene: with a pose network.
-        config: back end and precision.
+        backend: name of a back end, or onnx for the file alone, which OpenVINO checks.
+        config: how it is run: precision, and that back end.
         source: recording whose first frames are run; noise images without one.
 
     Raises:
@@ -232,18 +245,55 @@ def export_scene(scene: Scene, config: BackendConfig, source: FrameSource | None
     path = card_path(folder, scene.method)
     if not path.is_file():
         raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
-    images = _network_images(read_card(path, ModelCard), source)
-    t_m, r_deg = check_parity(folder, scene.method, config, images)
-    suffix = "safetensors" if config.kind == "torch" else "onnx"
-    files = []
-    for name in (scene.method, MOTION):
+    card = read_card(path, ModelCard)
+    images = _network_images(card, source)
+    written = None if config.precision == "fp32" else _precise_card(folder, card, config.precision)
+    if backend == "onnx" and written is not None:
+        # The file itself, in the arithmetic that it asks for: the back end's own would be another.
+        itself: BackendConfig = msgspec.structs.replace(config, kind="openvino", precision="fp32")
+        name = variant_name(card.name, config.precision)
+        t_m, r_deg = check_parity(folder, scene.method, itself, images, name)
+    else:
+        t_m, r_deg = check_parity(folder, scene.method, config, images)
+    if written is not None:
+        parity = {**written.parity, backend: (float(f"{t_m:.4g}"), float(f"{r_deg:.4g}"))}
+        written = msgspec.structs.replace(written, parity=parity)
+        written.write(card_path(folder, variant_name(card.name, config.precision)))
+    return ExportResult(t_m, r_deg, _files(scene, backend, config), written)
+
+
+def _precise_card(folder: Path, card: ModelCard, precision: str) -> ModelCard:
+    """The card of a network in another precision, which is written where it is not there yet or was made of another."""
+    name = variant_name(card.name, precision)
+    path = card_path(folder, name)
+    if path.is_file():
+        written = read_card(path, ModelCard)
+        if written.made_from == card.sha256:
+            return written
+    if precision == "int8":
+        return network_card(folder, card.name, "openvino", precision)
+    network = folder / f"{name}.onnx"
+    network.write_bytes(network_in(folder / card.network, precision))
+    return msgspec.structs.replace(
+        card, network=network.name, sha256=sha256_of(network), made_from=card.sha256
+    )
+
+
+def _files(scene: Scene, backend: str, config: BackendConfig) -> list[Path]:
+    """What a robot needs to run an engine, and the engine."""
+    folder, engines = scene.path / "networks", scene.path / ENGINES
+    suffix = "safetensors" if backend == "torch" else "onnx"
+    variant = variant_name(scene.method, config.precision)
+    files: list[Path] = []
+    for name in (scene.method, variant, MOTION):
         if card_path(folder, name).is_file():
-            files += [card_path(folder, name), folder / f"{name}.{suffix}"]
-            if config.kind == "tensorrt":
-                files += sorted((scene.path / ENGINES).glob(f"{name}-*.engine"))
-    if config.kind == "openvino":
-        files += sorted((scene.path / ENGINES).glob("*.blob"))
-    return ExportResult(t_m, r_deg, files)
+            weights = folder / f"{name}.{suffix}"
+            files += [card_path(folder, name), *([weights] if weights.is_file() else [])]
+    if backend == "tensorrt":
+        files += sorted(engines.glob("*.engine"))
+    if backend == "openvino":
+        files += sorted(engines.glob("*.blob"))
+    return files
 
 
 def _network_images(card: ModelCard, source: FrameSource | None) -> NDArray[np.float32]:

@@ -49,9 +49,20 @@ def test_a_network_that_differs_from_its_weights_is_refused(
         check_parity(folder, "posenet", config, images(card, 1, rng))
 
 
-def test_export_checks_half_precision_too(tiny_scene: Path, tiny_source: FrameSource) -> None:
-    result = export_scene(
-        Scene.load(tiny_scene), BackendConfig(kind="openvino", precision="fp16"), tiny_source
-    )
-    assert result.t_m < PARITY["fp16"][0]
-    assert all(path.exists() for path in result.files)
+def test_export_writes_and_checks_half_precision(
+    tiny_scene: Path, tiny_source: FrameSource, tmp_path: Path
+) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    opened, half = Scene.load(scene), BackendConfig(kind="openvino", precision="fp16")
+    for backend in ("openvino", "onnx"):
+        result = export_scene(opened, backend, half, tiny_source)
+        assert result.t_m < PARITY["fp16"][0]
+        assert all(path.exists() for path in result.files)
+    card = read_card(card_path(scene / "networks", "posenet.fp16"), ModelCard)
+    assert result.card == card and set(card.parity) == {"openvino", "onnx"}
+    network = scene / "networks" / "posenet.fp16.onnx"
+    assert network in result.files and sha256_of(network) == card.sha256
+    # Positions are read off in single precision, so far from the origin as near it.
+    assert 0.0 < card.parity["onnx"][0] < PARITY["fp16"][0]
+    Scene.load(scene)  # what is exported is no change of the scene

@@ -29,7 +29,7 @@ from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.training.data import PosedImages, ViewSequences, load_posed_images
 from localizer_ros.training.module import NetworkTraining
 from localizer_ros.training.network_setup import set_up_training
-from localizer_ros.training.runtime import keep_freed_memory
+from localizer_ros.training.runtime import keep_freed_memory, trains_in_bf16
 from localizer_ros.training.train import move_average
 from localizer_ros.training.virtual_views import scene_depth
 from localizer_ros.training.weights import load_weights
@@ -59,6 +59,7 @@ def step_costs(module: NetworkTraining, data: PosedImages, t: TrainingConfig, ru
     encoder, objective = module.network.encoder, module.objective
     views = ViewSequences(data, max(2, objective.frames or t.sequence), t.stride, t.augmentation, t.seed)
     numbers = iter(range(10**9))
+    half = trains_in_bf16(t.precision, torch.device("cpu"))
     batch = default_collate([views[i] for i in range(t.batch_size)])
     average = copy.deepcopy(module).requires_grad_(False)
     module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
@@ -67,13 +68,13 @@ def step_costs(module: NetworkTraining, data: PosedImages, t: TrainingConfig, ru
     images = module.normalize(batch["images"][:, -frames:].flatten(0, 1))
 
     def encode(backward: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             fine, coarse = encoder(images)
         if backward:
             (fine.float().mean() + coarse.float().mean()).backward()
 
     def step(backward: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             total = module(batch)["total"]
         if backward:
             total.backward()

@@ -139,15 +139,21 @@ def _tell_problems(recording: FrameSource) -> None:
 def export(
     scene: SceneArgument,
     backend: Annotated[str, typer.Option("--backend", help="openvino, tensorrt, torch or onnx.")],
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = "fp32",
     source: Annotated[
         Path | None,
-        typer.Option("--source", help="Recording whose images check the engine; random ones otherwise."),
+        typer.Option(
+            "--source",
+            help="Recording whose images check the engine; random ones otherwise. For int8, the one that was mapped.",
+        ),
     ] = None,
+    lean: Annotated[
+        bool, typer.Option("--lean", help="TensorRT: an engine that its lean runtime alone can run.")
+    ] = False,
 ) -> None:
     """Build the engine of a back end for a scene and check it against PyTorch, in metres and degrees.
 
-    Example: `localizer export scenes/kitchen --backend openvino --precision fp16`
+    Example: `localizer export scenes/kitchen --backend openvino --precision int8 --source drive1`
     """
     from localizer_ros.core.config.runtime import BackendConfig
     from localizer_ros.core.config.schema import config_from_dict
@@ -155,11 +161,22 @@ def export(
     from localizer_ros.scene.bundle import Scene
 
     kind = {"onnx": "openvino"}.get(backend, backend)
-    config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision}, "export")
+    config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)
-    result = export_scene(opened, config, None if source is None else open_recording(source))
+    recording = None if source is None else open_recording(source)
+    if recording is not None and precision == "int8" and kind != "torch":
+        from localizer_ros.training.quantize import quantize_scene
+
+        with console.progress_bar() as progress:
+            quantize_scene(opened, recording, progress)
+    result = export_scene(opened, backend, config, recording)
     print(
         f"{backend} {precision}: differs from torch by {result.t_m:.6f} m and {result.r_deg:.5f} deg at most"
     )
+    if result.card is not None:
+        for name, value in result.card.accuracy.items():
+            print(f"  {name.replace('_', ' ')}: {value:g}")
+        if result.card.single_precision:
+            print(f"  in fp32: {', '.join(result.card.single_precision)}")
     for path in result.files:
         print(f"  {path.name}  {path.stat().st_size / 1e6:.1f} MB")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +26,7 @@ class Backend(Protocol):
     card: ModelCard
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensors:
-        """The card's outputs by name, after one call; states are added and kept by the back end.
+        """The card's outputs but for the states, by name, after one call; the back end adds and keeps the states.
 
         Args:
             inputs: the card's inputs but the states, by name, float32 of its shapes.
@@ -45,6 +43,19 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release the engine."""
         ...
+
+
+def check_inputs(card: ModelCard, given: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise BackendError unless a caller gives every input but the states, in its shape."""
+    for spec in card.inputs:
+        if spec.name in card.states:
+            continue
+        if spec.name not in given:
+            raise BackendError(f"{card.name}: input {spec.name} is missing")
+        if given[spec.name].shape != spec.shape:
+            raise BackendError(
+                f"{card.name}: input {spec.name}: expected shape {spec.shape}, got {given[spec.name].shape}"
+            )
 
 
 class StateKeeper:
@@ -65,29 +76,12 @@ class StateKeeper:
 
     def inputs(self, given: Mapping[str, NDArray[np.float32]]) -> Tensors:
         """The caller's inputs and the states. Raises BackendError where an input is missing or of another shape."""
-        for spec in self._card.inputs:
-            if spec.name in self._states:
-                continue
-            if spec.name not in given:
-                raise BackendError(f"{self._card.name}: input {spec.name} is missing")
-            if given[spec.name].shape != spec.shape:
-                raise BackendError(
-                    f"{self._card.name}: input {spec.name}: expected shape {spec.shape}, got {given[spec.name].shape}"
-                )
+        check_inputs(self._card, given)
         return {**given, **self._states}
 
     def keep(self, outputs: Tensors) -> Tensors:
-        """The outputs as they are, whose states are kept for the next call."""
+        """The outputs but for the states, which are kept for the next call."""
         # Back ends may reuse their output memory, so a state is copied.
         self._states = {name: np.array(outputs[out]) for name, out in self._card.states.items()}
-        return outputs
-
-
-def automatic_backend() -> str:
-    """What ``backend.kind: auto`` means on this machine. Raises BackendError when nothing is installed."""
-    if importlib.util.find_spec("tensorrt") is not None and Path("/dev/nvidiactl").exists():
-        return "tensorrt"
-    for kind in ("openvino", "torch"):
-        if importlib.util.find_spec(kind) is not None:
-            return kind
-    raise BackendError("backend: none of tensorrt, openvino and torch is installed")
+        states = set(self._card.states.values())
+        return {name: value for name, value in outputs.items() if name not in states}

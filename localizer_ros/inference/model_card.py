@@ -69,6 +69,10 @@ class ModelCard(Card, frozen=True, kw_only=True):
         sigma_scale: factors on the predicted standard deviations, from the validation part: absolute
             [rotation, translation], motion [rotation, translation].
         weights_sha256: checksum of NAME.safetensors.
+        made_from: of a network in lower precision: checksum of the ONNX file that it was made from.
+        single_precision: layers that stay in single precision where others do not.
+        parity: back end -> largest difference to PyTorch in single precision, [metres, degrees].
+        accuracy: of a quantised network and of the one it was made from, on the part that decided whether it is used.
     """
 
     inputs: Annotated[tuple[TensorSpec, ...], Meta(description="names and shapes of tensors")]
@@ -81,6 +85,10 @@ class ModelCard(Card, frozen=True, kw_only=True):
     refined_camera: Annotated[dict[str, list[float]], Meta(description="numbers of a camera")] = {}
     sigma_scale: Annotated[tuple[float, float, float, float], Meta(description="four numbers")] = (1, 1, 1, 1)
     weights_sha256: str = ""
+    made_from: str = ""
+    single_precision: Annotated[tuple[str, ...], Meta(description="names of layers")] = ()
+    parity: Annotated[dict[str, tuple[float, float]], Meta(description="two numbers by back end")] = {}
+    accuracy: Annotated[dict[str, float], Meta(description="numbers by name")] = {}
 
     @property
     def name(self) -> str:
@@ -101,6 +109,11 @@ def card_path(folder: Path, name: str) -> Path:
         name: of the network, e.g. ``posenet``.
     """
     return folder / f"{name}.yaml"
+
+
+def variant_name(name: str, precision: str) -> str:
+    """Name of the files of a network in lower precision, without their suffix."""
+    return f"{name}.{precision}"
 
 
 def read_card(path: Path, kind: type[K]) -> K:

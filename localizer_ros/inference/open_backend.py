@@ -8,8 +8,10 @@ from pathlib import Path
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import BackendError, SceneError
-from localizer_ros.inference.backend import Backend, automatic_backend
-from localizer_ros.inference.model_card import ModelCard, card_path, read_card
+from localizer_ros.inference.backend import Backend
+from localizer_ros.inference.choice import automatic_backend, candidates
+from localizer_ros.inference.model_card import ModelCard, card_path, read_card, variant_name
+from localizer_ros.inference.processor import has_gpu, require_native_bf16
 
 
 def _open_torch(folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> Backend:
@@ -26,8 +28,14 @@ def _open_openvino(folder: Path, card: ModelCard, config: BackendConfig) -> Back
 
 def _open_tensorrt(folder: Path, card: ModelCard, config: BackendConfig) -> Backend:
     from localizer_ros.inference.tensorrt_backend import TensorRtBackend
+    from localizer_ros.inference.tensorrt_library import TensorRtMissing
 
-    return TensorRtBackend(folder, card, config)
+    try:
+        return TensorRtBackend(folder, card, config)
+    except TensorRtMissing as error:
+        others = [kind for kind in candidates(config.precision) if kind != "tensorrt"]
+        advice = f"; backend.kind {others[0]} can run here" if others else ""
+        raise BackendError(f"{error}{advice}") from error
 
 
 BACKENDS: dict[str, Callable[[Path, ModelCard, BackendConfig], Backend]] = {
@@ -50,8 +58,8 @@ def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 
         SceneError: the network's file is missing or has changed.
         BackendError: the card is missing or malformed, or the back end is not installed or cannot load the network.
     """
-    card = read_card(card_path(folder, name), ModelCard)
-    kind = automatic_backend() if config.kind == "auto" else config.kind
+    kind = automatic_backend(folder, name, config) if config.kind == "auto" else config.kind
+    card = network_card(folder, name, kind, config.precision)
     file, expected = (card.weights, card.weights_sha256) if kind == "torch" else (card.network, card.sha256)
     path = folder / file
     if sha256_of(path) != expected:
@@ -61,3 +69,29 @@ def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 
             raise BackendError(f"ensemble.samples: {kind} has no dropout; set backend.kind=torch")
         return _open_torch(folder, card, config, samples)
     return BACKENDS[kind](folder, card, config)
+
+
+def network_card(folder: Path, name: str, kind: str, precision: str) -> ModelCard:
+    """The card of what a back end loads: the network, or what was quantised of it.
+
+    Other precisions need no file of their own: each back end makes them of the network in single precision.
+
+    Raises:
+        BackendError: there is no such card, the back end cannot run this precision, or the quantised network is missing
+            or was made from another one.
+    """
+    card = read_card(card_path(folder, name), ModelCard)
+    if precision == "bf16" and kind in ("openvino", "torch") and not (kind == "torch" and has_gpu()):
+        require_native_bf16(kind)
+    if precision != "int8":
+        return card
+    if kind == "torch":
+        raise BackendError("torch: does not run int8 networks; set backend.kind to openvino or tensorrt")
+    path = card_path(folder, variant_name(name, precision))
+    advice = "`localizer export SCENE --precision int8 --source RECORDING` makes it from the recording that was mapped"
+    if not path.is_file():
+        raise BackendError(f"{path}: there is no int8 network in this scene; {advice}")
+    variant = read_card(path, ModelCard)
+    if variant.made_from != card.sha256:
+        raise BackendError(f"{path}: was made from another {card.network}; {advice}")
+    return variant

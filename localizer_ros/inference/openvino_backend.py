@@ -19,7 +19,8 @@ try:
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise BackendError(f"openvino: cannot be imported ({error}); set backend.kind to torch") from error
 
-_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+# What is not quantised in an int8 network is computed in single precision.
+_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoBackend:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,7 +94,9 @@ def open_baseline(scene: Scene, config: BackendConfig) -> NearestNeighbour | Non
 
 def _by_network(folder: Path, config: BackendConfig) -> NearestNeighbour:
     descriptors, poses, names = read_baseline(folder)
-    backend = open_backend(folder, "descriptor", config)
+    # In single precision, whatever the network is measured in: both are compared with the same baseline.
+    precise: BackendConfig = msgspec.structs.replace(config, precision="fp32")
+    backend = open_backend(folder, "descriptor", precise)
     preprocess = Preprocessor(Camera.from_dict(backend.card.camera), backend.card.mean, backend.card.std)
 
     def nearest(frame: Frame) -> int:

@@ -17,6 +17,8 @@ import lightning_fabric
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from localizer_ros.inference.processor import has_native_bf16
+
 # The others wait while the first builds a map of points or validates.
 _PATIENCE = timedelta(hours=24)
 # Of mallopt(3): glibc.
@@ -45,6 +47,20 @@ def open_fabric(some_unused: bool = False) -> lightning_fabric.Fabric:
         )
     fabric.launch()
     return fabric
+
+
+def trains_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a training computes in bfloat16.
+
+    Args:
+        precision: as set: auto, fp32 or bf16.
+        device: of the training.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return has_native_bf16()
 
 
 def close_processes() -> None:

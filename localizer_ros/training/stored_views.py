@@ -19,6 +19,7 @@ from localizer_ros.training.data import (
     sequence_bounds,
     whole_sequences,
 )
+from localizer_ros.training.runtime import trains_in_bf16
 
 # Images that go through the encoder together.
 _BATCH = 32
@@ -64,6 +65,7 @@ def store_views(
     """
     data = frames.data
     device = next(encoder.parameters()).device
+    half = trains_in_bf16("auto", device)
     encoder.eval()
     stored: StoredViews | None = None
     for variant in range(variants):
@@ -73,7 +75,7 @@ def store_views(
             for row in range(start, end + 1, _BATCH):
                 some = list(itertools.islice(views, min(_BATCH, end + 1 - row)))
                 images = torch.from_numpy(np.stack([view.image for view in some])).permute(0, 3, 1, 2)
-                with torch.autocast(device.type, torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     fine, coarse = encoder(normalize(images.to(device)))
                 if stored is None:
                     stored = _room(variants, data, coarse.shape[1:], fine.shape[1:])

@@ -21,7 +21,12 @@ from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import NumericalError
 from localizer_ros.training.batches import SharedBatches, TrainingData, epoch_seed
-from localizer_ros.training.runtime import child_signals_restored, images_on_one_core, open_fabric
+from localizer_ros.training.runtime import (
+    child_signals_restored,
+    images_on_one_core,
+    open_fabric,
+    trains_in_bf16,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +238,7 @@ class _Training:
     def _run_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by name of a batch, after a step down their gradient."""
         fabric, state = self._fabric, self._state
-        half = self._config.precision == "bf16"
+        half = trains_in_bf16(self._config.precision, fabric.device)
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=half):
             losses: dict[str, Tensor] = self._wrapped(batch)
         self._optimizer.zero_grad(set_to_none=True)

@@ -25,11 +25,22 @@ class BackendConfig(Config, frozen=True):
         ),
     ] = "auto"
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16"], Meta(extra=USER, description="Arithmetic of the network")
+        Literal["fp32", "fp16", "bf16", "int8"],
+        Meta(
+            extra=USER,
+            description="Arithmetic of the network; bf16 needs a processor that has it, int8 a network exported so",
+        ),
     ] = "fp32"
     threads: Annotated[
         int, Meta(ge=0, le=256, extra=USER, description="CPU threads of the network, 0 = all cores")
     ] = 0
+    lean: Annotated[
+        bool,
+        Meta(
+            description="TensorRT engines that its lean runtime alone can run, for a robot without the builder; they "
+            "are run by it here too"
+        ),
+    ] = False
 
 
 class EnsembleConfig(Config, frozen=True):

@@ -174,8 +174,12 @@ class TrainingConfig(Config, frozen=True):
     ] = False
     seed: Annotated[int, Meta(ge=0, extra=RESEARCH, description="Seed of everything drawn at random")] = 0
     precision: Annotated[
-        Literal["fp32", "bf16"], Meta(description="Arithmetic of the encoder while training")
-    ] = "bf16"
+        Literal["auto", "fp32", "bf16"],
+        Meta(
+            description="Arithmetic of the encoder while training; auto = bf16 where the processor has it itself, else "
+            "fp32, as emulating it is slower"
+        ),
+    ] = "auto"
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
