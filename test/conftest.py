@@ -74,6 +74,7 @@ def tiny_scene(tiny_source: FrameSource, tmp_path_factory: pytest.TempPathFactor
         {
             "method": "posenet",
             "network": TINY_NETWORK,
+            "refine": "none",
             "training": {
                 "epochs": 2,
                 "validate_every": 1,

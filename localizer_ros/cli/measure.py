@@ -39,6 +39,9 @@ def evaluate_scene(
         Path | None, typer.Option("--report", help="Folder for an HTML report with plots.")
     ] = None,
     no_smoothing: Annotated[bool, typer.Option("--no-smoothing", help="Raw absolute poses only.")] = False,
+    no_refine: Annotated[
+        bool, typer.Option("--no-refine", help="Poses of a network as it gives them, without the map.")
+    ] = False,
     geometric_vo: GeometricVoOption = False,
     limit: LimitOption = None,
     config: ConfigOption = None,
@@ -58,7 +61,7 @@ def evaluate_scene(
     from localizer_ros.evaluation.summary import summary_lines
     from localizer_ros.scene.bundle import manifest_file
 
-    chosen = run_config(config, settings, not no_smoothing)
+    chosen = run_config(config, settings, smoothing=not no_smoothing, refining=not no_refine)
     manifest_file(scene)  # before a recording is read for nothing
     recording = open_recording(source, format, topics)
     console.make_room(json_file, report)

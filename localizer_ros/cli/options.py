@@ -101,8 +101,11 @@ def part_of(recording: FrameSource, wanted: str | None, usual: str) -> str:
     return wanted or (usual if usual in recording.splits else "all")
 
 
-def run_config(path: Path | None, overrides: list[str] | None, smoothing: bool = True) -> RunConfig:
-    """The settings of localization from ``--config`` and ``--set``; without smoothing where that is asked for.
+def run_config(
+    path: Path | None, overrides: list[str] | None, *, smoothing: bool = True, refining: bool = True
+) -> RunConfig:
+    """The settings of localization from ``--config`` and ``--set``; without smoothing or refinement where that is asked
+    for.
 
     Raises:
         ConfigError: as of ``load_config``.
@@ -111,6 +114,7 @@ def run_config(path: Path | None, overrides: list[str] | None, smoothing: bool =
     from localizer_ros.core.config.schema import load_config
 
     extra = [] if smoothing else ["smoother.kind=none"]
+    extra += [] if refining else ["refine=none"]
     return load_config(RunConfig, path, [*(overrides or []), *extra])
 
 

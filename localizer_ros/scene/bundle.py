@@ -145,6 +145,11 @@ def is_scene(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+def has_map(path: Path) -> bool:
+    """True when the folder holds a map, of points or of posed images."""
+    return (path / MAP_FOLDER / "point_map.npz").is_file()
+
+
 @contextmanager
 def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -> Iterator[Path]:
     """A folder to fill; on leaving without an error it becomes the scene ``path`` in one rename.

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from localizer_ros.core.types import SceneError
 from localizer_ros.inference.engine_cache import ENGINES
 from localizer_ros.inference.model_card import ModelCard, read_card
-from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER, NETWORKS_FOLDER, Scene
+from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER, NETWORKS_FOLDER, Scene, has_map
 
 # Upper ends of the bins of track lengths; the last one is open.
 _TRACK_BINS = (2, 3, 5, 10, 20)
@@ -52,7 +52,7 @@ def scene_info(path: Path) -> dict[str, Any]:
         manifest["map"] = {k: v for k, v in manifest["map"].items() if k not in _COUNTED}
     facts: dict[str, Any] = {"kind": "scene", "path": str(path), **manifest}
     # Late: a scene with a network needs none of the libraries of maps.
-    if (path / MAP_FOLDER / "point_map.npz").is_file():
+    if has_map(path):
         facts["point_map"] = point_map_facts(path)
     if (path / INDEX_FOLDER).is_dir():
         facts["index"] = index_facts(path)

@@ -253,6 +253,13 @@ class MapConfig(Config, frozen=True):
     lsg: LsgConfig = LsgConfig()
     scene_coords: SceneCoordinatesConfig = SceneCoordinatesConfig()
     training: TrainingConfig = TrainingConfig()
+    refine: Annotated[
+        Literal["map", "none"],
+        Meta(
+            description="What a scene with a network keeps to refine its poses with: a map of points, some ten "
+            "megabytes, or nothing"
+        ),
+    ] = "map"
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the method does not exist or settings contradict each other; names them."""

@@ -208,6 +208,13 @@ class LocalizerConfig(Config, frozen=True):
     odometry: OdometryConfig = OdometryConfig()
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
+    refine: Annotated[
+        Literal["map", "none"],
+        Meta(
+            description="What refines and verifies the poses of a network: the map, where the scene holds one, or "
+            "nothing"
+        ),
+    ] = "map"
 
     def __post_init__(self) -> None:
         """Raise ConfigError where settings contradict each other; names them."""

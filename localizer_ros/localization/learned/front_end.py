@@ -16,7 +16,7 @@ from localizer_ros.core.types import Array, Camera, ConfigError, Frame, PoseEsti
 from localizer_ros.geometry.refined_camera import RefinedCamera
 from localizer_ros.inference.backend import Tensors
 from localizer_ros.inference.network_step import NetworkStep
-from localizer_ros.localization.front_end import Observation
+from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.learned.out_of_distribution import (
     MAX_SCORE,
     MAX_START_SCORE,
@@ -25,6 +25,7 @@ from localizer_ros.localization.learned.out_of_distribution import (
     motion_sigma_inflation,
 )
 from localizer_ros.localization.learned.scene_coordinates import pose_from_coordinates
+from localizer_ros.scene.bundle import has_map
 
 # Longest time of a motion, ns: the head was trained on none over a longer one.
 MAX_MOTION_GAP_NS = 300_000_000
@@ -49,18 +50,25 @@ class NetworkFrontEnd:
             turned cameras in place of crops, as the network knows one camera only.
         trained_on: inflates covariances away from what the network was trained on; frames out of distribution get no
             pose. None = every frame counts as one of the training.
+        start_score: score below which a frame gets a pose where none is known to go on from.
 
     Raises:
         ConfigError: several views of a network that has states or gives no pose.
     """
 
     def __init__(
-        self, step: NetworkStep, method: str, views: int = 1, trained_on: TrainingDistribution | None = None
+        self,
+        step: NetworkStep,
+        method: str,
+        views: int = 1,
+        trained_on: TrainingDistribution | None = None,
+        start_score: float = MAX_START_SCORE,
     ) -> None:
         card = step.card
         if views > 1 and (card.states or "t" not in {output.name for output in card.outputs}):
             raise ConfigError(f"ensemble.views: {method} answers to one view of a frame only")
         self._step, self._method, self._trained_on = step, method, trained_on
+        self._start_score = start_score
         self._turns = turned_views(views)
         self._preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
         absolute_rotation, absolute_translation, motion_rotation, motion_translation = card.sigma_scale
@@ -84,7 +92,7 @@ class NetworkFrontEnd:
         unlike = self._assess(outputs)
         # To start from, the place must be certain: poses that agree prove nothing, as one network errs alike in them.
         absolute, reason = None, "the image resembles nothing that the network was trained on"
-        if unlike.score < (MAX_START_SCORE if prior is None else MAX_SCORE):
+        if unlike.score < (self._start_score if prior is None else MAX_SCORE):
             absolute, reason = self._absolute(frame.stamp_ns, outputs, turned, unlike.sigma_inflation)
         timer.lap("absolute")
         relative = self._relative(frame.stamp_ns, outputs, unlike.sigma_inflation)
@@ -198,13 +206,23 @@ def mean_of_views(poses: list[tuple[SE3, Array]]) -> tuple[SE3, Array]:
 
 def open_network_front_end(
     scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool = False
-) -> NetworkFrontEnd:
+) -> FrontEnd:
     """The front end of a scene with a pose network; see :class:`localizer_ros.localization.open.Opener`.
 
-    It has no late search. Raises ConfigError, too, where the network cannot do what ``config.ensemble`` asks for.
+    Where the scene holds a map, its poses are refined by that. It has no late search. Raises ConfigError, too, where
+    the network cannot do what ``config.ensemble`` asks for.
     """
     networks = scene_dir / "networks"
+    refined = config.refine == "map" and has_map(scene_dir)
     step = NetworkStep(networks, method, config.backend, config.ensemble.samples)
-    front_end = NetworkFrontEnd(step, method, config.ensemble.views, TrainingDistribution.load(networks))
+    # What the map confirms is certain of its place.
+    start_score = MAX_SCORE if refined else MAX_START_SCORE
+    trained_on = TrainingDistribution.load(networks)
+    front_end = NetworkFrontEnd(step, method, config.ensemble.views, trained_on, start_score)
     step.warm_up()
-    return front_end
+    if not refined:
+        return front_end
+    # Late: a network alone needs none of the libraries of maps.
+    from localizer_ros.localization.learned.refined_front_end import open_refined
+
+    return open_refined(front_end, scene_dir, method, config)

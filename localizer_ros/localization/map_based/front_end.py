@@ -68,6 +68,12 @@ class TrackingFrontEnd:
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
+        return self.observe_with(self._localizer, frame, prior)
+
+    def observe_with(
+        self, localizer: GlobalLocalizer, frame: Frame, prior: PoseEstimate | None
+    ) -> Observation:
+        """The same with another full search, where it is not the late one that is due."""
         timer = StageTimer()
         late = None if self._late is None else self._late.collect(frame.stamp_ns)
         motion = self._follow(frame, timer)
@@ -78,7 +84,7 @@ class TrackingFrontEnd:
             solved, confidence = track.verified.solved, track.verified.confidence
             answer = self._scene.answer(frame.stamp_ns, solved, "tracking", confidence)
         else:
-            answer, track, reason = self._search(frame, prior, timer)
+            answer, track, reason = self._search(localizer, frame, prior, timer)
         relative = self._relative(frame, motion)
         if answer is not None and relative is not None:
             answer = self._with_timing(answer, relative)
@@ -190,14 +196,14 @@ class TrackingFrontEnd:
         return track
 
     def _search(
-        self, frame: Frame, prior: PoseEstimate | None, timer: StageTimer
+        self, localizer: GlobalLocalizer, frame: Frame, prior: PoseEstimate | None, timer: StageTimer
     ) -> tuple[PoseEstimate | None, Track | None, str]:
         """The answer of a full search, where tracking may begin, and why there is no answer."""
         if self._late is not None:
             with timer.stage("search"):
                 self._late.begin(frame, prior)
             return None, None, UNDER_WAY
-        result = self._localizer.localize(frame, prior)
+        result = localizer.localize(frame, prior)
         timer.add(result.timings_ms, "search_")
         return result.answer, None if result.verified is None else Track(result.verified), result.reason
 

@@ -16,6 +16,8 @@ GUIDED_MAX_DISTANCE = 0.75
 """Largest distance of the unit descriptors of a guided match; there is no ratio test, as the window has done most of
 the choosing."""
 
+# A window of this share of half the image holds so many pairs that comparing all of them at once is faster.
+_DENSE_OF_VIEW = 0.15
 # A point must lie ahead of the camera by this much to be projected, metres; it only keeps from dividing by zero.
 _AHEAD_M = 1e-3
 
@@ -75,20 +77,47 @@ def guided_matches(
     candidates = np.nonzero(near_image)[0]
     if len(candidates) == 0:
         return GuidedMatches.none()
-    near = cKDTree(predicted[candidates]).sparse_distance_matrix(view.tree, radius, output_type="ndarray")
-    if len(near) == 0:
-        return GuidedMatches.none(visible)
-    slot, keypoint = candidates[near["i"]], near["j"].astype(np.intp)
+    described = observations[candidates]
+    if radius > _DENSE_OF_VIEW * view.half_view.max():
+        keypoint, slot = _dense_best(point_map, described, predicted[candidates], view, radius, max_distance)
+    else:
+        keypoint, slot = _sparse_best(point_map, described, predicted[candidates], view, radius, max_distance)
+    slot = candidates[slot]
+    return GuidedMatches(
+        keypoint, points[slot].astype(np.intp), view.rays[keypoint] - predicted[slot], visible
+    )
+
+
+def _sparse_best(
+    point_map: PointMap, observations: Index, predicted: Array, view: View, radius: float, max_distance: float
+) -> tuple[Index, Index]:
+    """Keypoints and the rows of ``observations`` that are each other's best, by a list of the pairs in the window."""
+    near = cKDTree(predicted).sparse_distance_matrix(view.tree, radius, output_type="ndarray")
+    slot, keypoint = near["i"].astype(np.intp), near["j"].astype(np.intp)
     similarity = np.einsum(
         "kd,kd->k",
         point_map.unit_descriptors[observations[slot]],
         view.features.descriptors[keypoint],
     )
-    alike = similarity > 1.0 - 0.5 * max_distance**2
-    keypoint, slot = _mutual_best(keypoint[alike], slot[alike], similarity[alike])
-    return GuidedMatches(
-        keypoint, points[slot].astype(np.intp), view.rays[keypoint] - predicted[slot], visible
-    )
+    alike = similarity > _least_similarity(max_distance)
+    return _mutual_best(keypoint[alike], slot[alike], similarity[alike])
+
+
+def _dense_best(
+    point_map: PointMap, observations: Index, predicted: Array, view: View, radius: float, max_distance: float
+) -> tuple[Index, Index]:
+    """The same by all similarities, of which those outside the window do not count."""
+    similarity = point_map.unit_descriptors[observations] @ view.features.descriptors.T
+    x, y = (np.subtract.outer(predicted[:, k], view.rays[:, k]).astype(np.float32) for k in (0, 1))
+    similarity[x * x + y * y > radius**2] = -1.0
+    keypoint = similarity.argmax(axis=1)
+    slot = np.nonzero(similarity.argmax(axis=0)[keypoint] == np.arange(len(keypoint)))[0]
+    slot = slot[similarity[slot, keypoint[slot]] > _least_similarity(max_distance)]
+    return keypoint[slot], slot
+
+
+def _least_similarity(max_distance: float) -> float:
+    return 1.0 - 0.5 * max_distance**2
 
 
 def _mutual_best(keypoint: Index, slot: Index, similarity: Array) -> tuple[Index, Index]:
