@@ -256,8 +256,8 @@ class MapConfig(Config, frozen=True):
     refine: Annotated[
         Literal["map", "none"],
         Meta(
-            description="What a scene with a network keeps to refine its poses with: a map of points, some ten "
-            "megabytes, or nothing"
+            description="Refinement that a network's scene is made for: map = it keeps a map of points, some ten "
+            "megabytes; none = the network alone"
         ),
     ] = "map"
 

@@ -211,8 +211,8 @@ class LocalizerConfig(Config, frozen=True):
     refine: Annotated[
         Literal["map", "none"],
         Meta(
-            description="What refines and verifies the poses of a network: the map, where the scene holds one, or "
-            "nothing"
+            description="Refinement of a network's poses: map = refined and verified by the map where the scene holds "
+            "one; none = as the network gives them"
         ),
     ] = "map"
 
