@@ -19,6 +19,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "info": recordings.info,
+    "check": recordings.check,
     "settings": settings.settings,
     "simulate": recordings.simulate,
     "convert": recordings.convert,

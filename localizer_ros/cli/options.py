@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from localizer_ros.core.words import did_you_mean
+
 if TYPE_CHECKING:
     from localizer_ros.core.config.runtime import RunConfig
     from localizer_ros.datasets.bag_writer import Compression, Storage
@@ -129,7 +131,7 @@ def one_of(option: str, value: str, known: tuple[Choice, ...]) -> Choice:
     for choice in known:
         if value == choice:
             return choice
-    raise ConfigError(f"{option}: expected {', '.join(known)}, got {value!r}")
+    raise ConfigError(f"{option}: expected {', '.join(known)}, got {value!r}{did_you_mean(value, known)}")
 
 
 def counts(option: str, text: str) -> list[int]:

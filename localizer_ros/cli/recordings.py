@@ -1,4 +1,4 @@
-"""Commands about recordings: info, simulate, convert, sfm."""
+"""Commands about recordings: info, check, simulate, convert, sfm."""
 
 from __future__ import annotations
 
@@ -50,6 +50,32 @@ def info(
         console.print_json(facts)
     else:
         console.print_facts(facts)
+
+
+@console.command
+def check(
+    source: SourceArgument,
+    split: Annotated[str, typer.Option("--split", help="Part to check.")] = "all",
+    format: FormatOption = None,
+    topics: TopicOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell whether a recording can be mapped: good, doubtful or bad, why, and what to do; exit code 3 when bad.
+
+    Example: `localizer check ../shared/data/redkitchen`
+    """
+    from localizer_ros.evaluation.recording_check import check_lines, check_recording
+
+    recording = open_recording(source, format, topics).split(split)
+    with console.progress_bar() as progress:
+        found = check_recording(recording, progress)
+    if as_json:
+        console.print_json(found.to_dict(recording))
+    else:
+        for line in check_lines(found, str(source)):
+            print(line)
+    if found.word == "bad":
+        raise typer.Exit(3)
 
 
 @console.command

@@ -82,6 +82,7 @@ def map_scene(
     """
     console.set_up_logging(verbose)
     from localizer_ros.mapping.build import WriteOptions, build_scene
+    from localizer_ros.mapping.trial import trial_lines
 
     map_config = _map_config(config, settings, method, time_budget)
     recording = open_recording(source, format, topics)
@@ -99,6 +100,8 @@ def map_scene(
         f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
     )
     console.print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
+    for line in trial_lines(facts, str(out), str(source)):
+        print(line)
 
 
 def _map_config(
@@ -129,10 +132,15 @@ def _with_poses(recording: FrameSource, poses: Path) -> FrameSource:
 
 def _tell_problems(recording: FrameSource) -> None:
     """Say what is wrong with a recording: that something is shows in its map as well, but not what."""
-    from localizer_ros.evaluation.recording_check import recording_facts
+    from localizer_ros.datasets.info import recording_info
+    from localizer_ros.evaluation.recording_check import check_recording
 
-    for problem in recording_facts(recording)["problems"]:
+    for problem in recording_info(recording)["problems"]:
         console.say(f"recording: {problem}")
+    found = check_recording(recording)
+    for finding in found.findings:
+        if finding.severity != "note":
+            console.say(f"recording: {finding.severity}: {finding}")
 
 
 @console.command

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, cast
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
+from localizer_ros.core.words import did_you_mean
 
 Stamps = Literal["recorded", "invented"]
 """``recorded``: stamps tell the time between two frames of a sequence, as the data has them or as the running frame
@@ -128,7 +129,8 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
     if format is None:
         format = recognise(path)
     elif format not in FORMATS:
-        raise SourceError(f"{path}: unknown format {format!r}; known: {', '.join(FORMATS)}")
+        guess = did_you_mean(format, FORMATS)
+        raise SourceError(f"{path}: unknown format {format!r}{guess}; known: {', '.join(FORMATS)}")
     module = importlib.import_module(f"localizer_ros.datasets.{FORMATS[format].module}")
     opener = cast("Callable[..., FrameSource]", module.open_recording)
     try:
@@ -164,7 +166,8 @@ def frame_names(source: FrameSource) -> FrameNames:
 def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:
     """The error of asking for a split that is not there."""
     if splits:
-        return SourceError(f"{path}: has no split {name!r}; it has {', '.join([*splits, 'all'])}")
+        guess = did_you_mean(name, splits)
+        return SourceError(f"{path}: has no split {name!r}{guess}; it has {', '.join([*splits, 'all'])}")
     return SourceError(
         f"{path}: has no split {name!r}, only 'all'; use --split all, or list the image names of the part, "
         f"one a line, in splits/{name}.txt"

@@ -28,6 +28,7 @@ from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, choose_pairs, find_keyframes
 from localizer_ros.mapping.matching import PairMatches, match_keyframes
 from localizer_ros.mapping.point_builder import FEWEST_POINTS, PointBuilder
+from localizer_ros.mapping.trial import refuse_dead
 from localizer_ros.mapping.validation import validate
 from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
 from localizer_ros.scene.map_scene import MapScene
@@ -120,6 +121,7 @@ def build_point_map(
         validation, systematic = validate(
             localizer, source, keyframes, point_map.median_depth, _VALIDATION_IMAGES, progress
         )
+        refuse_dead(validation, str(source.path))
     with timer.stage("write"):
         statistics = _statistics(point_map, len(keyframes.posed), validation)
         point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)

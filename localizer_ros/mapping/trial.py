@@ -1,0 +1,81 @@
+"""A verdict on a new scene, by the frames of its own recording that it was tried on, and what to do next.
+
+Good news is cheap here: the trial is of the same drive, in the same light. Bad news is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from localizer_ros.core.types import SourceError
+from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
+from localizer_ros.evaluation.verdict import ANSWERED_BAD, ANSWERED_GOOD, Verdict
+from localizer_ros.mapping.validation import FEWEST_ANSWERED
+
+
+def refuse_dead(validation: Mapping[str, float], name: str) -> None:
+    """Refuse a map that answers none of the frames it was tried on: whatever drives there would be lost.
+
+    Args:
+        validation: figures of :func:`localizer_ros.mapping.validation.validate`.
+        name: of the recording, for the message.
+
+    Raises:
+        SourceError: it was tried on enough frames, and answered none.
+    """
+    tried = int(validation["frames"])
+    if tried >= FEWEST_ANSWERED and not validation["answered"]:
+        raise SourceError(
+            f"{name}: the map answers none of the {tried} frames of its own recording that it was tried on, and was "
+            f"not written; `localizer check {name}` tells what is wrong with poses, camera or images"
+        )
+
+
+def trial_verdict(facts: Mapping[str, Any]) -> Verdict:
+    """Good, doubtful or bad, None where it could not be tried; of the facts of a new scene's manifest."""
+    if "map" in facts:
+        return _of_map(facts["map"]["validation"])
+    accuracy = facts.get("accuracy", {})
+    if accuracy.get("part") != "validation":
+        return Verdict(None, ("no frames were left to try it on",))
+    nearest = facts.get("nearest_image")
+    if nearest is None:
+        return Verdict(None, ("there is no nearest image to compare it with",))
+    if accuracy["median_t_m"] > nearest["median_t_m"] and accuracy["median_r_deg"] > nearest["median_r_deg"]:
+        return Verdict(
+            "bad",
+            (
+                f"the nearest image of its own training set is a better answer ({nearest['median_t_m']:.2f} m "
+                f"{nearest['median_r_deg']:.1f} deg) than the network ({accuracy['median_t_m']:.2f} m "
+                f"{accuracy['median_r_deg']:.1f} deg): train longer, or take a map of points",
+            ),
+        )
+    return Verdict("good", ())
+
+
+def _of_map(validation: Mapping[str, float]) -> Verdict:
+    tried, answered = int(validation["frames"]), int(validation["answered"])
+    if tried < FEWEST_ANSWERED:
+        return Verdict(None, (f"only {tried} frames were left to try it on",))
+    share = answered / tried
+    if "beyond_deg" in validation and share < ANSWERED_GOOD:
+        # Keyframes near each frame were hidden: a harder trial than the scene will have.
+        hidden = f"with the keyframes within {validation['beyond_deg']:g} deg hidden"
+        return Verdict("doubtful", (f"only {answered} of {tried} frames have an answer {hidden}",))
+    if share < ANSWERED_GOOD:
+        reason = f"only {answered} of {tried} frames of its own recording have an answer"
+        return Verdict("bad" if share < ANSWERED_BAD else "doubtful", (reason,))
+    t_m, r_deg = validation.get("median_t_m", 0.0), validation.get("median_r_deg", 0.0)
+    if t_m > WRONG_M or r_deg > WRONG_DEG:
+        return Verdict("bad", (f"half of the answers are off by more than {t_m:.2f} m or {r_deg:.1f} deg",))
+    return Verdict("good", ())
+
+
+def trial_lines(facts: Mapping[str, Any], scene: str, source: str) -> list[str]:
+    """The verdict, why, and the next command, for a terminal."""
+    verdict = trial_verdict(facts)
+    lines = [f"verdict: {verdict.word or 'unknown'}", *(f"  {reason}" for reason in verdict.reasons)]
+    if verdict.word in ("bad", "doubtful"):
+        return [*lines, f"next: localizer check {source}"]
+    return [*lines, f"next: localizer eval {scene} ANOTHER_RECORDING --report report"]

@@ -1,0 +1,58 @@
+"""What a new scene's own trial says."""
+
+from __future__ import annotations
+
+import pytest
+
+from localizer_ros.core.types import SourceError
+from localizer_ros.mapping.trial import refuse_dead, trial_lines, trial_verdict
+
+
+def _map(**validation: float) -> dict[str, object]:
+    return {"map": {"validation": validation}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "word", "reason"),
+    [
+        (_map(frames=40, answered=40, median_t_m=0.01, median_r_deg=0.2), "good", ""),
+        (_map(frames=40, answered=30, median_t_m=0.01, median_r_deg=0.2), "doubtful", "only 30 of 40"),
+        (_map(frames=40, answered=10, median_t_m=0.01, median_r_deg=0.2), "bad", "only 10 of 40"),
+        (_map(frames=40, answered=40, median_t_m=0.9, median_r_deg=0.2), "bad", "half of the answers"),
+        (_map(frames=40, answered=10, beyond_deg=10.0), "doubtful", "hidden"),
+        (_map(frames=3, answered=0), None, "only 3 frames"),
+    ],
+)
+def test_a_map_is_judged_by_the_frames_it_was_tried_on(facts, word, reason):
+    verdict = trial_verdict(facts)
+    assert verdict.word == word
+    assert reason in " ".join(verdict.reasons)
+
+
+def test_a_network_worse_than_the_nearest_image_is_told_so():
+    accuracy = {"part": "validation", "frames": 50, "median_t_m": 0.8, "median_r_deg": 9.0}
+    nearest = {"median_t_m": 0.3, "median_r_deg": 8.0}
+    verdict = trial_verdict({"accuracy": accuracy, "nearest_image": nearest})
+    assert verdict.word == "bad"
+    assert "nearest image of its own training set" in verdict.reasons[0]
+    better = {**accuracy, "median_t_m": 0.2}
+    assert trial_verdict({"accuracy": better, "nearest_image": nearest}).word == "good"
+    assert trial_verdict({"accuracy": {**better, "part": "training"}}).word is None
+
+
+def test_a_map_that_answers_nothing_is_refused():
+    with pytest.raises(SourceError, match="answers none of the 40 frames"):
+        refuse_dead({"frames": 40, "answered": 0}, "drive")
+    refuse_dead({"frames": 40, "answered": 1}, "drive")
+    # Too few to say anything.
+    refuse_dead({"frames": 3, "answered": 0}, "drive")
+
+
+def test_the_next_command_follows_the_verdict():
+    good = trial_lines(_map(frames=40, answered=40), "scenes/room", "drive1")
+    assert good[0] == "verdict: good"
+    assert good[-1].startswith("next: localizer eval scenes/room")
+    assert (
+        trial_lines(_map(frames=40, answered=1), "scenes/room", "drive1")[-1]
+        == "next: localizer check drive1"
+    )
