@@ -32,6 +32,10 @@ class Recorder:
             self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
         self.writer.write(self.connections[topic], log_ns, self.store.serialize_cdr(message, kind))
 
+    def declare(self, topic, kind):
+        """A topic without messages."""
+        self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
+
     def image(self, topic, stamp_ns, pixels, encoding, log_ns=None, step=None, frame="cam"):
         height, width = pixels.shape[:2]
         message = self.make(

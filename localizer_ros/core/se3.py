@@ -67,21 +67,32 @@ class SE3:
 
     @staticmethod
     def from_quaternion(t_a_b: ArrayLike, q_a_b_xyzw: ArrayLike) -> SE3:
-        """From a translation and a unit quaternion (x, y, z, w), which is made exactly so.
+        """From a translation and a quaternion (x, y, z, w) of any positive norm.
 
         Raises:
-            ValueError: a value is not finite, or the norm is further from one than rounding takes it.
+            ValueError: a value is not finite, or the quaternion is zero.
         """
         t = np.asarray(t_a_b, dtype=np.float64)
         q = np.asarray(q_a_b_xyzw, dtype=np.float64)
         if t.shape != (3,) or q.shape != (4,) or not (np.all(np.isfinite(t)) and np.all(np.isfinite(q))):
             raise ValueError("pose: expected 3 finite translation and 4 finite quaternion values")
-        norm = float(np.linalg.norm(q))
-        if norm < 1e-6:
+        if np.linalg.norm(q) < 1e-6:
             raise ValueError("pose: quaternion is zero")
+        return SE3(np.asarray(Rotation.from_quat(q).as_matrix()), t.copy())
+
+    @staticmethod
+    def from_unit_quaternion(t_a_b: ArrayLike, q_a_b_xyzw: ArrayLike) -> SE3:
+        """As :meth:`from_quaternion`, of values that somebody recorded as a rotation.
+
+        Raises:
+            ValueError: as there, or the norm is further from one than rounding takes it: no quaternion, or its values
+                in another order than thought.
+        """
+        T = SE3.from_quaternion(t_a_b, q_a_b_xyzw)
+        norm = float(np.linalg.norm(np.asarray(q_a_b_xyzw, dtype=np.float64)))
         if abs(norm - 1.0) > _QUATERNION_NORM:
             raise ValueError(f"pose: quaternion has norm {norm:.4g}, expected 1")
-        return SE3(np.asarray(Rotation.from_quat(q).as_matrix()), t.copy())
+        return T
 
     @staticmethod
     def exp(xi_6: ArrayLike) -> SE3:

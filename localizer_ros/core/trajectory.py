@@ -119,7 +119,7 @@ class Trajectory:
                 stamp_ns = whole_ns(fields[0]) if nanoseconds else seconds_to_ns(fields[0])
                 values = [float(v) for v in fields[1:8]]
                 q = values[3:] if order != _WXYZ or len(values) != 7 else [*values[4:], values[3]]
-                items.append((stamp_ns, SE3.from_quaternion(values[:3], q)))
+                items.append((stamp_ns, SE3.from_unit_quaternion(values[:3], q)))
             except ValueError as error:
                 raise SourceError(f"{path}:{number}: expected 'stamp x y z qx qy qz qw' ({error})") from error
         if nanoseconds and order == _XYZW and commas:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import math
 from dataclasses import dataclass, field
 
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import LocalizerError
+
+# Whatever happened in a gap whose ends differ by less, the pose in between is known about as well as poses are.
+_STILL_M, _STILL_RAD = 0.02, math.radians(0.5)
 
 
 class TransformError(LocalizerError):
@@ -29,9 +33,13 @@ class TransformTree:
     Args:
         history_s: seconds of a moving edge that are kept; None keeps all, in whatever order they come.
         time_jump_s: a stamp further back than this means that time itself went back (a looping recording).
+        max_gap_ns: transforms further apart in time are not interpolated, unless they hardly differ; None for no limit.
     """
 
-    def __init__(self, history_s: float | None = 10.0, time_jump_s: float = 0.5) -> None:
+    def __init__(
+        self, history_s: float | None = 10.0, time_jump_s: float = 0.5, max_gap_ns: int | None = None
+    ) -> None:
+        self._max_gap_ns = max_gap_ns
         self._history_ns = None if history_s is None else round(history_s * 1e9)
         self._time_jump_ns = round(time_jump_s * 1e9)
         self._edges: dict[str, _Edge] = {}
@@ -123,4 +131,9 @@ class TransformTree:
             raise TransformError(f"{edge.parent!r} -> {child!r} is not known as late as {stamp_ns} ns yet")
         before, after = edge.stamps_ns[index - 1], edge.stamps_ns[index]
         fraction = (stamp_ns - before) / (after - before)
-        return interpolate(edge.transforms[index - 1], edge.transforms[index], fraction)
+        T_before, T_after = edge.transforms[index - 1], edge.transforms[index]
+        far = self._max_gap_ns is not None and after - before > self._max_gap_ns
+        if far and (T_before.distance_to(T_after) > _STILL_M or T_before.angle_to(T_after) > _STILL_RAD):
+            gap_s = 1e-9 * (after - before)
+            raise TransformError(f"{edge.parent!r} -> {child!r} is known only {gap_s:.2f} s apart")
+        return interpolate(T_before, T_after, fraction)

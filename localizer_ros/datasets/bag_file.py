@@ -7,19 +7,29 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
-from localizer_ros.core.files import natural_key, read_yaml
 from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.bag_storage import (
+    bag_notes,
+    message_counts,
+    one_line,
+    open_bag,
+    storage_files,
+)
 
 # Messages within this time after the last one are reached by reading on; opening the bag anew there costs more.
 _READ_ON_NS = 2_000_000_000
+
+
+# What is opened anew in every process.
+_OF_THE_READER = ("_lock", "_process", "_reader", "_stream", "_position", "_is_ros2")
 
 
 class RawMessage(NamedTuple):
@@ -46,7 +56,9 @@ class BagFile:
 
     Attributes:
         types: message type of every topic.
-        notes: see :func:`bag_notes`.
+        counts: number of messages on every topic.
+        notes: see ``bag_storage.bag_notes``.
+        problems: what had to be passed over to open it, one line each.
 
     Raises:
         SourceError: not a bag, or damaged.
@@ -54,17 +66,35 @@ class BagFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._recover = False
+        self.problems: list[str] = []
+        self.types: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
         self._forget_reader()
-        reader = self._open()
-        self.types = {connection.topic: connection.msgtype for connection in reader.connections}
+        self._look()
         self.notes = bag_notes(path / "metadata.yaml")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "types": self.types, "notes": self.notes}
+        return {key: value for key, value in self.__dict__.items() if key not in _OF_THE_READER}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget_reader()
+
+    def recover(self) -> bool:
+        """Go on with what is whole of a damaged bag; False where that is no help (already done, or no MCAP)."""
+        files = storage_files(self._path)
+        if self._recover or not any(file.suffix == ".mcap" for file in files):
+            return False
+        self._recover = True
+        self._forget_reader()
+        self._look()
+        return True
+
+    def _look(self) -> None:
+        reader = self._open()
+        self.types = {connection.topic: connection.msgtype for connection in reader.connections}
+        self.counts = message_counts(reader)
 
     def _forget_reader(self) -> None:
         self._lock = threading.RLock()
@@ -98,6 +128,10 @@ class BagFile:
                 found = self._find(reader, topic, log_ns, occurrence)
             except Exception as error:
                 raise self._damaged(error) from error
+            if found is None:
+                # A file without an index is read in the order of writing, which is not quite that of time.
+                self._stream = None
+                found = self._find(reader, topic, log_ns, occurrence)
         if found is None:
             raise SourceError(
                 f"{self._path}: message of {topic} at {log_ns} ns has gone; did the bag change?"
@@ -134,14 +168,14 @@ class BagFile:
         if self._reader is None or self._process != os.getpid():
             self._stream = None
             self._process = os.getpid()
-            paths = _storage_paths(self._path)
             try:
-                self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-                self._reader.open()
+                self._reader, self.problems = open_bag(self._path, self._recover)
+            except SourceError:
+                raise
             except Exception as error:
                 raise self._damaged(error) from error
             # Closed with the last that uses it; at the end of the process the system does that.
-            weakref.finalize(self, self._reader.close).atexit = False
+            weakref.finalize(self, _close, self._reader).atexit = False
             self._is_ros2 = self._reader.is2
         return self._reader
 
@@ -154,24 +188,10 @@ class BagFile:
             ) from error
 
     def _damaged(self, error: Exception) -> SourceError:
-        return SourceError(f"{self._path}: bag cannot be read ({' '.join(str(error).split())})")
+        return SourceError(f"{self._path}: bag cannot be read ({one_line(error)})")
 
 
-def _storage_paths(path: Path) -> list[Path]:
-    """What ``rosbags`` opens: a rosbag2 folder, one storage file, or all files of a folder without metadata."""
-    # rosbags takes whatever ends in .bag for a file of ROS 1: of a folder with such a name it gets the storage files.
-    if path.is_file() or ((path / "metadata.yaml").is_file() and path.suffix != ".bag"):
-        return [path]
-    for pattern in ("*.mcap", "*.db3", "*.bag"):
-        if files := sorted(path.glob(pattern), key=natural_key):
-            return files
-    raise SourceError(f"{path}: no bag here; expected metadata.yaml, *.mcap, *.db3 or *.bag")
-
-
-def bag_notes(file: Path) -> dict[str, str]:
-    """What the writer of a rosbag2 noted about it in its ``metadata.yaml``; empty when there is nothing."""
-    try:
-        return dict(read_yaml(file, SourceError)["rosbag2_bagfile_information"]["custom_data"])
-    except (SourceError, KeyError, TypeError, ValueError):
-        # Optional since version 6; the rest of the file is checked by rosbags.
-        return {}
+def _close(reader: AnyReader) -> None:
+    # sqlite refuses to close under a cursor that is still open; the file goes with the reader all the same.
+    with suppress(Exception):
+        reader.close()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from localizer_ros.core.se3 import SE3, covariance_from_ros
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.transform_tree import TransformTree
-from localizer_ros.core.types import Array, SourceError
+from localizer_ros.core.transform_tree import TransformError, TransformTree
+from localizer_ros.core.types import Array
+from localizer_ros.datasets.bag_transforms import BagTransforms
+from localizer_ros.datasets.pose_coverage import MAX_GAP_NS, PoseSeries
 
-# What the map is called in TF.
-MAP_FRAMES = ("map", "world")
 # What a robot is called in TF, where no odometry says it.
 BASE_FRAMES = ("base_link", "base_footprint", "base")
 
@@ -47,7 +47,7 @@ def pose_of(message: Any) -> SE3:
         t, q = inner.position, inner.orientation
     else:
         t, q = inner.translation, inner.rotation
-    return SE3.from_quaternion([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+    return SE3.from_unit_quaternion([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
 
 
 # --- collected in one pass over the bag ---
@@ -55,39 +55,40 @@ def pose_of(message: Any) -> SE3:
 
 @dataclass
 class BagPoses:
-    """Poses of a bag as they come.
-
-    Args:
-        path: the bag, for messages.
+    """Poses of a bag as they come. A message without a pose in it (a quaternion of zeros) is counted, not used.
 
     Attributes:
-        transforms: the tree of ``/tf_static``.
         odom_frame, odom_child_frame: what the odometry relates; empty without one.
     """
 
-    path: Path
-    transforms: TransformTree = field(default_factory=lambda: TransformTree(history_s=None))
     odom_frame: str = ""
     odom_child_frame: str = ""
+    _transforms: BagTransforms = field(default_factory=BagTransforms)
     _odometry: dict[int, tuple[SE3, Array]] = field(default_factory=dict)
-    _truth: list[Any] = field(default_factory=list)
-    """Messages with a header of their own: those of a TF message one by one."""
+    _topics: dict[str, dict[str, dict[int, SE3]]] = field(default_factory=dict)
+    """Poses by topic, by the frame whose they are (empty where the message does not say) and by stamp."""
+    _rejected: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    def add_static(self, topic: str, message: Any) -> None:
-        """Take the fixed transforms of a TF message."""
+    def add_transforms(self, topic: str, message: Any, static: bool) -> None:
+        """Take a TF message."""
         for transform in message.transforms:
-            self.transforms.set(*frame_ids(transform), self._pose(topic, transform), None)
+            T = self._pose(topic, transform)
+            if T is not None:
+                self._transforms.add(*frame_ids(transform), T, None if static else stamp_ns(transform))
 
     def add_odometry(self, topic: str, message: Any) -> None:
         """Take a nav_msgs/Odometry."""
         self.odom_frame, self.odom_child_frame = frame_ids(message)
         T_odom_base = self._pose(topic, message)
-        S_ros = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
-        self._odometry[stamp_ns(message)] = T_odom_base, covariance_from_ros(T_odom_base, S_ros)
+        if T_odom_base is not None:
+            S_ros = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
+            self._odometry[stamp_ns(message)] = T_odom_base, covariance_from_ros(T_odom_base, S_ros)
 
-    def add_ground_truth(self, message: Any) -> None:
-        """Take a message of true poses: of any type that has one, or of TF."""
-        self._truth.extend(message.transforms if hasattr(message, "transforms") else [message])
+    def add_poses(self, topic: str, message: Any) -> None:
+        """Take a message with one pose, of any type that has one."""
+        T = self._pose(topic, message)
+        if T is not None:
+            self._topics.setdefault(topic, {}).setdefault(frame_ids(message)[1], {})[stamp_ns(message)] = T
 
     def odometry(self) -> Trajectory | None:
         """``T_odom_base`` over time, with covariances where all messages know theirs; None without odometry."""
@@ -103,36 +104,78 @@ class BagPoses:
             covariances if known else None,
         )
 
-    def ground_truth(
-        self, topic: str, is_tf: bool, camera: str, frame: str | None
-    ) -> tuple[Trajectory | None, str | None]:
-        """``T_map_cam`` over time, None when there is none, and the frame that nothing joins to the camera, if any.
+    def has_poses(self, topic: str) -> bool:
+        """Whether messages with a pose of their own came on a topic (TF has none)."""
+        return topic in self._topics or topic in self._rejected
 
-        Poses of another frame than the camera become the camera's over the fixed transforms.
+    def transforms(self) -> TransformTree:
+        """The one tree of all frames."""
+        return self._transforms.tree()
+
+    def topic_series(self, topic: str, camera: str, frame: str | None) -> tuple[PoseSeries | None, str]:
+        """The camera's poses by a topic, and what keeps them from being the camera's (empty when nothing does).
+
+        Poses of another frame than the camera become the camera's over the transforms.
 
         Args:
             topic: of the messages.
-            is_tf: they are all transforms of the robot, of which those between the map and the frame count.
             camera: optical frame of the images.
             frame: whose poses these are; None takes what the messages say, and the camera where they say nothing.
         """
-        items: list[tuple[int, SE3]] = []
-        T_frame_cam: dict[str, SE3 | None] = {}
-        for message in self._truth:
-            parent, child = frame_ids(message)
-            body = frame or child or camera
-            if is_tf and (parent not in MAP_FRAMES or child != body):
-                continue
-            if body not in T_frame_cam:
-                T_frame_cam[body] = self.transforms.find_fixed(body, camera)
-            T_body_cam = T_frame_cam[body]
-            if T_body_cam is not None:
-                items.append((stamp_ns(message), self._pose(topic, message) @ T_body_cam))
-        unjoined = next((body for body, T in T_frame_cam.items() if T is None), None)
-        return Trajectory.from_items(items) if items else None, unjoined
+        by_body = self._topics.get(topic, {})
+        if not by_body:
+            return None, f"{topic} holds no poses ({self._rejected.get(topic, (0, 'no messages'))[1]})"
+        said = max(by_body, key=lambda name: len(by_body[name]))
+        body = frame or said or camera
+        poses = Trajectory.from_items(by_body[said].items())
+        tree = self.transforms()
+        known = (tree.find_fixed(body, camera) is not None) or any(
+            _lookup(tree, body, camera, int(stamp)) is not None for stamp in poses.stamps_ns[::10]
+        )
+        if body != camera and not known:
+            return None, f"{topic} is of frame {body!r}, which no transform joins to the camera {camera!r}"
 
-    def _pose(self, topic: str, message: Any) -> SE3:
+        def pose_at(stamp: int) -> SE3 | None:
+            T_map_body = poses.at(stamp, MAX_GAP_NS)
+            T_body_cam = SE3.identity() if body == camera else _lookup(tree, body, camera, stamp)
+            return None if T_map_body is None or T_body_cam is None else T_map_body @ T_body_cam
+
+        return PoseSeries(f"topic {topic}", poses.stamps_ns, pose_at), ""
+
+    def transform_series(self, camera: str) -> tuple[PoseSeries | None, str]:
+        """The camera's poses over TF from the map, and why there are none (empty when TF tells nothing of a map)."""
+        series = self._transforms.camera_series(camera)
+        reached = self._transforms.reached()
+        if series is None and reached:
+            return None, f"TF moves {', '.join(reached)} in the map, but joins none to the camera {camera!r}"
+        return series, ""
+
+    def other_topics(self, used: str | None) -> dict[str, Trajectory]:
+        """Poses on the topics that are not used, for a list of what there is."""
+        return {
+            topic: Trajectory.from_items(item for poses in by_body.values() for item in poses.items())
+            for topic, by_body in self._topics.items()
+            if topic != used
+        }
+
+    def problems(self, topics: Collection[str]) -> list[str]:
+        """Messages on some topics that were left out, one line a topic."""
+        return [
+            f"{count} messages on {topic} are left out ({why})"
+            for topic, (count, why) in self._rejected.items()
+            if topic in topics
+        ]
+
+    def _pose(self, topic: str, message: Any) -> SE3 | None:
         try:
             return pose_of(message)
         except ValueError as error:
-            raise SourceError(f"{self.path}: {topic}: {error}") from error
+            self._rejected[topic] = self._rejected.get(topic, (0, ""))[0] + 1, str(error)
+            return None
+
+
+def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> SE3 | None:
+    try:
+        return tree.lookup(target, source, stamp)
+    except TransformError:
+        return None

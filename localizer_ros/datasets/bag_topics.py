@@ -4,8 +4,8 @@ The choice is a mapping such as ``{"image": "/left/image_raw"}`` (``OPTIONS``; `
 
 ``image``: the only image topic that is not depth; of a raw and a compressed one the raw.
 ``camera_info``: the one beside the image topic, else the only one.
-``ground_truth``: a topic of poses or odometry with ``ground_truth``, ``groundtruth`` or ``mocap`` in its name; ``/tf``
-only when asked for.
+``ground_truth``: a topic of poses or odometry with ``ground_truth``, ``groundtruth`` or ``mocap`` in its name, else the
+transforms of TF from the map to the camera (see ``bag_poses``).
 ``ground_truth_frame``: the frame whose poses these are; else the child frame of the message, and for messages without
 one (PoseStamped) the camera's optical frame.
 ``odometry``: the only nav_msgs/Odometry topic that is not the ground truth.
@@ -22,7 +22,8 @@ OPTIONS = ("image", "camera_info", "ground_truth", "ground_truth_frame", "odomet
 
 RAW_IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-ODOMETRY, TF = "nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"
+ODOMETRY = "nav_msgs/msg/Odometry"
+TF = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 POSES = (
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
@@ -32,12 +33,17 @@ POSES = (
 _GROUND_TRUTH_NAMES = ("ground_truth", "groundtruth", "mocap")
 
 
-def choose_topics(path: Path, types: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+def choose_topics(
+    path: Path, every: Mapping[str, str], counts: Mapping[str, int], wanted: Mapping[str, str]
+) -> dict[str, str]:
     """The topic of every purpose that the bag has one for; ``image`` is always there.
+
+    A topic without messages is no choice.
 
     Args:
         path: the bag, for messages.
-        types: message type of every topic.
+        every: message type of every topic.
+        counts: number of messages on every topic.
         wanted: see the module.
 
     Raises:
@@ -47,6 +53,8 @@ def choose_topics(path: Path, types: Mapping[str, str], wanted: Mapping[str, str
     for purpose in wanted:
         if purpose not in OPTIONS:
             raise SourceError(f"{path}: unknown topic option {purpose!r}; known: {', '.join(OPTIONS)}")
+    types = {topic: kind for topic, kind in every.items() if counts.get(topic, 0)}
+    _refuse_empty(path, every, types, wanted)
     image = _choose_image(path, types, wanted.get("image"))
     truth = _choose_ground_truth(path, types, wanted.get("ground_truth"))
     found = {
@@ -56,6 +64,40 @@ def choose_topics(path: Path, types: Mapping[str, str], wanted: Mapping[str, str
         "odometry": _choose_odometry(path, types, wanted.get("odometry"), truth),
     }
     return {purpose: topic for purpose, topic in found.items() if topic is not None}
+
+
+def transform_topics(types: Mapping[str, str], image: str) -> dict[str, bool]:
+    """The topics of TF, and whether they are static: those of the robot that the camera is on.
+
+    A robot in a namespace has its own (``/robot1/tf``); else the common ones count.
+    """
+    topics = [topic for topic, kind in types.items() if kind in TF]
+    spaces = {topic: topic.rpartition("/")[0] for topic in topics}
+    mine = [space for space in set(spaces.values()) if space and image.startswith(space + "/")]
+    chosen = max(mine, key=len, default="")
+    if not mine and "" not in spaces.values() and len(set(spaces.values())) == 1:
+        chosen = next(iter(spaces.values()))
+    static = {topic: topic.endswith("tf_static") for topic in topics if spaces[topic] in ("", chosen)}
+    return static
+
+
+def pose_topics(types: Mapping[str, str]) -> list[str]:
+    """The topics of messages that hold one pose."""
+    return [topic for topic, kind in types.items() if kind in POSES]
+
+
+def _refuse_empty(
+    path: Path, every: Mapping[str, str], types: Mapping[str, str], wanted: Mapping[str, str]
+) -> None:
+    """Raises SourceError for a chosen topic that is there but has no messages, and no compressed copy that has."""
+    for purpose, topic in wanted.items():
+        if purpose != "ground_truth_frame" and topic in every and topic not in types:
+            if purpose == "image" and f"{topic}/compressed" in types:
+                continue
+            raise SourceError(f"{path}: topic {topic} has no messages")
+    images = [topic for topic, kind in every.items() if kind in (RAW_IMAGE, COMPRESSED_IMAGE)]
+    if images and not any(topic in types for topic in images):
+        raise SourceError(f"{path}: topic {', '.join(images)} has no messages")
 
 
 def is_rectified(image_topic: str) -> bool:
@@ -100,7 +142,7 @@ def _choose_camera_info(path: Path, types: Mapping[str, str], image: str, wanted
 def _choose_ground_truth(path: Path, types: Mapping[str, str], wanted: str | None) -> str | None:
     poses = [topic for topic, kind in types.items() if kind in POSES]
     if wanted is not None:
-        transforms = [topic for topic, kind in types.items() if kind == TF]
+        transforms = [topic for topic, kind in types.items() if kind in TF]
         return _named(path, types, wanted, poses + transforms, "pose")
     found = [t for t in poses if any(name in t.lower() for name in _GROUND_TRUTH_NAMES)]
     if len(found) > 1:

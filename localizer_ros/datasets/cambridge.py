@@ -16,7 +16,7 @@ import numpy as np
 from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
-from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 # Frames were taken from videos at 2 Hz; sequences must not look continuous.
@@ -45,7 +45,7 @@ def open_recording(path: Path) -> FolderSource:
             try:
                 name, *text = fields
                 x, y, z, qw, qx, qy, qz = (float(value) for value in text)
-                R_cam_map = SE3.from_quaternion(np.zeros(3), [qx, qy, qz, qw]).R
+                R_cam_map = SE3.from_unit_quaternion(np.zeros(3), [qx, qy, qz, qw]).R
                 T_map_cam = SE3.from_matrix(np.column_stack([R_cam_map.T, [x, y, z]]))
             except ValueError as error:
                 raise SourceError(f"{listing}:{number}: expected 'image X Y Z W P Q R' ({error})") from error
@@ -82,7 +82,7 @@ def _cameras(path: Path, names: list[str]) -> Sequence[Camera | None]:
     if (path / "camera.yaml").is_file() or not nvm.is_file():
         return [None] * len(names)
     focal = _read_focal_lengths(nvm)
-    width, height = image_size(path / names[0])
+    width, height = common_size([path / name for name in names])
     scale = max(width, height) / _ORIGINAL_SIDE_PX
     cameras = []
     for name in names:

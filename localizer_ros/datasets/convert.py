@@ -36,6 +36,7 @@ from localizer_ros.datasets.bag_writer import (
     vector,
 )
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
+from localizer_ros.datasets.derived import readable
 from localizer_ros.datasets.images import encode_jpeg, encode_png
 from localizer_ros.datasets.source import FrameSource, frame_names
 
@@ -68,6 +69,7 @@ def write_bag(
     Raises:
         SourceError: ``out`` exists, or a frame cannot be read.
     """
+    source = readable(source)
     notes = {"ground_truth": source.ground_truth, "stamps": source.stamps}
     with new_folder(out) as folder, BagWriter(folder, storage, notes) as bag:
         _Recorder(bag, source, compression).write_all(progress)
@@ -81,6 +83,7 @@ def write_tum(source: FrameSource, out: Path, progress: FramesDone | None = None
     Raises:
         SourceError: ``out`` exists, a frame cannot be read, or cameras differ (the format has one).
     """
+    source = readable(source)
     with new_folder(out) as folder:
         (folder / "rgb").mkdir()
         names: dict[str, str] = {}
@@ -107,6 +110,7 @@ def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = 
         SourceError: ``out`` exists, a frame cannot be read, or cameras differ.
         ConfigError: the camera has no kapture model.
     """
+    source = readable(source)
     model, params = camera_to_colmap(source.camera)
     size = f"{source.camera.width_px}, {source.camera.height_px}"
     with new_folder(out) as folder:
@@ -278,5 +282,5 @@ def _write_trajectory(source: FrameSource, file: Path) -> None:
 def _write_splits(source: FrameSource, folder: Path, names: dict[str, str]) -> None:
     for name in source.splits:
         (folder / "splits").mkdir(exist_ok=True)
-        part = source.split(name).records
+        part = [record for record in source.split(name).records if record.name in names]
         (folder / "splits" / f"{name}.txt").write_text("".join(f"{names[record.name]}\n" for record in part))

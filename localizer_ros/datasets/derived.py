@@ -3,7 +3,7 @@ first frames only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Frame, SourceError
-from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, frame_names
+from localizer_ros.datasets.pose_coverage import MAX_GAP_NS, why_missing
+from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, broken_frames, frame_names
 
 
 class _SomeFrames:
@@ -35,10 +36,31 @@ class _SomeFrames:
         self.frames = frame_names(source)
         self.details: dict[str, Any] = getattr(source, "details", {})
         self.problems: Sequence[str] = getattr(source, "problems", ())
+        self.pose_problem: str | None = getattr(source, "pose_problem", None)
+        self.broken: Mapping[str, str] = broken_frames(source)
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource``."""
         return self._source.read(self._indices[index])
+
+
+class ReadableFrames(_SomeFrames):
+    """The frames of a recording whose images can be used; a ``FrameSource``."""
+
+    def __init__(self, source: FrameSource) -> None:
+        broken = broken_frames(source)
+        kept = [i for i, record in enumerate(source.records) if record.name not in broken]
+        super().__init__(source, kept, [source.records[i] for i in kept])
+        self.broken = {}
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``."""
+        return readable(self._source.split(name))
+
+
+def readable(source: FrameSource) -> FrameSource:
+    """A recording without its broken frames; itself where it has none."""
+    return ReadableFrames(source) if broken_frames(source) else source
 
 
 class SourceWithPoses(_SomeFrames):
@@ -54,14 +76,19 @@ class SourceWithPoses(_SomeFrames):
     """
 
     def __init__(self, source: FrameSource, trajectory: Trajectory, ground_truth: str) -> None:
-        found = [(i, r, trajectory.at(r.stamp_ns)) for i, r in enumerate(source.records)]
+        stamps = [record.stamp_ns for record in source.records]
+        found = [(i, r, trajectory.at(r.stamp_ns, MAX_GAP_NS)) for i, r in enumerate(source.records)]
         covered = [(i, FrameRecord(r.name, r.sequence, r.stamp_ns, T)) for i, r, T in found if T is not None]
         if not covered:
-            raise SourceError(
-                f"{source.path}: the trajectory covers none of its {len(source.records)} frames"
-            )
+            why = why_missing(ground_truth, trajectory.stamps_ns, stamps, len(stamps))
+            raise SourceError(f"{source.path}: the trajectory covers none of its {len(stamps)} frames: {why}")
         super().__init__(source, [i for i, _ in covered], [record for _, record in covered])
         self.ground_truth = ground_truth
+        # What was wrong with the recording's own poses does not matter any more.
+        self.pose_problem = None
+        missing = len(found) - len(covered)
+        why = why_missing(ground_truth, trajectory.stamps_ns, stamps, missing)
+        self.problems = [*self.problems, *([f"{why}: left out"] if why else [])]
         self._trajectory = trajectory
 
     def split(self, name: str) -> FrameSource:

@@ -11,8 +11,15 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError, UInt8
 from localizer_ros.datasets.calibration import read_camera_yaml
-from localizer_ros.datasets.images import decode_compressed
-from localizer_ros.datasets.source import FrameRecord, Stamps, check_order, indices_of_names, split_error
+from localizer_ros.datasets.images import check_size, decode_compressed, file_size_px
+from localizer_ros.datasets.source import (
+    FrameRecord,
+    Stamps,
+    check_order,
+    check_readable,
+    indices_of_names,
+    split_error,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,19 +83,32 @@ class FolderSource:
         self._splits = {**(splits or {}), **{file.stem: _read_split(file, self.records) for file in own}}
         in_order = sorted(self._splits, key=lambda name: (name != "train", natural_key(name)))
         self.splits: Sequence[str] = tuple(in_order)
-        # A calibration of another image size is the likeliest mistake: find it here, not during training.
-        self.read(0)
+        self.broken = self._find_broken()
+        check_readable(self)
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource.read``."""
         record, camera = self.records[index], self._cameras[index]
         image = read_image(self._files[index])
-        if image.shape[:2] != (camera.height_px, camera.width_px):
-            raise SourceError(
-                f"{self._files[index]}: image is {image.shape[1]}x{image.shape[0]} but the camera is "
-                f"{camera.width_px}x{camera.height_px}; expected a camera.yaml of the image's size"
-            )
+        try:
+            check_size((image.shape[1], image.shape[0]), camera)
+        except FrameRejected as error:
+            raise SourceError(f"{self._files[index]}: {error}") from error
         return Frame(record.stamp_ns, image, camera, record.name)
+
+    def _find_broken(self) -> dict[str, str]:
+        """Frames whose image is missing, cut or of another size than the camera, by name, and why."""
+        broken = {}
+        for record, file, camera in zip(self.records, self._files, self._cameras, strict=True):
+            try:
+                size_px = _size_px(file)
+                if size_px is not None:
+                    check_size(size_px, camera)
+            except FrameRejected as error:
+                broken[record.name] = f"{file.name}: {error}"
+            except SourceError as error:
+                broken[record.name] = str(error)
+        return broken
 
     def split(self, name: str) -> FolderSource:
         """See ``FrameSource.split``; the part has no splits of its own."""
@@ -104,6 +124,25 @@ class FolderSource:
         part._cameras = [self._cameras[i] for i in indices]
         part._splits, part.splits = {}, ()
         return part
+
+
+# Of a larger file only the two ends are read, which tell its size and whether it is whole.
+_END_BYTES = 65_536
+
+
+def _size_px(path: Path) -> tuple[int, int] | None:
+    """See ``file_size_px``. Raises SourceError and FrameRejected."""
+    if path.is_file() and path.stat().st_size > 4 * _END_BYTES:
+        with path.open("rb") as file:
+            head = file.read(_END_BYTES)
+            file.seek(-_END_BYTES, 2)
+            tail = file.read()
+        try:
+            return file_size_px(head + tail)
+        except FrameRejected:
+            # Headers larger than that, or something behind the end: the whole file says.
+            pass
+    return file_size_px(read_bytes(path, SourceError))
 
 
 def _cameras(path: Path, frames: Sequence[ImageFile]) -> list[Camera]:
@@ -130,6 +169,17 @@ def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file. Raises SourceError naming the file."""
     height, width = read_image(path).shape[:2]
     return width, height
+
+
+def common_size(files: Sequence[Path]) -> tuple[int, int]:
+    """(width, height) of the first image that can be read. Raises SourceError of the first where none of eight can."""
+    first: SourceError | None = None
+    for file in files[:8]:
+        try:
+            return image_size(file)
+        except SourceError as error:
+            first = first or error
+    raise first or SourceError("no images")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

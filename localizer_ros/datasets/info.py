@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.types import Array
-from localizer_ros.datasets.source import FrameRecord, FrameSource, by_sequence
+from localizer_ros.datasets.source import FrameRecord, FrameSource, broken_frames, by_sequence
 
 # A gap is where more than three frames in a row are missing.
 _GAP_STEPS = 4.0
@@ -58,8 +58,9 @@ def recording_info(source: FrameSource) -> dict[str, Any]:
         **getattr(source, "details", {}),
         "problems": [
             *getattr(source, "problems", []),
+            *_broken_problems(source),
             *_gap_problems(gaps),
-            *_ground_truth_problems(truth, len(records)),
+            *_ground_truth_problems(truth, source),
         ],
     }
 
@@ -113,11 +114,25 @@ def _ground_truth(source: FrameSource, sequences: Mapping[str, Sequence[FrameRec
     }
 
 
-def _ground_truth_problems(truth: Mapping[str, Any], frames: int) -> list[str]:
+def _broken_problems(source: FrameSource) -> list[str]:
+    broken = broken_frames(source)
+    names = [record.name for record in source.records if record.name in broken]
+    if not names:
+        return []
+    return [
+        f"{len(names)} of {len(source.records)} frames cannot be used, the first {names[0]}: {broken[names[0]]}"
+    ]
+
+
+def _ground_truth_problems(truth: Mapping[str, Any], source: FrameSource) -> list[str]:
     if not truth["frames"]:
-        return ["no ground truth: poses must come from `localizer sfm` before a map can be made"]
+        why = getattr(source, "pose_problem", None)
+        return [why or "no ground truth: poses must come from `localizer sfm` before a map can be made"]
     problems = []
-    if truth["frames"] < frames:
+    frames = len(source.records)
+    if truth["frames"] < frames and not any(
+        "have no pose" in line for line in getattr(source, "problems", ())
+    ):
         problems.append(f"{frames - truth['frames']} of {frames} frames have no pose")
     if jumps := truth["jumps"]:
         problems.append(f"ground truth jumps {len(jumps)} times, first at {jumps[0]['at']}: is it one map?")

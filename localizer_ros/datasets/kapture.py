@@ -131,6 +131,6 @@ def _read_poses(sensors: Path, sensor: str) -> dict[int, SE3]:
 def _pose(fields: list[str], file: Path, number: int) -> SE3:
     try:
         qw, qx, qy, qz, *t = (float(value) for value in fields)
-        return SE3.from_quaternion(t, [qx, qy, qz, qw])
+        return SE3.from_unit_quaternion(t, [qx, qy, qz, qw])
     except ValueError as error:
         raise SourceError(f"{file}:{number}: expected qw, qx, qy, qz, tx, ty, tz ({error})") from error

@@ -14,7 +14,7 @@ from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
-from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 # Times of each sequence begin at zero.
@@ -53,9 +53,15 @@ def _read_sequence(folder: Path, kind: str, start_ns: int) -> list[ImageFile]:
     )
     if not pictures:
         raise SourceError(f"{folder / kind}: no images; expected NNNNNN.png")
-    camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], image_size(pictures[0]))
+    camera, T_cam0_cam = _read_calibration(folder / "calib.txt", "P" + kind[-1], common_size(pictures))
     times = _read_times(folder / "times.txt")
-    poses = _read_poses(folder.parent.parent / "poses" / f"{folder.name}.txt")
+    pose_file = folder.parent.parent / "poses" / f"{folder.name}.txt"
+    poses = _read_poses(pose_file)
+    if poses and len(poses) != len(times):
+        # Poses are told by their line alone: one line too few shifts all behind it.
+        raise SourceError(
+            f"{pose_file}: expected one pose a line of times.txt ({len(times)}), got {len(poses)}"
+        )
     frames = []
     for file in pictures:
         index = int(file.stem)

@@ -3,13 +3,15 @@
 Nothing but stamps is kept in memory. Images are read where the bag has them; reading in order reads the bag once.
 
 Which topics are used, and what the option ``topics`` may choose, is told in ``bag_topics``. A ``camera.yaml`` in the
-folder goes before the camera_info topic. Poses of another frame than the camera become the camera's through
-``/tf_static``.
+folder goes before the camera_info topic. Poses of another frame than the camera become the camera's over TF at
+the image's stamp; without a topic of true poses the transforms from the map to the camera are taken.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +20,27 @@ import numpy as np
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected, SourceError
-from localizer_ros.datasets.bag_file import BagFile
+from localizer_ros.datasets.bag_choice import choose_poses
+from localizer_ros.datasets.bag_file import BagFile, RawMessage
 from localizer_ros.datasets.bag_poses import BASE_FRAMES, BagPoses, frame_ids
-from localizer_ros.datasets.bag_topics import COMPRESSED_IMAGE, TF, choose_topics, is_rectified
-from localizer_ros.datasets.bag_writer import TF_STATIC_TOPIC
+from localizer_ros.datasets.bag_topics import (
+    COMPRESSED_IMAGE,
+    choose_topics,
+    is_rectified,
+    pose_topics,
+    transform_topics,
+)
 from localizer_ros.datasets.calibration import camera_from_info, read_camera_yaml
-from localizer_ros.datasets.images import decode_message
-from localizer_ros.datasets.source import FrameNames, FrameRecord, Stamps, check_order, split_error
+from localizer_ros.datasets.images import check_size, decode_message, message_size_px
+from localizer_ros.datasets.pose_coverage import PoseSeries
+from localizer_ros.datasets.source import (
+    FrameNames,
+    FrameRecord,
+    Stamps,
+    check_order,
+    check_readable,
+    split_error,
+)
 
 # After a pause like this the motion between two frames means nothing: another sequence begins.
 _SEQUENCE_GAP_NS = 5_000_000_000
@@ -39,6 +55,22 @@ class _ImageKey(NamedTuple):
     """When it was recorded."""
     occurrence: int
     """Which one of those recorded at that time."""
+
+
+@dataclass
+class _Found:
+    """What one pass over a bag finds."""
+
+    poses: BagPoses = field(default_factory=BagPoses)
+    images: list[_ImageKey] = field(default_factory=list)
+    sizes: dict[tuple[int, int], tuple[int, int] | FrameRejected | None] = field(default_factory=dict)
+    """Width and height by time and occurrence of recording; why not, where an image is broken."""
+    unreadable: int = 0
+    """Images whose header cannot even be read."""
+    camera_frame: str = ""
+    camera: Camera | None = None
+    no_camera: str = ""
+    """Why the first camera_info is no calibration."""
 
 
 class RosbagSource:
@@ -64,13 +96,15 @@ class RosbagSource:
         self.path = path
         self.format = "rosbag"
         self.splits: Sequence[str] = ()
-        self.problems: list[str] = []
         self._bag = BagFile(path)
-        self.topics = choose_topics(path, self._bag.types, wanted)
-        poses, images, camera_frame, info = self._scan()
+        self.topics, found = self._scan_whole(wanted)
+        self.problems: list[str] = list(self._bag.problems)
+        if found.unreadable:
+            self.problems.append(f"{found.unreadable} image messages are no messages: left out")
         self._rectified = is_rectified(self.topics["image"])
-        self.camera = self._find_camera(info)
-        self.transforms = poses.transforms
+        self.camera = self._find_camera(found)
+        poses, camera_frame = found.poses, found.camera_frame
+        self.transforms = poses.transforms()
         base = poses.odom_child_frame or next((f for f in BASE_FRAMES if f in self.transforms.frames), "")
         self.T_base_cam: SE3 | None = self.transforms.find_fixed(base, camera_frame) if base else None
         usual = FrameNames()
@@ -78,17 +112,21 @@ class RosbagSource:
             camera_frame or usual.camera, base or usual.base, poses.odom_frame or usual.odom
         )
         self.odometry: Trajectory | None = poses.odometry()
-        self.details = self._details()
-        truth = self._find_ground_truth(poses, camera_frame, wanted.get("ground_truth_frame"))
         # A bag made of a format without times notes that these are made up.
         self.stamps: Stamps = "invented" if self._bag.notes.get("stamps") == "invented" else "recorded"
+        self._keys = self._in_order(found.images)
+        stamps_ns = [key.stamp_ns for key in self._keys]
+        choice = choose_poses(poses, self.topics, wanted, camera_frame, stamps_ns)
+        self.pose_problem = choice.problem
+        self.problems += [*choice.problems, *poses.problems(self.topics.values())]
         self.ground_truth = "none"
-        if truth is not None:
-            self.ground_truth = self._bag.notes.get("ground_truth", f"topic {self.topics['ground_truth']}")
-        self._keys = self._in_order(images)
-        self.records: Sequence[FrameRecord] = self._make_records(truth)
+        if choice.series is not None:
+            self.ground_truth = self._bag.notes.get("ground_truth", choice.series.name)
+        self.details = {**self._details(), "pose_candidates": choice.candidates}
+        self.records: Sequence[FrameRecord] = self._make_records(choice.series)
         check_order(path, self.records)
-        self.read(0)
+        self.broken = self._find_broken(found)
+        check_readable(self)
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource.read``."""
@@ -106,65 +144,89 @@ class RosbagSource:
             raise split_error(self.path, name, self.splits)
         return self
 
-    def _scan(self) -> tuple[BagPoses, list[_ImageKey], str, Any]:
-        """Poses, images, the images' frame and a CameraInfo (or None): one pass that decodes all but images."""
-        poses = BagPoses(self.path)
-        images: list[_ImageKey] = []
-        camera_frame, info = "", None
-        purposes = {topic: purpose for purpose, topic in self.topics.items()}
-        if TF_STATIC_TOPIC in self._bag.types:
-            purposes[TF_STATIC_TOPIC] = "static"
+    def _scan_whole(self, wanted: Mapping[str, str]) -> tuple[dict[str, str], _Found]:
+        """The topics used and what is on them; of a damaged MCAP what is whole."""
+        try:
+            topics = choose_topics(self.path, self._bag.types, self._bag.counts, wanted)
+            return topics, self._scan(topics)
+        except SourceError:
+            if not self._bag.recover():
+                raise
+        topics = choose_topics(self.path, self._bag.types, self._bag.counts, wanted)
+        return topics, self._scan(topics)
+
+    def _scan(self, topics: Mapping[str, str]) -> _Found:
+        """One pass that decodes all but images."""
+        found = _Found()
+        tf = transform_topics(self._bag.types, topics["image"])
+        known = {**dict.fromkeys(pose_topics(self._bag.types), "poses"), **dict.fromkeys(tf, "tf")}
+        known.update({topic: purpose for purpose, topic in topics.items() if purpose != "ground_truth"})
         seen: dict[int, int] = {}
-        for message in self._bag.scan(purposes):
-            purpose = purposes[message.topic]
+        for message in self._bag.scan(known):
+            purpose = known[message.topic]
             if purpose == "image":
                 occurrence = seen[message.log_ns] = seen.get(message.log_ns, -1) + 1
-                stamp_ns = self._bag.header_stamp_ns(message.data)
-                images.append(_ImageKey(stamp_ns, message.log_ns, occurrence))
-                if len(images) == 1:
-                    camera_frame = frame_ids(message.decode())[0]
+                self._take_image(found, message, occurrence)
             elif purpose == "camera_info":
-                info = message.decode() if info is None else info
-            elif purpose == "static":
-                poses.add_static(message.topic, message.decode())
+                self._take_info(found, message, is_rectified(topics["image"]))
+            elif purpose == "tf":
+                found.poses.add_transforms(message.topic, message.decode(), tf[message.topic])
             elif purpose == "odometry":
-                poses.add_odometry(message.topic, message.decode())
-            elif purpose == "ground_truth":
-                poses.add_ground_truth(message.decode())
-        if not images:
-            raise SourceError(f"{self.path}: topic {self.topics['image']} has no messages")
-        return poses, images, camera_frame, info
+                found.poses.add_odometry(message.topic, message.decode())
+            elif purpose == "poses":
+                found.poses.add_poses(message.topic, message.decode())
+        if not found.images:
+            raise SourceError(f"{self.path}: topic {topics['image']} has no messages")
+        return found
 
-    def _find_camera(self, info: Any) -> Camera:
+    def _take_image(self, found: _Found, message: RawMessage, occurrence: int) -> None:
+        try:
+            key = _ImageKey(self._bag.header_stamp_ns(message.data), message.log_ns, occurrence)
+            image = message.decode()
+        except (struct.error, SourceError):
+            found.unreadable += 1
+            return
+        found.camera_frame = found.camera_frame or frame_ids(image)[0]
+        found.images.append(key)
+        try:
+            found.sizes[key.log_ns, key.occurrence] = message_size_px(image)
+        except FrameRejected as error:
+            found.sizes[key.log_ns, key.occurrence] = error
+
+    def _take_info(self, found: _Found, message: RawMessage, rectified: bool) -> None:
+        """The first camera_info that is a calibration counts: drivers publish zeros before they have loaded theirs."""
+        if found.camera is None:
+            try:
+                found.camera = camera_from_info(message.decode(), rectified)
+            except ConfigError as error:
+                found.no_camera = found.no_camera or f"{message.topic}: {error}"
+
+    def _find_camera(self, found: _Found) -> Camera:
         folder = self.path if self.path.is_dir() else self.path.parent
         if (folder / "camera.yaml").is_file():
             return read_camera_yaml(folder / "camera.yaml")
-        if info is None:
-            raise SourceError(
-                f"{self.path}: no CameraInfo for {self.topics['image']}; expected a camera_info topic or a "
-                f"ROS calibration {folder / 'camera.yaml'}"
-            )
-        try:
-            return camera_from_info(info, self._rectified)
-        except ConfigError as error:
-            raise SourceError(f"{self.path}: {self.topics['camera_info']}: {error}") from error
+        if found.camera is not None:
+            return found.camera
+        if found.no_camera:
+            raise SourceError(f"{self.path}: {found.no_camera}")
+        raise SourceError(
+            f"{self.path}: no CameraInfo for {self.topics['image']}; expected a camera_info topic or a "
+            f"ROS calibration {folder / 'camera.yaml'}"
+        )
 
-    def _find_ground_truth(
-        self, poses: BagPoses, camera_frame: str, truth_frame: str | None
-    ) -> Trajectory | None:
-        """``T_map_cam`` over time from the ground truth topic."""
-        topic = self.topics.get("ground_truth")
-        if topic is None:
-            return None
-        is_tf = self._bag.types[topic] == TF
-        truth, unjoined = poses.ground_truth(topic, is_tf, camera_frame, truth_frame)
-        if unjoined is not None:
-            # Without the transform these are poses of something else; taking them as the camera's would be a lie.
-            self.problems.append(
-                f"ground truth on {topic} is of frame {unjoined!r}, which no static transform joins to the "
-                f"camera {camera_frame!r}: not used"
-            )
-        return truth
+    def _find_broken(self, found: _Found) -> dict[str, str]:
+        """Frames whose image is cut, damaged or of another size than the camera, by name, and why."""
+        broken = {}
+        for record, key in zip(self.records, self._keys, strict=True):
+            try:
+                size_px = found.sizes[key.log_ns, key.occurrence]
+                if isinstance(size_px, FrameRejected):
+                    raise size_px
+                if size_px is not None:
+                    check_size(size_px, self.camera)
+            except FrameRejected as error:
+                broken[record.name] = str(error)
+        return broken
 
     def _details(self) -> dict[str, Any]:
         compressed = self._bag.types[self.topics["image"]] == COMPRESSED_IMAGE
@@ -192,14 +254,14 @@ class RosbagSource:
             self.problems.append(f"{len(images) - len(first)} frames repeat the stamp of another: left out")
         return list(first.values())
 
-    def _make_records(self, truth: Trajectory | None) -> list[FrameRecord]:
+    def _make_records(self, truth: PoseSeries | None) -> list[FrameRecord]:
         records: list[FrameRecord] = []
         sequence = 0
         for stamp_ns, _, _ in self._keys:
             if records and stamp_ns - records[-1].stamp_ns > _SEQUENCE_GAP_NS:
                 sequence += 1
             name = f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"
-            T_map_cam = truth.at(stamp_ns) if truth is not None else None
+            T_map_cam = truth.pose_at(stamp_ns) if truth is not None else None
             records.append(FrameRecord(name, f"{self.path.stem}-{sequence}", stamp_ns, T_map_cam))
         return records
 

@@ -15,7 +15,7 @@ import numpy as np
 from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
-from localizer_ros.datasets.folder import FolderSource, ImageFile, image_size, read_lines
+from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
 from localizer_ros.datasets.source import FrameRecord
 
 _FRAME = re.compile(r"frame-(\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
@@ -47,7 +47,7 @@ def open_recording(path: Path) -> FolderSource:
     for name, file_name in (("train", "TrainSplit.txt"), ("test", "TestSplit.txt")):
         if folders and (path / file_name).is_file():
             splits[name] = _read_split(path / file_name, dict(folders), records)
-    camera = _default_camera(path, found[0][1])
+    camera = _default_camera(path, [file for _, file in found])
     frames = [ImageFile(record, file, camera) for record, file in found]
     return FolderSource(path, "7scenes", frames, "KinectFusion", splits=splits)
 
@@ -67,13 +67,13 @@ def _read_sequence(number: int, folder: Path, single: bool = False) -> list[tupl
     return frames
 
 
-def _default_camera(path: Path, image: Path) -> Camera | None:
+def _default_camera(path: Path, images: list[Path]) -> Camera | None:
     """The colour camera of the Kinect when there is no ``camera.yaml``.
 
     The often used focal length of 585 px is the depth camera's. The colour images, which are not registered
     to depth, fit 525 px: epipolar errors with the given poses are a third smaller.
     """
-    if (path / "camera.yaml").is_file() or image_size(image) != (640, 480):
+    if (path / "camera.yaml").is_file() or common_size(images) != (640, 480):
         return None
     return Camera.pinhole(640, 480, 525.0, 525.0, 320.0, 240.0)
 

@@ -192,6 +192,36 @@ def check_order(path: Path, records: Sequence[FrameRecord]) -> None:
         previous = record
 
 
+# So many frames are tried before a recording counts as unreadable.
+_TRIED = 8
+
+
+def check_readable(source: FrameSource) -> None:
+    """Read one frame: a calibration of another image size is the likeliest mistake, and is found here.
+
+    One broken frame is only that; the error of the first is raised where none of several can be read.
+
+    Raises:
+        SourceError: see above.
+    """
+    first: SourceError | None = None
+    count = len(source.records)
+    for index in sorted({round(i * (count - 1) / (_TRIED - 1)) for i in range(_TRIED)}):
+        try:
+            source.read(index)
+            return
+        except SourceError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def broken_frames(source: FrameSource) -> Mapping[str, str]:
+    """The frames known to be unusable, and why: cut, damaged, of another size than the camera."""
+    broken = getattr(source, "broken", None)
+    return broken if isinstance(broken, dict) else {}
+
+
 def by_sequence(records: Sequence[FrameRecord]) -> dict[str, list[FrameRecord]]:
     """The records of each sequence, in order."""
     parts: dict[str, list[FrameRecord]] = {}

@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, LocalizerError, SourceError
-from localizer_ros.datasets.bag_file import bag_notes
+from localizer_ros.datasets.bag_storage import bag_notes
 from localizer_ros.scene.bundle import MAP_FOLDER, NETWORKS_FOLDER, Scene, is_scene
 from localizer_ros.scene.nearest_image import DESCRIPTORS, read_baseline
 from localizer_ros.scene.point_map import ARRAYS, PointMap

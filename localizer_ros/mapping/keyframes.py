@@ -102,9 +102,8 @@ def posed_frames(source: FrameSource) -> tuple[list[int], Array]:
     """Numbers of the frames with poses, and these (N, 4, 4). Raises SourceError when there are fewer than three."""
     posed = [(i, T.matrix()) for i, r in enumerate(source.records) if (T := r.T_map_cam) is not None]
     if len(posed) < 3:
-        raise SourceError(
-            f"{source.path}: {len(posed)} frames have poses, expected at least 3; `localizer sfm` finds poses"
-        )
+        why = getattr(source, "pose_problem", None) or "`localizer sfm` finds poses"
+        raise SourceError(f"{source.path}: {len(posed)} frames have poses, expected at least 3; {why}")
     return [i for i, _ in posed], np.stack([T for _, T in posed])
 
 

@@ -9,6 +9,7 @@ from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.datasets.derived import readable
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.alignment import Reference, aligned, scaled
 from localizer_ros.mapping.reconstruction import reconstruct
@@ -41,6 +42,7 @@ def run_sfm(
         ConfigError: the interrupted call had other settings or another recording.
     """
     rms_m = None
+    source = readable(source)
     with work_folder(out, source, part, dump_yaml(config), resume) as work, new_folder(out) as folder:
         found = reconstruct(source, config, folder, work, progress)
         if isinstance(world, Reference):

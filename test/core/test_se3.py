@@ -148,8 +148,9 @@ def test_quaternion_round_trip(T: SE3) -> None:
     assert np.linalg.norm(q) == pytest.approx(1.0)
     assert q[3] >= 0.0
     assert_same(SE3.from_quaternion(T.t, q), T)
+    assert_same(SE3.from_quaternion(T.t, -3.0 * q), T)
     # The other sign is the same rotation, and so is what rounding left of it.
-    assert_same(SE3.from_quaternion(T.t, -1.0007 * q), T)
+    assert_same(SE3.from_unit_quaternion(T.t, -1.0007 * q), T)
     assert_same(SE3.from_matrix(T.matrix()), T)
 
 
@@ -201,7 +202,7 @@ def test_from_quaternion_refuses() -> None:
     with pytest.raises(ValueError, match="zero"):
         SE3.from_quaternion([0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match=r"norm 1\.414"):
-        SE3.from_quaternion([0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0])
+        SE3.from_unit_quaternion([0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="finite"):
         SE3.from_quaternion([0.0, np.inf, 0.0], [0.0, 0.0, 0.0, 1.0])
     with pytest.raises(ValueError, match="finite"):

@@ -9,9 +9,12 @@ import warnings
 
 import numpy as np
 import pytest
+from bag_recorder import pictures, stamp
 
 from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.bag_file import BagFile
 from localizer_ros.datasets.convert import write_bag
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import open_source
 
 FORKED = """
@@ -62,7 +65,7 @@ def test_reading_in_forked_and_pickled_copies(bag):
     subprocess.run([sys.executable, "-c", FORKED, str(bag)], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("damage", ["no_metadata", "cut", "empty_metadata", "no_storage", "garbage"])
+@pytest.mark.parametrize("damage", ["no_metadata", "cut", "no_storage", "garbage"])
 def test_damaged_bags_are_named_in_one_line(world, tmp_path, damage):
     out = tmp_path / "bag"
     write_bag(world, out)
@@ -74,8 +77,6 @@ def test_damaged_bags_are_named_in_one_line(world, tmp_path, damage):
         return
     if damage == "cut":
         storage.write_bytes(storage.read_bytes()[:5000])
-    elif damage == "empty_metadata":
-        (out / "metadata.yaml").write_text("")
     elif damage == "no_storage":
         storage.unlink()
     else:
@@ -93,3 +94,80 @@ def test_a_bag_nobody_uses_is_closed(bag):
         del source
         gc.collect()
     assert [w for w in caught if "drive" in str(w.message)] == []
+
+
+@pytest.mark.parametrize("cut", [0.55, 0.8, 0.999])
+def test_an_mcap_without_an_end_is_read_up_to_it(long, tmp_path, cut):
+    out = tmp_path / "bag"
+    write_bag(long, out)
+    (out / "metadata.yaml").unlink()
+    (storage,) = out.glob("*.mcap")
+    data = storage.read_bytes()
+    storage.write_bytes(data[: int(len(data) * cut)])
+    source = open_source(out)
+    assert "it has no end" in source.problems[0]
+    for index, record in enumerate(source.records):
+        np.testing.assert_array_equal(source.read(index).image, long.read(index).image)
+        assert record.stamp_ns == long.records[index].stamp_ns
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: "", "metadata.yaml is not used"),
+        (lambda text: text.replace("storage_identifier: mcap", 'storage_identifier: ""'), "Storage plugin"),
+        (lambda text: text.replace("bag.mcap", "other.mcap"), "are missing"),
+        (
+            lambda text: text.replace("/ground_truth", "/elsewhere"),
+            "topic /ground_truth stands in it otherwise",
+        ),
+        (lambda text: text.replace("reliability: 1", "reliability: 2", 1), "otherwise"),
+    ],
+    ids=["empty", "no_storage_identifier", "renamed", "stale", "qos"],
+)
+def test_where_metadata_is_wrong_the_files_have_the_last_word(world, tmp_path, change, says):
+    out = tmp_path / "bag"
+    write_bag(world, out)
+    text = (out / "metadata.yaml").read_text()
+    changed = change(text)
+    assert changed != text
+    (out / "metadata.yaml").write_text(changed)
+    source = open_source(out)
+    assert [r.T_map_cam is not None for r in source.records] == [True] * 12
+    assert says in source.problems[0] and str(tmp_path) not in source.problems[0]
+
+
+@pytest.fixture(scope="module")
+def long():
+    """Several chunks of MCAP."""
+    return SimulatedSource(WorldConfig(width_px=320, height_px=240, duration_s=2.0, fps=10.0, seed=3))
+
+
+def test_a_damaged_chunk_costs_its_messages_only(long, tmp_path):
+    out = tmp_path / "bag"
+    write_bag(long, out)
+    (storage,) = out.glob("*.mcap")
+    data = bytearray(storage.read_bytes())
+    chunks, at = [], 8
+    while data[at] != 15:
+        chunks += [at] if data[at] == 6 else []
+        at += 9 + int.from_bytes(data[at + 1 : at + 9], "little")
+    # What the second chunk says of its own size.
+    data[chunks[1] + 25] ^= 0x55
+    storage.write_bytes(bytes(data))
+    bag = BagFile(out)
+    assert bag.recover()
+    assert "1 damaged chunks are left out" in bag.problems[0]
+    assert 8 <= len(list(bag.scan(["/camera/image_raw"]))) < 20
+
+
+def test_empty_topics_are_no_choices(recorder, rng):
+    recorder.info("/cam/camera_info", 64, 48, k=[0.0] * 9)
+    recorder.info("/cam/camera_info", 64, 48)
+    recorder.image("/cam/image_raw", stamp(0), pictures(rng)[0], "rgb8")
+    recorder.declare("/rear/image_raw", "sensor_msgs/msg/Image")
+    source = open_source(recorder.close())
+    # The first camera_info is no calibration yet.
+    assert (source.topics["image"], source.camera.K[0, 0]) == ("/cam/image_raw", 50.0)
+    with pytest.raises(SourceError, match="topic /rear/image_raw has no messages"):
+        open_source(recorder.path, topics={"image": "/rear/image_raw"})

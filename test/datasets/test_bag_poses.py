@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bag_recorder import START_NS, pictures, stamp
+from bag_recorder import START_NS, Recorder, pictures, stamp
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.datasets.convert import write_bag
@@ -50,6 +50,7 @@ def test_ground_truth_of_an_unjoined_frame_is_not_taken_as_the_cameras(recorder,
     source = open_source(recorder.close())
     assert source.ground_truth == "none"
     assert all(record.T_map_cam is None for record in source.records)
+    assert "no transforms from the map to the camera 'cam'" in source.pose_problem
     assert "'base_link'" in source.problems[0]
     assert source.T_base_cam is None
     given = open_source(recorder.path, topics={"ground_truth_frame": "cam"})
@@ -86,3 +87,85 @@ def test_frames_without_names_have_the_usual_ones(recorder, rng, bag):
     recorder.image("/left/image_raw", stamp(0), pictures(rng)[0], "rgb8", frame="")
     assert frame_names(open_source(recorder.close())) == FrameNames("camera", "base_link", "odom")
     assert frame_names(open_source(bag)) == FrameNames("camera", "base_link", "odom")
+
+
+def images(recorder, rng, count=4, frame="cam"):
+    recorder.info("/front/camera_info", 64, 48)
+    for i, pixels in enumerate(pictures(rng, count)):
+        recorder.image("/front/image_raw", stamp(i), pixels, "rgb8", frame=frame)
+
+
+@pytest.mark.parametrize("space", ["", "/robot1"])
+@pytest.mark.parametrize("mounting", ["static", "repeated"])
+def test_a_chain_of_transforms_gives_poses_at_the_stamps_of_the_images(recorder, rng, space, mounting):
+    """map -> odom -> base_link -> head -> cam: each edge at its own times, interpolated at the images' stamps."""
+    T_head_cam = SE3.exp(rng.uniform(-1, 1, 6))
+    start, speed = SE3.exp(rng.uniform(-1, 1, 6)), np.array([0.0, 0.0, 0.1, 0.2, 0.0, 0.0])
+
+    def edges(seconds):
+        T_map_odom = SE3(np.eye(3), np.array([0.1 * seconds, 0.0, 0.0]))
+        T_odom_base = start @ SE3.exp(speed * seconds)
+        T_base_head = SE3.exp([0.0, 0.0, 0.3 * seconds, 0.0, 0.0, 0.5])
+        return T_map_odom, T_odom_base, T_base_head
+
+    names = (("map", "odom"), ("odom", "base_link"), ("base_link", "head"))
+    step = (stamp(1) - stamp(0)) / 1e9
+    for i in range(-40, 480):
+        at = stamp(0) + int(i * 1e7)
+        for name, T in zip(names, edges(i * 0.01), strict=True):
+            recorder.transforms(f"{space}/tf", at, (*name, T))
+        if mounting == "repeated" and i % 7 == 0:
+            recorder.transforms(f"{space}/tf", at, ("head", "cam", T_head_cam))
+    if mounting == "static":
+        recorder.transforms(f"{space}/tf_static", stamp(0), ("head", "cam", T_head_cam))
+    images(recorder, rng)
+    source = open_source(recorder.close())
+    assert source.ground_truth == "TF map -> odom -> base_link -> head -> cam"
+    for i, record in enumerate(source.records):
+        T_map_odom, T_odom_base, T_base_head = edges(i * step)
+        expected = T_map_odom @ T_odom_base @ T_base_head @ T_head_cam
+        assert record.T_map_cam.distance_to(expected) < 1e-4
+        assert record.T_map_cam.angle_to(expected) < 1e-4
+    (candidate,) = source.details["pose_candidates"]
+    assert (candidate["frames"], round(candidate["rate_hz"])) == (4, 100)
+    assert open_source(recorder.path, topics={"ground_truth": "none"}).ground_truth == "none"
+
+
+def test_poses_of_another_clock_and_rare_poses_are_told_apart(recorder, rng, tmp_path):
+    images(recorder, rng)
+    for i in range(4):
+        recorder.odometry("/ground_truth", stamp(i) - 10**18, SE3.exp(0.1 * i * np.ones(6)), "map", "cam")
+    source = open_source(recorder.close())
+    assert "does not overlap the images (poses 600000" in source.pose_problem
+    assert "images 1600000000.000" in source.pose_problem
+    rare = Recorder(tmp_path / "rare")
+    images(rare, rng, 12)
+    step = stamp(1) - stamp(0)
+    for i in range(-1, 14, 6):
+        rare.odometry("/ground_truth", stamp(i) + step // 3, SE3.exp(0.1 * i * np.ones(6)), "map", "cam")
+    source = open_source(rare.close())
+    assert f"too sparse ({6e-9 * step:.2g} s between poses, limit 0.2 s)" in source.pose_problem
+
+
+def test_poses_without_a_pose_in_them_are_left_out(recorder, rng):
+    images(recorder, rng)
+    empty = SE3.identity()
+    for i in range(4):
+        recorder.odometry("/ground_truth", stamp(i), empty, "map", "cam")
+    header = recorder.header(stamp(0), "map")
+    message = recorder.make("geometry_msgs/msg/PoseStamped", header=header, pose=zeros(recorder))
+    recorder.add("/goal_pose", stamp(0), message)
+    recorder.add("/mocap/robot", stamp(0), message)
+    path = recorder.close()
+    source = open_source(path, topics={"ground_truth": "/ground_truth"})
+    assert source.problems == [] and source.records[0].T_map_cam is not None
+    source = open_source(path, topics={"ground_truth": "/goal_pose"})
+    assert "/goal_pose holds no poses (pose: quaternion is zero)" in source.problems[0]
+
+
+def zeros(recorder):
+    return recorder.make(
+        "geometry_msgs/msg/Pose",
+        position=recorder.make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+        orientation=recorder.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=0.0),
+    )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from small_recordings import picture, write
 
 from localizer_ros.core.types import LocalizerError, SourceError
+from localizer_ros.datasets.convert import write_tum
+from localizer_ros.datasets.derived import readable
 from localizer_ros.datasets.images import encode_png
+from localizer_ros.datasets.info import recording_info
 from localizer_ros.datasets.source import open_source
 
 
@@ -43,17 +48,6 @@ def test_ground_truth_note_and_own_splits(seven_scenes):
         ("camera.yaml", "image_width: 64", r"camera\.yaml: expected a ROS camera calibration"),
         ("camera.yaml", "[", r"camera\.yaml: cannot be read"),
         ("camera.yaml", b"\xff\xfe\x00", r"camera\.yaml: cannot be read"),
-        ("seq-01/frame-000000.color.png", b"", r"frame-000000\.color\.png: compressed image is empty"),
-        (
-            "seq-01/frame-000000.color.png",
-            encode_png(picture(1))[:100],
-            r"frame-000000\.color\.png: .*cut off",
-        ),
-        (
-            "seq-01/frame-000000.color.png",
-            encode_png(picture(1)[:40]),
-            r"frame-000000\.color\.png: image is 64x40",
-        ),
     ],
 )
 def test_damage_is_named_in_one_line(seven_scenes, file, text, message):
@@ -63,6 +57,38 @@ def test_damage_is_named_in_one_line(seven_scenes, file, text, message):
         open_source(root)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, SourceError)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 11])
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "compressed image is empty"),
+        (encode_png(picture(1))[:100], "cut off"),
+        (encode_png(picture(1)[:40]), "image is 64x40 but the camera is 64x48"),
+    ],
+)
+def test_one_broken_frame_costs_that_frame(seven_scenes, tmp_path, frame, data, why):
+    root, _ = seven_scenes
+    name = open_source(root).records[frame].name
+    (root / name).write_bytes(data)
+    source = open_source(root)
+    assert len(source.records) == 12
+    assert list(source.broken) == [name] and why in source.broken[name]
+    assert any("1 of 12 frames cannot be used" in line for line in recording_info(source)["problems"])
+    with pytest.raises(SourceError, match=re.escape(name)):
+        source.read(frame)
+    assert [r.name for r in readable(source).records] == [r.name for r in source.records if r.name != name]
+    write_tum(source, tmp_path / "tum")
+    assert len(open_source(tmp_path / "tum").records) == 11
+
+
+def test_where_no_frame_can_be_read_the_first_is_named(seven_scenes):
+    root, _ = seven_scenes
+    for file in root.glob("seq-*/*.png"):
+        file.write_bytes(encode_png(picture(1)[:40]))
+    with pytest.raises(SourceError, match=r"frame-000000\.color\.png: image is 64x40"):
+        open_source(root)
 
 
 def test_missing_image_is_named_when_read(seven_scenes):
