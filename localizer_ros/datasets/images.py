@@ -113,7 +113,8 @@ def decode_image(
     pixels = np.lib.stride_tricks.as_strided(flat, (rows, row), (step, 1), writeable=False)
     if depth == 2:
         values = np.ascontiguousarray(pixels).view(">u2" if is_bigendian else "<u2")
-        pixels = eight_bits(values)
+        pixels = eight_bits(values if channels == 1 and conversion is None else values[..., None])
+        pixels = pixels.reshape(rows, -1)
     image = pixels.reshape(rows, width, channels) if channels > 1 else pixels
     if conversion is not None:
         try:
@@ -154,6 +155,10 @@ def _layout(encoding: str, height: int, width: int) -> _Layout:
     return _Layout(channels, depth, conversion, width * channels * depth, rows, height)
 
 
+# Pixels that have a range.
+_FEWEST = 64
+
+
 def eight_bits(values: NDArray[np.uint16]) -> UInt8:
     """16-bit values as 8-bit ones: by the bits that are used, or by the range that is.
 
@@ -164,8 +169,10 @@ def eight_bits(values: NDArray[np.uint16]) -> UInt8:
     brightest = int(values.max())
     if brightest <= 255:
         return np.asarray(values, np.uint8)
-    low, high = (float(v) for v in np.percentile(values[::4, ::4], (0.1, 99.9)))
-    narrow = high - low < brightest / 8.0
+    sample = values[::4, ::4]
+    low, high = (float(v) for v in np.percentile(sample, (0.1, 99.9)))
+    # Colours would lose their balance, and a few pixels have no range to go by.
+    narrow = values.ndim == 2 and sample.size >= _FEWEST and high - low < brightest / 8.0
     if brightest >= 1 << 14 and not narrow:
         return np.asarray(np.right_shift(values, 8), np.uint8)
     low = low if narrow else 0.0

@@ -175,3 +175,28 @@ def test_other_bytes_are_rejected(data, format, kind):
     with pytest.raises(FrameRejected) as caught:
         decode_compressed(data, format)
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(("bits", "pedestal"), [(8, 0), (10, 0), (12, 0), (14, 0), (8, 7400), (8, 30000)])
+def test_fewer_than_sixteen_bits_are_scaled_by_their_range(rng, bits, pedestal):
+    grey = rng.integers(0, 256, (48, 64)).astype(np.uint16)
+    values = (grey << (bits - 8)) + np.uint16(pedestal)
+    for encoding in ("mono16", "16UC1"):
+        image = decode_image(encoding, 48, 64, 128, False, values.astype("<u2").tobytes())
+        # The brightest and darkest thousandth may be cut.
+        assert np.abs(image.astype(int) - grey).max() <= 3
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_planar_colours(encoding):
+    luma, u, v = np.full((4, 6), 81, np.uint8), 90, 240
+    pair = (u, v) if encoding == "nv12" else (v, u)
+    data = np.concatenate([luma.reshape(-1), np.tile(np.array(pair, np.uint8), 6)])
+    image = decode_image(encoding, 4, 6, 6, False, data.tobytes())
+    # Red in video range.
+    assert image.shape == (4, 6, 3)
+    assert np.abs(image.astype(int) - (254, 0, 0)).max() <= 2
+    with pytest.raises(FrameRejected, match="cannot be nv"):
+        decode_image(encoding, 3, 6, 6, False, data.tobytes())
+    with pytest.raises(FrameRejected, match="expected 36"):
+        decode_image(encoding, 4, 6, 6, False, data.tobytes()[:30])
