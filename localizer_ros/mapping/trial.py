@@ -33,25 +33,11 @@ def refuse_dead(validation: Mapping[str, float], name: str) -> None:
 
 
 def trial_verdict(facts: Mapping[str, Any]) -> Verdict:
-    """Good, doubtful or bad, None where it could not be tried; of the facts of a new scene's manifest."""
-    if "map" in facts:
-        return _of_map(facts["map"]["validation"])
-    accuracy = facts.get("accuracy", {})
-    if accuracy.get("part") != "validation":
-        return Verdict(None, ("no frames were left to try it on",))
-    nearest = facts.get("nearest_image")
-    if nearest is None:
-        return Verdict(None, ("there is no nearest image to compare it with",))
-    if accuracy["median_t_m"] > nearest["median_t_m"] and accuracy["median_r_deg"] > nearest["median_r_deg"]:
-        return Verdict(
-            "bad",
-            (
-                f"the nearest image of its own training set is a better answer ({nearest['median_t_m']:.2f} m "
-                f"{nearest['median_r_deg']:.1f} deg) than the network ({accuracy['median_t_m']:.2f} m "
-                f"{accuracy['median_r_deg']:.1f} deg): train longer, or take a map of points",
-            ),
-        )
-    return Verdict("good", ())
+    """Good, doubtful or bad, of the facts of a new scene's manifest; None where there are too few to judge by."""
+    validation = facts.get("map", {}).get("validation")
+    if validation is not None:
+        return _of_map(validation)
+    return Verdict(None, ("nothing says yet whether it is good enough: evaluate it on another recording",))
 
 
 def _of_map(validation: Mapping[str, float]) -> Verdict:

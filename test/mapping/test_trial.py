@@ -29,15 +29,11 @@ def test_a_map_is_judged_by_the_frames_it_was_tried_on(facts, word, reason):
     assert reason in " ".join(verdict.reasons)
 
 
-def test_a_network_worse_than_the_nearest_image_is_told_so():
-    accuracy = {"part": "validation", "frames": 50, "median_t_m": 0.8, "median_r_deg": 9.0}
-    nearest = {"median_t_m": 0.3, "median_r_deg": 8.0}
-    verdict = trial_verdict({"accuracy": accuracy, "nearest_image": nearest})
-    assert verdict.word == "bad"
-    assert "nearest image of its own training set" in verdict.reasons[0]
-    better = {**accuracy, "median_t_m": 0.2}
-    assert trial_verdict({"accuracy": better, "nearest_image": nearest}).word == "good"
-    assert trial_verdict({"accuracy": {**better, "part": "training"}}).word is None
+@pytest.mark.parametrize("facts", [{}, {"accuracy": {"median_t_m": 0.1}}, {"map": {"poses": 1}}])
+def test_what_was_not_tried_on_a_map_is_not_judged(facts: dict[str, object]) -> None:
+    verdict = trial_verdict(facts)
+    assert verdict.word is None and verdict.reasons
+    assert trial_lines(facts, "scenes/room", "drive1")[0] == "verdict: unknown"
 
 
 def test_a_map_that_answers_nothing_is_refused():
