@@ -129,7 +129,10 @@ def test_requirements_are_pinned_and_name_no_host(name: str) -> None:
 
 def test_lock_files_agree_with_each_other() -> None:
     versions: dict[str, set[str]] = {}
+    # The bindings of two TensorRTs are meant to differ: each is checked in an environment of its own.
     for path in sorted((REPOSITORY / "requirements").glob("*.txt")):
+        if path.name.startswith("tensorrt-"):
+            continue
         for name, version in re.findall(r"(?m)^([a-z0-9-]+)==([\w.+!]+)", path.read_text(encoding="utf-8")):
             versions.setdefault(name, set()).add(version)
     assert not {name: found for name, found in versions.items() if len(found) > 1}

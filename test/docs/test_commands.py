@@ -167,7 +167,7 @@ def test_every_command_is_run_or_says_what_it_needs(page: Path) -> None:
                 f"{block.place} needs {block.markers['needs']!r}; expected one of {', '.join(sorted(NEEDS))}"
             )
         else:
-            assert block.language in ("yaml", "text", "xml", "mermaid"), (
+            assert block.language in ("yaml", "text", "xml", "mermaid", "dockerfile"), (
                 f"{block.place}: a block is sh or python, which are run, or yaml, text or xml; got {block.language!r}"
             )
 
