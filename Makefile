@@ -30,11 +30,14 @@ demo: venv ## Record a drive, map it, localise a second drive live over ROS 2, s
 test: lint types ## Everything that must pass: lint, types, all tests
 	$(PYTHON_VENV) -m pytest
 
+# The rooms that the inner loop tests: `make quick ROOMS="datasets cli"` for others.
+ROOMS := core geometry smoothing
+
 .PHONY: quick
-quick: venv ## The inner loop, under a minute: style, floors and sizes, and the tests that are neither slow nor need ROS
+quick: venv ## The inner loop: style, floors and sizes, and the quick tests of ROOMS (core geometry smoothing)
 	$(PYTHON_VENV) -m ruff check
 	$(PYTHON_VENV) tools/check_house.py
-	$(PYTHON_VENV) -m pytest -q -m "not slow and not ros"
+	$(PYTHON_VENV) -m pytest -q -m "not slow and not ros" $(addprefix test/,$(ROOMS))
 
 .PHONY: lint
 lint: venv ## Check style, formatting, and the floors and sizes of the code
