@@ -19,7 +19,7 @@ from torch import nn
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
 from localizer_ros.core.preprocess import Preprocessor
-from localizer_ros.core.se3 import SE3, unit_quaternion
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.backend import Tensors
@@ -198,7 +198,7 @@ def _apart(a: Tensors, b: Tensors, motion: bool) -> tuple[float, float]:
 
 
 def _pose(answer: Tensors) -> SE3:
-    return SE3.from_quaternion(answer["t"][0], unit_quaternion(answer["q"][0]))
+    return SE3.from_quaternion(answer["t"][0], answer["q"][0])
 
 
 def _motion(rel_6: NDArray[np.float32]) -> SE3:

@@ -153,19 +153,6 @@ class SE3:
         return float(np.linalg.norm(self.t - other.t))
 
 
-def unit_quaternion(q_xyzw: ArrayLike) -> Array:
-    """(4,) of length one, of a network's quaternion of any length (PoseNet, ICCV 2015: normalised at test time only).
-
-    Raises:
-        ValueError: it is zero or not finite.
-    """
-    q = np.asarray(q_xyzw, dtype=np.float64)
-    norm = float(np.linalg.norm(q))
-    if not 1e-6 < norm < np.inf:
-        raise ValueError("pose: quaternion is zero or not finite")
-    return q / norm
-
-
 def interpolate(T_a_b0: SE3, T_a_b1: SE3, fraction: float) -> SE3:
     """Pose on the geodesic from b0 (``fraction`` 0) to b1 (1): slerp of rotation, straight line of the origin."""
     w = Rotation.from_matrix(T_a_b0.R.T @ T_a_b1.R).as_rotvec() * fraction

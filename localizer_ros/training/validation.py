@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from localizer_ros.core.se3 import SE3, unit_quaternion
+from localizer_ros.core.se3 import SE3
 from localizer_ros.networks.descriptor import pooled
 from localizer_ros.networks.encoders.layers import Features
 from localizer_ros.networks.motion import MotionHead
@@ -101,9 +101,7 @@ class Residuals:
 def residuals(predicted: Predictions, data: PosedImages) -> Residuals:
     """Errors of :func:`predict` on frames with known poses."""
     absolute = [
-        (SE3.from_quaternion(t, unit_quaternion(q)).inverse() @ T).log()
-        if np.all(np.isfinite(t))
-        else np.full(6, np.nan)
+        (SE3.from_quaternion(t, q).inverse() @ T).log() if np.all(np.isfinite(t)) else np.full(6, np.nan)
         for t, q, T in zip(predicted.t, predicted.q, data.poses, strict=True)
     ]
     rows = np.flatnonzero(np.diff(data.sequences) == 0) + 1

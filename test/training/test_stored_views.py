@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from localizer_ros.core.config.training import AugmentationConfig
-from localizer_ros.core.se3 import SE3, unit_quaternion
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera
 from localizer_ros.networks.encoders.build import build_encoder
 from localizer_ros.networks.encoders.layers import Features
@@ -101,7 +101,7 @@ def test_a_sequence_is_turned_and_moved_as_a_whole(rng: np.random.Generator) -> 
     moves = np.array(
         [
             [
-                (T.inverse() @ SE3.from_quaternion(t, unit_quaternion(q))).log()
+                (T.inverse() @ SE3.from_quaternion(t, q)).log()
                 for T, t, q in zip(frames.data.poses, ts, qs, strict=True)
             ]
             for ts, qs in zip(stored.t.numpy(), stored.q.numpy(), strict=True)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.preprocess import Preprocessor, rotate_camera
-from localizer_ros.core.se3 import SE3, compose_covariance, unit_quaternion, weighted_mean
+from localizer_ros.core.se3 import SE3, compose_covariance, weighted_mean
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Camera, ConfigError, Frame, PoseEstimate, RelativePose
 from localizer_ros.geometry.refined_camera import RefinedCamera
@@ -159,7 +159,7 @@ class NetworkFrontEnd:
         covariance = _diagonal(log_sigma, self._sigma_scale)
         if "covariance" in outputs:
             covariance = covariance + outputs["covariance"][0]
-        return SE3.from_quaternion(outputs["t"][0], unit_quaternion(outputs["q"][0])), covariance
+        return SE3.from_quaternion(outputs["t"][0], outputs["q"][0]), covariance
 
     def _relative(self, stamp_ns: int, outputs: Tensors, sigma_inflation: float) -> RelativePose | None:
         """The motion since the frame before; None where there was none, or it was too long ago."""

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from localizer_ros.core.config.runtime import BackendConfig, LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.files import sha256_of
-from localizer_ros.core.se3 import SE3, unit_quaternion
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import BackendError, Camera, ConfigError, Frame, LocalizerOutput, Status
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import stream_card
@@ -82,9 +82,7 @@ def test_samples_scatter_about_the_answer_and_are_repeatable(
     covariance = sampled["covariance"][0]
     np.testing.assert_allclose(covariance, covariance.T, atol=1e-7)
     assert np.linalg.eigvalsh(covariance).min() > -1e-6 and covariance[3:, 3:].trace() > 0
-    T_plain, T_mean = (
-        SE3.from_quaternion(out["t"][0], unit_quaternion(out["q"][0])) for out in (plain, sampled)
-    )
+    T_plain, T_mean = (SE3.from_quaternion(out["t"][0], out["q"][0]) for out in (plain, sampled))
     # Dropout keeps the mean of what is linear behind it; the mean of 400 samples is within 4 / 20 of their spread.
     error = (T_mean.inverse() @ T_plain).log()
     assert np.all(np.abs(error[3:]) < 0.2 * np.sqrt(np.diagonal(covariance)[3:]) + 0.02)
