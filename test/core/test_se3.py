@@ -389,3 +389,6 @@ def test_a_quaternion_of_any_length_gives_the_rotation_of_the_unit_one(rng: np.r
         q = rng.normal(size=4)
         unit = SE3.from_quaternion(np.zeros(3), q / np.linalg.norm(q))
         assert np.allclose(SE3.from_quaternion(np.zeros(3), length * q).R, unit.R)
+    for bad in (np.zeros(4), np.full(4, np.nan), np.full(4, np.inf)):
+        with pytest.raises(ValueError, match=r"zero|finite"):
+            SE3.from_quaternion(np.zeros(3), bad)
