@@ -60,7 +60,7 @@ class Health:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, search_latency_s: float = float("inf")
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._search_latency_s = search_latency_s
         self._lock = threading.Lock()
         self._began_s = clock()
@@ -94,7 +94,7 @@ class Health:
         """An image message arrived."""
         with self._lock:
             self.received += 1
-            self._last_received_s = self._clock()
+            self._last_received_s = self.clock()
             self._arrivals_s.append(self._last_received_s)
 
     def frames_lost(self, count: int) -> None:
@@ -106,7 +106,7 @@ class Health:
         """A frame was not processed; ``kind`` is what it is counted by."""
         with self._lock:
             self.dropped[kind] += 1
-            self._last_drop = (self._clock(), kind, message)
+            self._last_drop = (self.clock(), kind, message)
 
     def frame_processed(self, output: LocalizerOutput, waited_s: float) -> bool:
         """The localizer answered; True when the status changed."""
@@ -154,7 +154,7 @@ class Health:
 
     def _judge_input(self) -> tuple[str, str] | None:
         received_s = self._last_received_s
-        silent_s = self._clock() - (received_s if received_s is not None else self._began_s)
+        silent_s = self.clock() - (received_s if received_s is not None else self._began_s)
         if silent_s <= _SILENT_AFTER_S:
             return None
         topic, publishers = self.image_topic, self.image_publishers
@@ -168,7 +168,7 @@ class Health:
 
     def _judge_drops(self) -> tuple[str, str] | None:
         drop = self._last_drop
-        if drop is None or self._clock() - drop[0] >= _SILENT_AFTER_S or drop[1] == "superseded":
+        if drop is None or self.clock() - drop[0] >= _SILENT_AFTER_S or drop[1] == "superseded":
             return None
         _, kind, text = drop
         help_ = f"; {_HELP[kind]}" if kind in _HELP else ""

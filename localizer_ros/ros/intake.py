@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -90,7 +88,7 @@ class Intake:
         if self._report.health.paused:
             self._drop_paused()
         else:
-            self._pass_on(self._frames.add_image(message, time.monotonic()))
+            self._pass_on(self._frames.add_image(message, self._report.health.clock()))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from localizer_ros.ros.frame_assembler import FrameAssembler, Job
 from localizer_ros.ros.health import Health
 from localizer_ros.ros.intake import Intake
 from localizer_ros.ros.lifecycle import ManagedNode
+from localizer_ros.ros.machine import THIS_MACHINE, Machine
 from localizer_ros.ros.odometry_buffer import OdometryBuffer
 from localizer_ros.ros.online_localizer import OnlineLocalizer, Opener, open_scene
 from localizer_ros.ros.outputs import Outputs
@@ -46,17 +46,20 @@ class LocalizerNode(ManagedNode):
 
     Args:
         opener: makes the localizer, in the worker's thread.
+        machine: time and threads.
         arguments: what ``rclpy.node.Node`` takes beside the name.
 
     Raises:
         ConfigError: an unknown parameter, or a value out of range.
     """
 
-    def __init__(self, opener: Opener = open_scene, **arguments: Any) -> None:
+    def __init__(
+        self, opener: Opener = open_scene, machine: Machine = THIS_MACHINE, **arguments: Any
+    ) -> None:
         super().__init__(NODE_NAME, **arguments)
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._opener = opener
+        self._opener, self._machine = opener, machine
         self._worker: Worker[Job, OnlineLocalizer] | None = None
         # What is undone at the end of the states inactive and active.
         self._undo_configure, self._undo_activate = contextlib.ExitStack(), contextlib.ExitStack()
@@ -74,7 +77,7 @@ class LocalizerNode(ManagedNode):
         if not config.scene:
             raise ConfigError("parameter scene: expected the folder of a scene, got nothing")
         path = Path(config.scene).expanduser()
-        self.health = Health(search_latency_s=config.search.latency_s)
+        self.health = Health(self._machine.clock, config.search.latency_s)
         self._report = Reporter(self, self.health, path.name)
         self._undo_configure.callback(self._report.destroy)
         self._open_scene(path)
@@ -122,18 +125,18 @@ class LocalizerNode(ManagedNode):
             self._map_frame = config.map_frame or opened.map_frame
             return opened.localizer
 
-        self._worker = Worker(
+        self._worker = self._machine.worker(
             create, self._handle, lambda localizer: localizer.close(), self._report.command_failed
         )
         self._mailbox = self._worker.mailbox
-        started_s = time.monotonic()
+        started_s = self._machine.clock()
         self._worker.start()
-        took_s = time.monotonic() - started_s
+        took_s = self._machine.clock() - started_s
         self.get_logger().info(f"scene {path} opened in {took_s:.1f} s; poses in frame {self._map_frame!r}")
 
     def _create_parts(self) -> None:
         config, endpoints = self._config, Endpoints(self, self._report, self._undo_configure)
-        self._odometry: OdometryBuffer[SE3] = OdometryBuffer()
+        self._odometry: OdometryBuffer[SE3] = OdometryBuffer(wait=self._machine.wait)
         self._transforms = TransformListener(
             self, bool(config.odom_frame), self._report.guarded(self._on_transforms)
         )

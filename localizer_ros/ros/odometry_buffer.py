@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from typing import Generic, TypeVar
 
+from localizer_ros.ros.machine import Wait, wait_for
+
 Sample = TypeVar("Sample")
 
 
@@ -18,9 +20,11 @@ class OdometryBuffer(Generic[Sample]):
 
     Args:
         max_held: the oldest samples are dropped beyond this.
+        wait: for the sample that is on its way.
     """
 
-    def __init__(self, max_held: int = 2000) -> None:
+    def __init__(self, max_held: int = 2000, wait: Wait = wait_for) -> None:
+        self._wait = wait
         self._changed = threading.Condition()
         self._held: deque[tuple[int, Sample]] = deque(maxlen=max_held)
         self._newest_ns: int | None = None
@@ -45,7 +49,7 @@ class OdometryBuffer(Generic[Sample]):
         on its way.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._complete(stamp_ns), timeout_s)
+            self._wait(self._changed, lambda: self._complete(stamp_ns), timeout_s)
             released = []
             while self._held and self._held[0][0] <= stamp_ns:
                 released.append(self._held.popleft())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +117,7 @@ class Reporter:
         self._last_ns = output.stamp_ns
         if pose is not None:
             age_s = (self._node.get_clock().now().nanoseconds - pose.stamp_ns) * 1e-9
-            self.health.pose_published(time.monotonic() - job.arrived_s, age_s)
+            self.health.pose_published(self.health.clock() - job.arrived_s, age_s)
             if not job.base_frame:
                 self._log.warning(
                     "no TF: neither the image nor camera_info has a frame_id",
