@@ -49,6 +49,18 @@ class TransformTree:
         """The names of all frames that an edge joins to another."""
         return {*self._edges, *(edge.parent for edge in self._edges.values())}
 
+    def parent(self, frame: str) -> str | None:
+        """The frame above, None where there is none."""
+        edge = self._edges.get(frame)
+        return None if edge is None else edge.parent
+
+    def ancestors(self, frame: str) -> list[str]:
+        """The frame, its parent and so on to the root."""
+        chain = [frame]
+        while (parent := self.parent(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        return chain
+
     def set(self, parent: str, child: str, T_parent_child: SE3, stamp_ns: int | None) -> None:
         """Remember an edge; ``stamp_ns`` None makes it fixed."""
         edge = self._edges.get(child)
@@ -83,7 +95,7 @@ class TransformTree:
         Raises:
             TransformError: not connected, a moving edge without a stamp, or a time outside an edge's history.
         """
-        of_target, of_source = self._ancestors(target), self._ancestors(source)
+        of_target, of_source = self.ancestors(target), self.ancestors(source)
         common = next((frame for frame in of_source if frame in of_target), None)
         if common is None:
             known = ", ".join(sorted(self.frames)) or "none"
@@ -100,15 +112,10 @@ class TransformTree:
             return None
 
     def clear_moving(self) -> None:
-        """Forget moving edges (time went back); fixed ones stay."""
-        self._edges = {child: edge for child, edge in self._edges.items() if edge.fixed is not None}
-
-    def _ancestors(self, frame: str) -> list[str]:
-        """The frame, its parent and so on to the root."""
-        chain = [frame]
-        while (edge := self._edges.get(chain[-1])) is not None and edge.parent not in chain:
-            chain.append(edge.parent)
-        return chain
+        """Forget where moving frames were (time went back), but not whose children they are."""
+        for edge in self._edges.values():
+            edge.stamps_ns.clear()
+            edge.transforms.clear()
 
     def _climb(self, children: list[str], stamp_ns: int | None) -> SE3:
         T = SE3.identity()

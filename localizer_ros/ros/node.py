@@ -30,7 +30,8 @@ from localizer_ros.ros.online_localizer import OnlineLocalizer, Opener, open_sce
 from localizer_ros.ros.outputs import Outputs
 from localizer_ros.ros.parameters import check_change, declare_parameters, read_parameters
 from localizer_ros.ros.reporting import Reporter
-from localizer_ros.ros.tf import MapBroadcaster, TransformListener
+from localizer_ros.ros.tf import MapBroadcaster
+from localizer_ros.ros.transform_listener import TransformListener
 from localizer_ros.ros.worker import Worker
 
 NODE_NAME = "localizer"
@@ -85,8 +86,6 @@ class LocalizerNode(ManagedNode):
 
     def activate(self) -> None:
         """Subscribe."""
-        self._undo_activate.callback(self._transforms.unsubscribe)
-        self._transforms.subscribe()
         self._intake.subscribe(Endpoints(self, self._report, self._undo_activate))
         self.health.active = True
         self.get_logger().info(
@@ -137,9 +136,11 @@ class LocalizerNode(ManagedNode):
     def _create_parts(self) -> None:
         config, endpoints = self._config, Endpoints(self, self._report, self._undo_configure)
         self._odometry: OdometryBuffer[SE3] = OdometryBuffer(wait=self._machine.wait)
+        # From now on: static transforms are known when the first image comes.
         self._transforms = TransformListener(
-            self, bool(config.odom_frame), self._report.guarded(self._on_transforms)
+            self, self._map_frame, self._report.guarded(self._on_transforms), self._machine.clock
         )
+        self._undo_configure.callback(self._transforms.unsubscribe)
         frames = FrameAssembler(
             config.base_frame,
             config.image_rectified,
@@ -158,6 +159,7 @@ class LocalizerNode(ManagedNode):
         endpoints.service(SetBool, "pause", self._on_pause)
         endpoints.timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         endpoints.timer(DISPLAY_PERIOD_S, self._display.publish)
+        self._transforms.subscribe()
 
     # --- executor's thread ---
 
@@ -191,6 +193,7 @@ class LocalizerNode(ManagedNode):
         return check_change(self, changes, locked=self._worker is not None)
 
     def _publish_diagnostics(self) -> None:
+        self.health.note("TF", self._outputs.transform or None)
         self.health.note("TF waits for", self._outputs.transform_waits_for or None)
         self._report.publish_diagnostics()
 

@@ -64,6 +64,11 @@ class Outputs:
         """What the newest transform waits for, in words; empty when it is out."""
         return self._broadcaster.waiting_for if self._broadcaster is not None else ""
 
+    @property
+    def transform(self) -> str:
+        """The edge that is published, and what is the matter with it; empty where none is."""
+        return self._broadcaster.edge if self._broadcaster is not None else ""
+
     def forget(self) -> None:
         """Drop the transform that waits: its pose is not to be trusted any more."""
         if self._broadcaster is not None:

@@ -28,7 +28,7 @@ from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.source import FrameSource, frame_names
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.dds_profile import use_shared_memory_profile
-from localizer_ros.ros.tf import TF_QOS, TF_STATIC_QOS
+from localizer_ros.ros.transform_listener import TF_QOS, TF_STATIC_QOS
 
 _CLOCK_PERIOD_S = 0.01
 # A longer pause between two messages is cut short.

@@ -184,7 +184,7 @@ class Reporter:
     def input_qos_differs(self, topic: str, ours: QoSProfile, event: Any) -> None:
         """A publisher of ``topic`` offers less than this node's subscription asks for."""
         publishers = self._node.get_publishers_info_by_topic(topic)
-        theirs = ", ".join(f"{_node_name(info)} offers {_qos_text(info.qos_profile)}" for info in publishers)
+        theirs = ", ".join(f"{node_name(info)} offers {_qos_text(info.qos_profile)}" for info in publishers)
         resolved = self._node.resolve_topic_name(topic)
         settings = {
             self.health.image_topic: "image_reliability, or ",
@@ -201,7 +201,7 @@ class Reporter:
         """A subscriber of the topic ``~/name`` asks for more than this node offers."""
         topic = self._node.resolve_topic_name(f"~/{name}")
         theirs = ", ".join(
-            f"{_node_name(info)} asks for {_qos_text(info.qos_profile)}"
+            f"{node_name(info)} asks for {_qos_text(info.qos_profile)}"
             for info in self._node.get_subscriptions_info_by_topic(topic)
         )
         self._log.warning(
@@ -214,5 +214,6 @@ def _qos_text(qos: QoSProfile) -> str:
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
 
 
-def _node_name(info: Any) -> str:
+def node_name(info: Any) -> str:
+    """Full name of the node at an endpoint of a topic."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

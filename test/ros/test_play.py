@@ -21,7 +21,7 @@ from localizer_ros.core.types import Frame
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import FrameNames, FrameRecord, FrameSource
 from localizer_ros.ros.play import PlayOptions, play
-from localizer_ros.ros.tf import TF_QOS, TF_STATIC_QOS
+from localizer_ros.ros.transform_listener import TF_QOS, TF_STATIC_QOS
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

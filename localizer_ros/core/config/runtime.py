@@ -258,7 +258,7 @@ class RunConfig(LocalizerConfig, frozen=True):
         Meta(
             extra=USER,
             description="Odometry frame: when set, TF is map_frame -> odom_frame, and odom_frame -> base_frame must "
-            "come from elsewhere; empty = TF is map_frame -> base_frame",
+            "come from elsewhere; empty = TF is map_frame -> the outermost frame above base_frame that others publish",
         ),
     ] = ""
     base_frame: Annotated[
