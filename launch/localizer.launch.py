@@ -4,8 +4,22 @@ ros2 launch localizer_ros localizer.launch.py scene:=/path/to/scene image:=/came
 ros2 launch localizer_ros localizer.launch.py scene:=/path/to/scene bag:=/path/to/recording rviz:=true
 """
 
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
+import re
+from collections.abc import Sequence
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ProcessIO, ShutdownProcess
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -14,6 +28,8 @@ from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "localizer_ros"
+# Exit code of a node that cannot start, and how often in a row it is started in vain.
+CANNOT_START, MOST_STARTS = 1, 3
 
 # name -> (default, description); None as default makes the argument obligatory.
 ARGUMENTS: dict[str, tuple[str | None, str]] = {
@@ -32,7 +48,10 @@ ARGUMENTS: dict[str, tuple[str | None, str]] = {
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("", "take time from /clock; empty means: when a bag is given"),
     "autostart": ("true", "configure and activate at once; false leaves it to a lifecycle manager"),
-    "respawn": ("true", "start the node again when it ends"),
+    "respawn": (
+        "true",
+        "start the node again when it ends; three starts in vain, one after the other, are the last",
+    ),
     "respawn_delay": ("2.0", "seconds before that"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "bag": ("", "recording to play: bag or any other format `localizer info` knows; empty plays nothing"),
@@ -111,15 +130,58 @@ def player(value: dict[str, str]) -> ExecuteProcess:
     return ExecuteProcess(cmd=command, name="play", output="screen")
 
 
-def rviz(value: dict[str, str], sim_time: bool) -> Node:
-    """RViz, where it is asked for."""
+def rviz(value: dict[str, str], sim_time: bool) -> LaunchDescriptionEntity:
+    """RViz; where it is not installed, a line that says so."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        return LogInfo(msg="rviz:=true, but rviz2 is not installed here: the localizer runs without it")
     return Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", value["rviz_config"] or in_config("localizer.rviz")],
         parameters=[{"use_sim_time": sim_time}],
-        condition=IfCondition(value["rviz"]),
     )
+
+
+class Starts:
+    """Gives up a node that cannot start: what is wrong with a scene or a parameter does not mend itself.
+
+    Args:
+        localizer: the node, which launch starts again when it ends.
+        others: what is of no use without it, and ends with it.
+    """
+
+    def __init__(self, localizer: LifecycleNode, others: Sequence[ExecuteProcess]) -> None:
+        self._localizer, self._others = localizer, others
+        self._in_vain, self._last_line = 0, ""
+
+    def handlers(self) -> list[RegisterEventHandler]:
+        """To be registered before the node is started."""
+        return [
+            RegisterEventHandler(
+                OnProcessIO(target_action=self._localizer, on_stdout=self._read, on_stderr=self._read)
+            ),
+            RegisterEventHandler(OnProcessExit(target_action=self._localizer, on_exit=self._ended)),
+        ]
+
+    def _read(self, event: ProcessIO) -> None:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", event.text.decode(errors="replace"))
+        self._last_line = next(
+            (line for line in reversed(text.splitlines()) if line.strip()), self._last_line
+        )
+
+    def _ended(self, event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
+        self._in_vain = self._in_vain + 1 if event.returncode == CANNOT_START else 0
+        if self._in_vain < MOST_STARTS or context.is_shutdown:
+            return None
+        why = self._last_line.strip()
+        said = f"the localizer could not start {self._in_vain} times in a row and is given up: {why}"
+        ended = [
+            EmitEvent(event=ShutdownProcess(process_matcher=matches_action(process)))
+            for process in (self._localizer, *self._others)
+        ]
+        return [LogInfo(msg=said), *ended]
 
 
 def entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -130,10 +192,11 @@ def entities(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     started: list[LaunchDescriptionEntity] = []
     if value["fastdds_profile"]:
         started.append(SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", value["fastdds_profile"]))
-    started.append(node(value, sim_time))
-    if playing:
-        started.append(player(value))
-    started.append(rviz(value, sim_time))
+    localizer = node(value, sim_time)
+    players = [player(value)] if playing else []
+    started += [*Starts(localizer, players).handlers(), localizer, *players]
+    if is_true(value["rviz"]):
+        started.append(rviz(value, sim_time))
     return started
 
 

@@ -74,6 +74,16 @@ def test_rviz_config_shows_topics_that_the_node_publishes() -> None:
     assert kinds >= {"Path", "TF", "PoseWithCovariance", "Image", "MarkerArray"}
 
 
+def find_package(name: str) -> bool:
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("localizer_launch", LAUNCH_FILE)
     assert spec is not None and spec.loader is not None
@@ -101,5 +111,37 @@ def test_launch_entities_can_be_made(given: dict[str, str]) -> None:
     context.launch_configurations.update(values | {"scene": "/a/scene"} | given)
     entities = load().entities(context)
     kinds = [type(entity).__name__ for entity in entities]
+    # What fails when it is started would leave those before it running.
+    assert kinds.count("LogInfo") == (given.get("rviz") == "true" and not find_package("rviz2"))
     assert kinds.count("LifecycleNode") == 1
     assert kinds.count("ExecuteProcess") == ("bag" in given)
+
+
+@NEEDS_LAUNCH
+@pytest.mark.parametrize(("codes", "starts"), [("1 1 1 1", 3), ("1 1 139 1 1 1 1", 6)])
+def test_a_node_that_cannot_start_is_given_up_after_three_times(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, codes: str, starts: int
+) -> None:
+    from launch.actions import ExecuteProcess
+
+    from launch import LaunchDescription, LaunchService
+
+    script = tmp_path / "node.sh"
+    script.write_text(
+        f"""cd {tmp_path}
+echo start >> starts
+echo "cannot configure: no such scene"
+set -- {codes}
+shift $(($(wc -l < starts) - 1))
+exit $1
+"""
+    )
+    node = ExecuteProcess(cmd=["sh", str(script)], respawn=True, respawn_delay=0.05)
+    player = ExecuteProcess(cmd=["sleep", "60"])
+    service = LaunchService(noninteractive=True)
+    handlers = load().Starts(node, [player]).handlers()
+    service.include_launch_description(LaunchDescription([*handlers, node, player]))
+    assert service.run() == 0
+    assert len((tmp_path / "starts").read_text().splitlines()) == starts
+    said = caplog.text
+    assert "is given up: cannot configure: no such scene" in said
