@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.exposure import brightened
 from localizer_ros.core.types import Array, Camera, ConfigError
 
 
@@ -124,10 +125,10 @@ class Preprocessor:
         self._warper: ImageWarper | None = None
 
     def warp(self, image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB as the target camera would have seen it."""
+        """(h, w, 3) uint8 RGB as the target camera would have seen it, made bright when it is underexposed."""
         if self._warper is None or not (camera is self._warper.source or camera.same_as(self._warper.source)):
             self._warper = ImageWarper(camera, self.target)
-        return to_rgb(self._warper(image))
+        return to_rgb(brightened(self._warper(image)))
 
     def normalize(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(h, w, 3) uint8 RGB to (1, 3, h, w) float32, mean removed and scaled."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,13 +61,6 @@ class Extractor(Protocol):
             fine: with the finest octave, at about four times the time.
         """
         ...
-
-
-def grey(image: UInt8) -> UInt8:
-    """(H, W) uint8 of a grey or RGB image."""
-    if image.ndim == 2:
-        return np.ascontiguousarray(image)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
 def no_features(dimensions: int) -> LocalFeatures:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from msgspec import Meta
 
+from localizer_ros.core.exposure import brightened
 from localizer_ros.core.types import BackendError, ConfigError, Float32, UInt8
 from localizer_ros.inference.model_card import COPIED_CARD, Card, Size3, copy_card, read_card
 from localizer_ros.inference.onnx_session import OnnxSession
@@ -88,7 +89,8 @@ class NetworkDescriptor:
             BackendError: the network fails, or its output is not what the card says.
         """
         c = self._card
-        colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+        bright = brightened(image)
+        colour = bright if image.ndim == 3 else np.repeat(bright[:, :, None], 3, axis=2)
         scaled = np.asarray(cv2.resize(colour, self._size, interpolation=cv2.INTER_AREA), dtype=np.float32)
         tensor = ((scaled / 255.0 - self._mean) / self._std).astype(np.float32).transpose(2, 0, 1)[None]
         (output,) = self._session.run([c.descriptor], {c.input: np.ascontiguousarray(tensor)})

@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 from msgspec import Meta
 
+from localizer_ros.core.exposure import bright_grey, brightened
 from localizer_ros.core.types import Array, BackendError, Float32, UInt8
-from localizer_ros.features.local_features import LocalFeatures, grey, no_features
+from localizer_ros.features.local_features import LocalFeatures, no_features
 from localizer_ros.inference.model_card import Card, read_card
 from localizer_ros.inference.onnx_session import OnnxSession
 
@@ -101,9 +102,10 @@ class OnnxExtractor:
 
     def _tensor(self, image: UInt8, size: tuple[int, int]) -> Float32:
         if self._card.channels == 1:
-            pixels = grey(image)[:, :, None]
+            pixels = bright_grey(image)[:, :, None]
         else:
-            pixels = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+            bright = brightened(image)
+            pixels = bright if image.ndim == 3 else np.repeat(bright[:, :, None], 3, axis=2)
         if size != (image.shape[1], image.shape[0]):
             resized = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
             pixels = resized.reshape(size[1], size[0], -1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from localizer_ros.core.exposure import bright_grey
 from localizer_ros.core.types import UInt8
-from localizer_ros.features.local_features import LocalFeatures, grey, no_features
+from localizer_ros.features.local_features import LocalFeatures, no_features
 
 # What OpenCV writes for the octave of the image at twice its size.
 _FINEST_OCTAVE = 255
@@ -32,7 +33,7 @@ class RootSift:
 
     def extract(self, image: UInt8, max_keypoints: int, fine: bool) -> LocalFeatures:
         """See :meth:`Extractor.extract`."""
-        pixels = grey(image)
+        pixels = bright_grey(image)
         height, width = pixels.shape
         scale = min(1.0, self._max_image_px / max(height, width)) * (1.0 if fine else 0.5)
         if scale < 1.0:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from localizer_ros.core.config.training import AugmentationConfig
+from localizer_ros.core.exposure import brightened
 from localizer_ros.core.preprocess import ImageWarper, to_rgb
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
@@ -79,7 +80,7 @@ def load_posed_images(source: FrameSource, camera: Camera, progress: Progress = 
         record, frame = source.records[index], source.read(index)
         if warper is None or not frame.camera.same_as(warper.source):
             warper = ImageWarper(frame.camera, camera)
-        images[row] = to_rgb(warper(frame.image))
+        images[row] = to_rgb(brightened(warper(frame.image)))
         assert record.T_map_cam is not None
         poses.append(record.T_map_cam)
         names.append(record.name)
