@@ -250,7 +250,7 @@ class _AnswerWriter:
 
 
 def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
-    map_frame = config.map_frame or scene.map_frame
+    map_frame = config.frame_of_map(scene.map_frame)
     if config.odom_frame and source.odometry is None:
         raise ConfigError(f"odom_frame: {source.path} has no odometry")
     if config.image_rectified and source.camera.distorted:

@@ -143,7 +143,7 @@ def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | 
         raise ConfigError(" ".join(str(error).split())) from error
     given = [Parameter("scene", value=str(scene))] if scene is not None else []
     try:
-        node = LocalizerNode(opener or open_scene, parameter_overrides=given)
+        node = LocalizerNode(opener or open_scene, parameter_overrides=given, cli_args=list(arguments))
     except Exception:
         rclpy.try_shutdown()
         raise

@@ -58,7 +58,7 @@ class LocalizerNode(ManagedNode):
         self, opener: Opener = open_scene, machine: Machine = THIS_MACHINE, **arguments: Any
     ) -> None:
         super().__init__(NODE_NAME, **arguments)
-        declare_parameters(self)
+        declare_parameters(self, arguments.get("cli_args") or ())
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._opener, self._machine = opener, machine
         self._worker: Worker[Job, OnlineLocalizer] | None = None
@@ -121,7 +121,11 @@ class LocalizerNode(ManagedNode):
 
         def create() -> OnlineLocalizer:
             opened = self._opener(path, config)
-            self._map_frame = config.map_frame or opened.map_frame
+            try:
+                self._map_frame = config.frame_of_map(opened.map_frame)
+            except ConfigError:
+                opened.localizer.close()
+                raise
             return opened.localizer
 
         self._worker = self._machine.worker(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -16,27 +18,72 @@ from localizer_ros.core.config.schema import (
     config_from_dict,
     describe,
     setting_values,
+    suggestion,
     with_setting,
 )
+from localizer_ros.core.files import read_yaml
 from localizer_ros.core.types import ConfigError
 
 # What rclpy declares by itself.
 _FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
 
 
-def declare_parameters(node: Node) -> None:
+def declare_parameters(node: Node, arguments: Sequence[str] = ()) -> None:
     """Declare every parameter with its description and range.
+
+    Args:
+        node: gets them.
+        arguments: ROS arguments of the process, where they name parameter files.
 
     Raises:
         ConfigError: an override that no parameter has, one of a wrong type or out of range, or parameters that
-            contradict each other; names them.
+            contradict each other; names them. What a parameter file says to every node (``/**``) may be meant for
+            another: a name there that is not known is only logged.
     """
     # rclpy has no public way to list overrides of parameters that were not declared: those are the misspelt.
     overrides: Mapping[str, Parameter] = getattr(node, "_parameter_overrides", {})
     given = {name: override.value for name, override in overrides.items() if not name.startswith(_FOREIGN)}
+    specs = describe(NodeConfig)
+    known = [spec.name for spec in specs]
+    foreign = [name for name in given.keys() & said_to_all(arguments) if name not in known]
+    for name in foreign:
+        del given[name]
+    if foreign:
+        said = ", ".join(f"{name}{suggestion(name, known)}" for name in sorted(foreign))
+        node.get_logger().info(f"said to every node, and no parameter of this one: {said}")
     values = setting_values(config_from_parameters(given))
-    for spec in describe(NodeConfig):
+    for spec in specs:
         node.declare_parameter(spec.name, values[spec.name], _descriptor(spec), ignore_override=True)
+
+
+def said_to_all(arguments: Sequence[str]) -> set[str]:
+    """Names of parameters that parameter files give to nodes of any name (``/**``), and nobody to this one alone."""
+    to_all: set[str] = set()
+    to_one: set[str] = set()
+    for option, value in pairwise(arguments):
+        if option in ("-p", "--param"):
+            to_one.add(value.partition(":=")[0].rpartition(":")[2])
+        elif option == "--params-file":
+            try:
+                sections = read_yaml(Path(value), ConfigError)
+            except ConfigError:
+                # ROS has read it, from a pipe perhaps: then all that it says is for this node.
+                continue
+            for node_name, section in sections.items():
+                anybody = str(node_name).rpartition("/")[2] in ("*", "**")
+                (to_all if anybody else to_one).update(_names(section))
+    return to_all - to_one
+
+
+def _names(section: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the parameters in a section of a parameter file, however many parts the node's name has there."""
+    for key, value in section.items() if isinstance(section, dict) else ():
+        if key == "ros__parameters":
+            yield from _names(value)
+        elif isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def read_parameters(node: Node) -> NodeConfig:

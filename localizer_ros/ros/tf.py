@@ -92,6 +92,10 @@ class MapBroadcaster:
         child = self._odom_frame or self._listener.root(base_frame)
         if child is None:
             raise TransformError("static transforms are known to be on their way")
+        if child == self._map_frame:
+            raise TransformError(
+                f"{child} is the frame of the map and of the robot: set another frame_id in its driver"
+            )
         if rival := self._listener.rival(child, base_frame):
             raise TransformError(f"{rival}: stop that node, or set publish_tf to false")
         return child

@@ -233,6 +233,10 @@ def test_from_a_bag_with_its_own_frames(tmp_path: Path) -> None:
         ({"odom_frame": "odom"}, "base_frame"),
         ({"odom_frame": "odom", "base_frame": "base_link"}, "no odometry"),
         ({"base_frame": "base_link"}, "no static transform"),
+        (
+            {"base_frame": "base_link", "odom_frame": "map"},
+            "map_frame and odom_frame: expected two frames, got map",
+        ),
     ],
 )
 def test_unknown_tf_frames_are_errors(tmp_path: Path, node: dict[str, str], message: str) -> None:

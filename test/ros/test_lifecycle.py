@@ -8,6 +8,7 @@ import pytest
 from fake_robot import (
     SECOND,
     Robot,
+    parameters,
 )
 from lifecycle_msgs.msg import Transition
 
@@ -63,6 +64,14 @@ def test_a_missing_scene_is_a_failure_with_a_reason_and_can_be_tried_again(robot
     robot.opener = good
     assert robot.change(Transition.TRANSITION_CONFIGURE)
     assert robot.state() == "inactive"
+
+
+@pytest.mark.parametrize("robot", [parameters("base_frame:=base_link", "odom_frame:=/map")], indirect=True)
+def test_the_frame_of_the_odometry_cannot_be_that_of_the_scenes_map(robot: Robot) -> None:
+    robot.start(activate=False)
+    assert not robot.change(Transition.TRANSITION_CONFIGURE)
+    assert robot.node.failure == "map_frame and odom_frame: expected two frames, got map for both"
+    assert robot.fake.calls == ["close"]
 
 
 def test_an_unexpected_error_while_configuring_leaves_an_unconfigured_node(robot: Robot) -> None:

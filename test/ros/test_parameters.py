@@ -18,6 +18,7 @@ from localizer_ros.ros.parameters import (
     config_from_parameters,
     declare_parameters,
     read_parameters,
+    said_to_all,
 )
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -112,6 +113,50 @@ def test_foreign_parameters_are_left_alone(context: rclpy.Context) -> None:
             "qos_overrides./image.subscription.reliability:=reliable",
         )
     )
+
+
+SHARED = """
+/**:
+  ros__parameters:
+    use_sim_time: false
+    odom_frame_id: odom
+    robot: {wheel_radius: 0.1}
+    smoother: {lag_s: 2.0, lagg_s: 3.0}
+    path_length: 7
+"""
+
+
+def declared(context: rclpy.Context, file: Path, text: str, *arguments: str) -> Node:
+    file.write_text(text)
+    given = ("--ros-args", "--params-file", str(file), *arguments)
+    node = LifecycleNode("localizer", namespace="robot1", context=context, cli_args=given)
+    declare_parameters(node, given)
+    return node
+
+
+def test_what_a_file_says_to_every_node_may_be_meant_for_another(
+    context: rclpy.Context, tmp_path: Path
+) -> None:
+    settings = read_parameters(declared(context, tmp_path / "shared.yaml", SHARED))
+    assert settings.smoother.lag_s == 2.0 and settings.path_length == 7
+    assert said_to_all(["--params-file", str(tmp_path / "shared.yaml"), "-p", "localizer:path_length:=3"]) == {
+        "use_sim_time", "odom_frame_id", "robot.wheel_radius", "smoother.lag_s", "smoother.lagg_s",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "section", ["/**/localizer", "localizer", "/robot1/localizer", "/robot1: {localizer"]
+)
+def test_what_it_says_to_this_node_is(context: rclpy.Context, tmp_path: Path, section: str) -> None:
+    end = "}" if "{" in section else ""
+    text = f"{SHARED}\n{section}: {{ros__parameters: {{odom_frame_id: odom}}}}{end}\n"
+    with pytest.raises(ConfigError, match=r"unknown setting odom_frame_id \(did you mean odom_frame\?\)"):
+        declared(context, tmp_path / "shared.yaml", text.replace("localizer:", "localizer :"))
+
+
+def test_a_value_out_of_range_is_wrong_whoever_it_is_said_to(context: rclpy.Context, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="path_length"):
+        declared(context, tmp_path / "shared.yaml", SHARED.replace("path_length: 7", "path_length: 1"))
 
 
 def test_changes_only_before_configuring_and_only_within_range(context: rclpy.Context) -> None:

@@ -237,6 +237,10 @@ def test_a_static_rival_stays_one() -> None:
     assert "map -> base_link is published by another node" in tf.send()
 
 
+def test_a_camera_in_the_frame_of_the_map_has_no_place_in_it() -> None:
+    assert "map is the frame of the map and of the robot" in Tf(base_frame="").send(base="map")
+
+
 def test_other_children_of_the_map_are_nobodys_business() -> None:
     tf = Tf()
     tf.hear("map", "dock")

@@ -301,8 +301,21 @@ class RunConfig(LocalizerConfig, frozen=True):
             raise ConfigError(
                 f"odom_frame = {self.odom_frame}: needs base_frame as well, to know what moves in it"
             )
-        frames = {"map_frame": self.map_frame, "odom_frame": self.odom_frame, "base_frame": self.base_frame}
-        given = [(name, frame) for name, frame in frames.items() if frame]
+        self._check_frames(self.map_frame)
+
+    def frame_of_map(self, scene_frame: str) -> str:
+        """The frame of the poses in a scene whose own map frame is ``scene_frame``.
+
+        Raises:
+            ConfigError: it is that of the odometry, or the robot's.
+        """
+        frame = self.map_frame or scene_frame
+        self._check_frames(frame)
+        return frame
+
+    def _check_frames(self, map_frame: str) -> None:
+        frames = {"map_frame": map_frame, "odom_frame": self.odom_frame, "base_frame": self.base_frame}
+        given = [(name, frame.lstrip("/")) for name, frame in frames.items() if frame]
         for (name, frame), (other, same) in combinations(given, 2):
             if frame == same:
                 raise ConfigError(f"{name} and {other}: expected two frames, got {frame} for both")

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -215,7 +215,7 @@ def config_from_dict(kind: type[C], values: Any, where: str = "settings") -> C:
     _, unknown = without_unknown(kind, values)
     if unknown:
         known = [spec.name for spec in describe(kind)]
-        said = ", ".join(f"{name}{_suggestion(name, known)}" for name in unknown)
+        said = ", ".join(f"{name}{suggestion(name, known)}" for name in unknown)
         raise ConfigError(f"{where}: unknown setting {said}")
     try:
         # YAML writes 3 where 3.0 is meant; anything else must have its own type.
@@ -273,7 +273,8 @@ def _override(text: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The known name that was probably meant, in brackets; empty when none is like it."""
     last = name.rpartition(".")[2]
     same_last = [other for other in known if other.rpartition(".")[2] == last]
     near = difflib.get_close_matches(name, same_last, 1, 0.0) or difflib.get_close_matches(
