@@ -12,7 +12,6 @@ import typer
 from localizer_ros.cli import console
 from localizer_ros.cli.options import (
     ConfigOption,
-    FormatOption,
     GeometricVoOption,
     JsonOption,
     LimitOption,
@@ -20,16 +19,16 @@ from localizer_ros.cli.options import (
     SetOption,
     SourceArgument,
     TestSplitOption,
-    TopicOption,
     VerboseOption,
     counts,
-    open_recording,
     part_of,
     run_config,
 )
+from localizer_ros.cli.reading import Reading, reads_recordings
 
 
 @console.command
+@reads_recordings
 def evaluate_scene(
     scene: SceneArgument,
     source: SourceArgument,
@@ -46,9 +45,9 @@ def evaluate_scene(
     limit: LimitOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
-    format: FormatOption = None,
-    topics: TopicOption = None,
     verbose: VerboseOption = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Localise a recording in a scene and measure the answers against its ground truth.
 
@@ -57,13 +56,13 @@ def evaluate_scene(
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.evaluate import evaluate
     from localizer_ros.evaluation.geometric_vo import GeometricVo
-    from localizer_ros.evaluation.open_scene import open_scene
+    from localizer_ros.evaluation.open_scene import open_scene, with_camera_of
     from localizer_ros.evaluation.summary import summary_lines
     from localizer_ros.scene.bundle import manifest_file
 
     chosen = run_config(config, settings, smoothing=not no_smoothing, refining=not no_refine)
     manifest_file(scene)  # before a recording is read for nothing
-    recording = open_recording(source, format, topics)
+    recording = with_camera_of(scene, reading.open(source))
     console.make_room(json_file, report)
     part = part_of(recording, split, "test")
     with open_scene(scene, chosen) as opened, console.progress_bar() as progress:
@@ -89,6 +88,7 @@ def evaluate_scene(
 
 
 @console.command
+@reads_recordings
 def compare(
     scenes: Annotated[
         list[Path], typer.Argument(metavar="SCENE", help="Scene folders made by `localizer map`.")
@@ -103,9 +103,9 @@ def compare(
     geometric_vo: GeometricVoOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
-    format: FormatOption = None,
-    topics: TopicOption = None,
     verbose: VerboseOption = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Localise a recording in several scenes and put the results in one table; exit code 0 only if all could be run.
 
@@ -114,9 +114,10 @@ def compare(
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.compare import compare as run_compare
     from localizer_ros.evaluation.comparison_tables import comparison_markdown, comparison_tables
+    from localizer_ros.evaluation.open_scene import with_camera_of
 
     chosen = run_config(config, settings)
-    recording = open_recording(source, format, topics)
+    recording = with_camera_of(scenes[0], reading.open(source))
     console.make_room(json_file)
     console.make_room(out)
     part = part_of(recording, split, "test")
@@ -130,8 +131,7 @@ def compare(
         *(("--geometric-vo",) if geometric_vo else ()),
         *(("--config", str(config)) if config else ()),
         *(word for setting in settings or () for word in ("--set", setting)),
-        *(("--format", format) if format else ()),
-        *(word for topic in topics or () for word in ("--topic", topic)),
+        *reading.words(),
     ]
     made_by = shlex.join(["localizer", "compare", *map(str, scenes), str(source), *options])
     markdown = comparison_markdown(result, made_by)
@@ -145,6 +145,7 @@ def compare(
 
 
 @console.command
+@reads_recordings
 def bench(
     scene: SceneArgument,
     source: SourceArgument,
@@ -166,8 +167,8 @@ def bench(
     json_file: JsonOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
-    format: FormatOption = None,
-    topics: TopicOption = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Measure latency, throughput and memory of every stage, for every back end of this machine.
 
@@ -175,10 +176,11 @@ def bench(
     """
     console.set_up_logging(False)
     from localizer_ros.evaluation.benchmark import bench as run_bench
+    from localizer_ros.evaluation.open_scene import with_camera_of
 
     sizes = counts("--index-images", index_images)
     chosen = run_config(config, settings)
-    recording = open_recording(source, format, topics)
+    recording = with_camera_of(scene, reading.open(source))
     console.make_room(json_file)
     with console.progress_bar() as progress:
         result = run_bench(
@@ -195,27 +197,29 @@ def bench(
 
 
 @console.command
+@reads_recordings
 def replay(
     scene: SceneArgument,
     bag: SourceArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder of the new bag.")],
     config: ConfigOption = None,
     settings: SetOption = None,
-    format: FormatOption = None,
-    topics: TopicOption = None,
     verbose: VerboseOption = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Localise a recorded bag as the node would, without ROS; writes pose, tf, path and diagnostics.
 
     Example: `localizer replay scenes/room drive.bag --out answers.bag`
     """
     console.set_up_logging(verbose)
+    from localizer_ros.evaluation.open_scene import with_camera_of
     from localizer_ros.evaluation.replay import replay as run_replay
     from localizer_ros.localization.localizer import open_localizer
     from localizer_ros.scene.bundle import Scene
 
     chosen = run_config(config, settings)
-    recording = open_recording(bag, format, topics)
+    recording = with_camera_of(scene, reading.open(bag))
     localizer = open_localizer(scene, chosen)
     try:
         with console.progress_bar() as progress:

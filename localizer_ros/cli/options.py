@@ -21,23 +21,11 @@ SourceArgument = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="Recording: folder of 7-Scenes, Cambridge, TUM RGB-D, KITTI, kapture or COLMAP, a ROS 1/2 bag, or a "
-        "simulated world.yaml.",
+        help="Recording: folder of 7-Scenes, Cambridge, TUM RGB-D, KITTI, EuRoC, kapture or COLMAP, a ROS 1/2 bag, "
+        "transforms.json, a video, a folder of images, a simulated world.yaml, or a folder of recordings.",
     ),
 ]
 SceneArgument = Annotated[Path, typer.Argument(metavar="SCENE", help="Scene folder made by `localizer map`.")]
-FormatOption = Annotated[
-    str | None, typer.Option("--format", help="Format of SOURCE; recognised from the files by default.")
-]
-TopicOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--topic",
-        metavar="PURPOSE=TOPIC",
-        help="Topic of a bag, where it has several for one purpose: image, camera_info, ground_truth, "
-        "ground_truth_frame or odometry; none switches one off. Repeatable.",
-    ),
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,29 +61,6 @@ Choice = TypeVar("Choice", bound=str)
 
 
 # --- read ---
-
-
-def open_recording(path: Path, format: str | None = None, topics: list[str] | None = None) -> FrameSource:
-    """The recording at ``path``, with the topics of ``--topic`` where it is a bag.
-
-    Raises:
-        SourceError: no recording, a damaged one, or topics of something that is not a bag.
-        ConfigError: ``--topic`` is not ``PURPOSE=TOPIC``.
-    """
-    from localizer_ros.core.types import ConfigError, SourceError
-    from localizer_ros.datasets.source import open_source, recognise
-
-    if not topics:
-        return open_source(path, format)
-    chosen: dict[str, str] = {}
-    for topic in topics:
-        purpose, separator, name = topic.partition("=")
-        if not (separator and name):
-            raise ConfigError(f"--topic {topic}: expected e.g. image=/left/image_raw")
-        chosen[purpose] = name
-    if path.exists() and (format or recognise(path)) != "rosbag":
-        raise SourceError(f"{path}: not a bag, so --topic means nothing")
-    return open_source(path, format, topics=chosen)
 
 
 def part_of(recording: FrameSource, wanted: str | None, usual: str) -> str:

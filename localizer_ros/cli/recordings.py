@@ -13,24 +13,23 @@ from localizer_ros.cli.options import (
     STORAGES,
     CompressionOption,
     ConfigOption,
-    FormatOption,
     ResumeOption,
     SetOption,
     SourceArgument,
     StorageOption,
-    TopicOption,
     VerboseOption,
     one_of,
-    open_recording,
 )
+from localizer_ros.cli.reading import Reading, reads_recordings
 
 
 @console.command
+@reads_recordings
 def info(
     path: Annotated[Path, typer.Argument(metavar="SOURCE|SCENE", help="A recording or a scene.")],
-    format: FormatOption = None,
-    topics: TopicOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Tell what is in a recording or a scene.
 
@@ -45,7 +44,7 @@ def info(
     else:
         from localizer_ros.evaluation.recording_check import recording_facts
 
-        facts = {"kind": "recording", **recording_facts(open_recording(path, format, topics))}
+        facts = {"kind": "recording", **recording_facts(reading.open(path))}
     if as_json:
         console.print_json(facts)
     else:
@@ -53,12 +52,13 @@ def info(
 
 
 @console.command
+@reads_recordings
 def check(
     source: SourceArgument,
     split: Annotated[str, typer.Option("--split", help="Part to check.")] = "all",
-    format: FormatOption = None,
-    topics: TopicOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Tell whether a recording can be mapped: good, doubtful or bad, why, and what to do; exit code 3 when bad.
 
@@ -66,7 +66,7 @@ def check(
     """
     from localizer_ros.evaluation.recording_check import check_lines, check_recording
 
-    recording = open_recording(source, format, topics).split(split)
+    recording = reading.open(source).split(split)
     with console.progress_bar() as progress:
         found = check_recording(recording, progress)
     if as_json:
@@ -105,6 +105,7 @@ def simulate(
 
 
 @console.command
+@reads_recordings
 def convert(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
@@ -112,8 +113,8 @@ def convert(
     split: Annotated[str, typer.Option("--split", help="Part to convert.")] = "all",
     storage: StorageOption = "mcap",
     compression: CompressionOption = "none",
-    format: FormatOption = None,
-    topics: TopicOption = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Write a recording in another format.
 
@@ -121,7 +122,7 @@ def convert(
     """
     from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
 
-    part = open_recording(source, format, topics).split(split)
+    part = reading.open(source).split(split)
     one_of("--to", to, ("bag", "tum", "kapture"))
     bag = one_of("--storage", storage, STORAGES), one_of("--compression", compression, COMPRESSIONS)
     with console.progress_bar() as progress:
@@ -141,6 +142,7 @@ def convert(
 
 
 @console.command
+@reads_recordings
 def sfm(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for trajectory.txt (TUM) and the COLMAP model.")],
@@ -160,9 +162,9 @@ def sfm(
     resume: ResumeOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
-    format: FormatOption = None,
-    topics: TopicOption = None,
     verbose: VerboseOption = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Find camera poses from images alone; map the recording with them by `localizer map --poses`.
 
@@ -176,7 +178,7 @@ def sfm(
     from localizer_ros.mapping.sfm import run_sfm
 
     map_config = load_config(MapConfig, config, settings or ())
-    part = open_recording(source, format, topics).split(split)
+    part = reading.open(source).split(split)
     kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     world = reference_poses(part, kind) if length is None else length
     if limit is not None:

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from localizer_ros.cli import console
-from localizer_ros.cli.options import FormatOption, SceneArgument, SourceArgument, TopicOption, open_recording
+from localizer_ros.cli.options import SceneArgument, SourceArgument
+from localizer_ros.cli.reading import Reading, reads_recordings
 
 
 @console.command
+@reads_recordings
 def play(
     context: typer.Context,
     source: SourceArgument,
@@ -21,8 +23,8 @@ def play(
         int, typer.Option("--wait", min=0, help="Start when this many subscribe to the images.")
     ] = 0,
     split: Annotated[str, typer.Option("--split", help="Part to play.")] = "all",
-    format: FormatOption = None,
-    topics: TopicOption = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Publish a recording on ROS 2 topics with /clock, as a robot would; other arguments go to ROS.
 
@@ -38,7 +40,7 @@ def play(
         wait_for_subscribers=wait_for_subscribers,
         ros_arguments=[argument for argument in context.args if argument != "--ros-args"],
     )
-    recording = open_recording(source, format, topics).split(split)
+    recording = reading.open(source).split(split)
     names = ["image" if image_format == "raw" else "image/compressed", "camera_info", "/clock"]
     if recording.odometry is not None:
         names += ["odom", "/tf"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,17 +11,14 @@ import typer
 from localizer_ros.cli import console
 from localizer_ros.cli.options import (
     ConfigOption,
-    FormatOption,
     ResumeOption,
     SceneArgument,
     SetOption,
-    SourceArgument,
-    TopicOption,
     VerboseOption,
     minutes,
-    open_recording,
     part_of,
 )
+from localizer_ros.cli.reading import Reading, reads_recordings
 from localizer_ros.core.methods import find_method, method_help
 
 if TYPE_CHECKING:
@@ -53,8 +51,14 @@ TimeBudgetOption = Annotated[
 
 
 @console.command
+@reads_recordings
 def map_scene(
-    source: SourceArgument,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="Recordings in one map frame, each as for `localizer info`."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
     method: MethodOption = None,
     split: Annotated[
@@ -69,11 +73,11 @@ def map_scene(
     time_budget: TimeBudgetOption = None,
     resume: ResumeOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
-    format: FormatOption = None,
-    topics: TopicOption = None,
     verbose: VerboseOption = False,
+    *,
+    reading: Reading,
 ) -> None:
-    """Make a scene from a recording with poses.
+    """Make a scene from a recording with poses, or from several.
 
     Example: `localizer map ../shared/data/redkitchen --out scenes/kitchen`
 
@@ -85,7 +89,7 @@ def map_scene(
     from localizer_ros.mapping.trial import trial_lines
 
     map_config = _map_config(config, settings, method, time_budget)
-    recording = open_recording(source, format, topics)
+    recording = reading.open(*sources)
     if poses is not None:
         recording = _with_poses(recording, poses)
     part = part_of(recording, split, "train")
@@ -100,7 +104,7 @@ def map_scene(
         f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
     )
     console.print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
-    for line in trial_lines(facts, str(out), str(source)):
+    for line in trial_lines(facts, str(out), shlex.join(map(str, sources))):
         print(line)
 
 
@@ -171,7 +175,7 @@ def export(
     kind = {"onnx": "openvino"}.get(backend, backend)
     config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)
-    recording = None if source is None else open_recording(source)
+    recording = None if source is None else Reading().open(source)
     if recording is not None and precision == "int8" and kind != "torch":
         from localizer_ros.training.quantize import quantize_scene
 

@@ -115,7 +115,7 @@ class Trajectory:
             commas = commas or "," in line
             try:
                 if nanoseconds is None:
-                    nanoseconds = abs(float(fields[0])) >= _NANOSECONDS
+                    nanoseconds = abs(float(fields[0])) >= NANOSECONDS
                 stamp_ns = whole_ns(fields[0]) if nanoseconds else seconds_to_ns(fields[0])
                 values = [float(v) for v in fields[1:8]]
                 q = values[3:] if order != _WXYZ or len(values) != 7 else [*values[4:], values[3]]
@@ -131,7 +131,7 @@ class Trajectory:
 
 
 # No clock shows so many seconds (three hundred million years); nanoseconds since 1970 are 1.7e18.
-_NANOSECONDS = 1e16
+NANOSECONDS = 1e16
 # Order of a quaternion's values in a file: not said (TUM's), and as a heading says it.
 _XYZW, _SAID_XYZW, _WXYZ = "xyzw", "said xyzw", "wxyz"
 

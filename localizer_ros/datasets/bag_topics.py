@@ -2,6 +2,7 @@
 
 The choice is a mapping such as ``{"image": "/left/image_raw"}`` (``OPTIONS``; ``none`` switches one off):
 
+``camera``: the namespace of the image topic, e.g. ``/left`` of ``/left/image_raw``.
 ``image``: the only image topic that is not depth; of a raw and a compressed one the raw.
 ``camera_info``: the one beside the image topic, else the only one.
 ``ground_truth``: a topic of poses or odometry with ``ground_truth``, ``groundtruth`` or ``mocap`` in its name, else the
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from localizer_ros.core.types import SourceError
 
-OPTIONS = ("image", "camera_info", "ground_truth", "ground_truth_frame", "odometry")
+OPTIONS = ("camera", "image", "camera_info", "ground_truth", "ground_truth_frame", "odometry")
 
 RAW_IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
@@ -55,7 +56,7 @@ def choose_topics(
             raise SourceError(f"{path}: unknown topic option {purpose!r}; known: {', '.join(OPTIONS)}")
     types = {topic: kind for topic, kind in every.items() if counts.get(topic, 0)}
     _refuse_empty(path, every, types, wanted)
-    image = _choose_image(path, types, wanted.get("image"))
+    image = _choose_image(path, types, wanted.get("image"), wanted.get("camera"))
     truth = _choose_ground_truth(path, types, wanted.get("ground_truth"))
     found = {
         "image": image,
@@ -91,7 +92,7 @@ def _refuse_empty(
 ) -> None:
     """Raises SourceError for a chosen topic that is there but has no messages, and no compressed copy that has."""
     for purpose, topic in wanted.items():
-        if purpose != "ground_truth_frame" and topic in every and topic not in types:
+        if purpose not in ("ground_truth_frame", "camera") and topic in every and topic not in types:
             if purpose == "image" and f"{topic}/compressed" in types:
                 continue
             raise SourceError(f"{path}: topic {topic} has no messages")
@@ -110,8 +111,14 @@ def _without_transport(topic: str) -> str:
     return topic.removesuffix("/compressed")
 
 
-def _choose_image(path: Path, types: Mapping[str, str], wanted: str | None) -> str:
+def _choose_image(path: Path, types: Mapping[str, str], wanted: str | None, camera: str | None = None) -> str:
     images = [topic for topic, kind in types.items() if kind in (RAW_IMAGE, COMPRESSED_IMAGE)]
+    if camera is not None:
+        space = f"/{camera.strip('/')}"
+        of_camera = [topic for topic in images if f"{topic}/".startswith(f"{space}/")]
+        if not of_camera:
+            raise SourceError(f"{path}: no images of a camera {camera!r}; it has {_listing(images)}")
+        images = of_camera
     if wanted is not None:
         for topic in (wanted, f"{wanted}/compressed"):
             if topic in images:

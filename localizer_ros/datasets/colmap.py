@@ -16,19 +16,20 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
 from localizer_ros.datasets.folder import FolderSource, ImageFile
-from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.datasets.source import FrameRecord, choose_camera
 
 _FRAME_NS = 1e9 / 30.0
 _SEQUENCE_NS = 1_000_000_000_000
 _IMAGE_FOLDERS = ("images", "../images", "../../images", "rgb", ".")
 
 
-def open_recording(path: Path, images: str | None = None) -> FolderSource:
+def open_recording(path: Path, images: str | None = None, camera: str | None = None) -> FolderSource:
     """Open a model with its images; images without a pose in the model are not part of it.
 
     Args:
         path: the folder that holds the model (see the module).
         images: folder of the images, relative to ``path``; None looks for ``images`` beside the model.
+        camera: only the images of this camera of the model (its number), or in this folder of images (``cam0``).
 
     Raises:
         SourceError: no model, damaged, an unknown camera model, or no images.
@@ -38,15 +39,17 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
         (image for image in model.images.values() if image.has_pose),
         key=lambda image: natural_key(image.name),
     )
+    if camera is not None:
+        registered = _of_camera(path, registered, camera)
     if not registered:
         raise SourceError(f"{folder}: COLMAP model has no images with poses")
     root = _image_folder(path, images, registered[0].name)
     cameras = {}
     # A camera that took none of the images does not matter.
     for key in {image.camera_id for image in registered}:
-        camera = model.cameras[key]
+        lens = model.cameras[key]
         try:
-            cameras[key] = camera_from_colmap(camera.model.name, camera.width, camera.height, camera.params)
+            cameras[key] = camera_from_colmap(lens.model.name, lens.width, lens.height, lens.params)
         except ConfigError as error:
             raise SourceError(f"{folder}: {error}") from error
     sequences: dict[str, list[Any]] = {}
@@ -63,6 +66,16 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
             record = FrameRecord(image.name, name or path.resolve().name, stamp_ns, T_cam_map.inverse())
             frames.append(ImageFile(record, root / image.name, cameras[image.camera_id]))
     return FolderSource(path, "colmap", frames, "COLMAP model", stamps="invented")
+
+
+def _of_camera(path: Path, images: list[Any], wanted: str) -> list[Any]:
+    """The images of one camera, by its number or their folder."""
+    by_name: dict[str, list[Any]] = {}
+    for image in images:
+        folder = image.name.rpartition("/")[0]
+        for name in {str(image.camera_id), folder} - {""}:
+            by_name.setdefault(name, []).append(image)
+    return by_name[choose_camera(path, sorted(by_name, key=natural_key), wanted)]
 
 
 def _read_model(path: Path) -> tuple[Path, Any]:

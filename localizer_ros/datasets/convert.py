@@ -38,7 +38,7 @@ from localizer_ros.datasets.bag_writer import (
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
 from localizer_ros.datasets.derived import readable
 from localizer_ros.datasets.images import encode_jpeg, encode_png
-from localizer_ros.datasets.source import FrameSource, frame_names
+from localizer_ros.datasets.source import FrameSource, frame_names, require_camera
 
 FramesDone = Callable[[int, int], None]
 """Called with (frames done, frames in total)."""
@@ -69,6 +69,7 @@ def write_bag(
     Raises:
         SourceError: ``out`` exists, or a frame cannot be read.
     """
+    require_camera(source)
     source = readable(source)
     notes = {"ground_truth": source.ground_truth, "stamps": source.stamps}
     with new_folder(out) as folder, BagWriter(folder, storage, notes) as bag:
@@ -83,6 +84,7 @@ def write_tum(source: FrameSource, out: Path, progress: FramesDone | None = None
     Raises:
         SourceError: ``out`` exists, a frame cannot be read, or cameras differ (the format has one).
     """
+    require_camera(source)
     source = readable(source)
     with new_folder(out) as folder:
         (folder / "rgb").mkdir()
@@ -110,6 +112,7 @@ def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = 
         SourceError: ``out`` exists, a frame cannot be read, or cameras differ.
         ConfigError: the camera has no kapture model.
     """
+    require_camera(source)
     source = readable(source)
     model, params = camera_to_colmap(source.camera)
     size = f"{source.camera.width_px}, {source.camera.height_px}"

@@ -1,5 +1,5 @@
-"""Recordings made of others: with poses from elsewhere (structure from motion, a SLAM), about another origin, or their
-first frames only."""
+"""Recordings made of others: with poses from elsewhere (structure from motion, a SLAM), of another camera frame or
+about another origin, with another camera, or their first frames only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Array, Frame, SourceError
+from localizer_ros.core.types import Array, Camera, ConfigError, Frame, SourceError
+from localizer_ros.core.words import did_you_mean
 from localizer_ros.datasets.pose_coverage import MAX_GAP_NS, why_missing
-from localizer_ros.datasets.source import FrameRecord, FrameSource, Stamps, broken_frames, frame_names
+from localizer_ros.datasets.source import (
+    FrameRecord,
+    FrameSource,
+    Stamps,
+    broken_frames,
+    camera_problem,
+    frame_names,
+)
 
 
-class _SomeFrames:
+class SomeFrames:
     """Some frames of a recording, with everything else that is known of it.
 
     Args:
@@ -37,6 +47,7 @@ class _SomeFrames:
         self.details: dict[str, Any] = getattr(source, "details", {})
         self.problems: Sequence[str] = getattr(source, "problems", ())
         self.pose_problem: str | None = getattr(source, "pose_problem", None)
+        self.camera_problem = camera_problem(source)
         self.broken: Mapping[str, str] = broken_frames(source)
 
     def read(self, index: int) -> Frame:
@@ -44,7 +55,7 @@ class _SomeFrames:
         return self._source.read(self._indices[index])
 
 
-class ReadableFrames(_SomeFrames):
+class ReadableFrames(SomeFrames):
     """The frames of a recording whose images can be used; a ``FrameSource``."""
 
     def __init__(self, source: FrameSource) -> None:
@@ -63,7 +74,7 @@ def readable(source: FrameSource) -> FrameSource:
     return ReadableFrames(source) if broken_frames(source) else source
 
 
-class SourceWithPoses(_SomeFrames):
+class SourceWithPoses(SomeFrames):
     """The frames of a recording that a trajectory covers, with its poses; a ``FrameSource``.
 
     Args:
@@ -96,7 +107,7 @@ class SourceWithPoses(_SomeFrames):
         return SourceWithPoses(self._source.split(name), self._trajectory, self.ground_truth)
 
 
-class ShiftedSource(_SomeFrames):
+class ShiftedSource(SomeFrames):
     """A recording whose map frame has another origin; a ``FrameSource``.
 
     Args:
@@ -117,7 +128,7 @@ class ShiftedSource(_SomeFrames):
         return ShiftedSource(self._source.split(name), self._origin_m)
 
 
-class FirstFrames(_SomeFrames):
+class FirstFrames(SomeFrames):
     """The first frames of a recording; a ``FrameSource``.
 
     Args:
@@ -133,3 +144,88 @@ class FirstFrames(_SomeFrames):
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``; the first frames of that part."""
         return FirstFrames(self._source.split(name), self._count)
+
+
+# Axes of the optical frame (x right, y down, z forward) in the camera frame that poses may be given of: columns.
+CONVENTIONS: dict[str, Array] = {
+    "optical": np.eye(3),
+    "forward": np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
+    "opengl": np.diag([1.0, -1.0, -1.0]),
+}
+
+
+class TurnedSource(SomeFrames):
+    """A recording whose poses are of a camera frame that is not optical; a ``FrameSource`` with those of the optical
+    one.
+
+    Args:
+        source: the recording.
+        convention: of its camera frame, a key of ``CONVENTIONS``.
+    """
+
+    def __init__(self, source: FrameSource, convention: str) -> None:
+        self._T_given_optical = SE3(CONVENTIONS[convention], np.zeros(3))
+        records = [
+            replace(r, T_map_cam=None if r.T_map_cam is None else r.T_map_cam @ self._T_given_optical)
+            for r in source.records
+        ]
+        super().__init__(source, range(len(records)), records)
+        self._convention = convention
+        self.T_base_cam = self._turned(source.T_base_cam)
+        self.details = {**self.details, "camera_convention": convention}
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource``."""
+        frame = self._source.read(index)
+        return replace(frame, T_base_cam=self._turned(frame.T_base_cam))
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``."""
+        return TurnedSource(self._source.split(name), self._convention)
+
+    def _turned(self, T_base_given: SE3 | None) -> SE3 | None:
+        return None if T_base_given is None else T_base_given @ self._T_given_optical
+
+
+def turned(source: FrameSource, convention: str) -> FrameSource:
+    """A recording with poses of the optical frame, where they are given of a camera frame of this convention.
+
+    Raises:
+        ConfigError: an unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        known = ", ".join(CONVENTIONS)
+        raise ConfigError(
+            f"--camera-convention: expected {known}, got {convention!r}{did_you_mean(convention, CONVENTIONS)}"
+        )
+    return source if convention == "optical" else TurnedSource(source, convention)
+
+
+class SourceWithCamera(SomeFrames):
+    """A recording with another camera for all frames; a ``FrameSource``.
+
+    Args:
+        source: the recording.
+        camera: of its images.
+
+    Raises:
+        SourceError: its images have another size.
+    """
+
+    def __init__(self, source: FrameSource, camera: Camera) -> None:
+        super().__init__(source, range(len(source.records)), source.records)
+        if (camera.width_px, camera.height_px) != (source.camera.width_px, source.camera.height_px):
+            raise SourceError(
+                f"{source.path}: images are {source.camera.width_px}x{source.camera.height_px}, the camera is of "
+                f"{camera.width_px}x{camera.height_px}"
+            )
+        self.camera = camera
+        self.camera_problem = None
+
+    def read(self, index: int) -> Frame:
+        """See ``FrameSource``."""
+        return replace(self._source.read(index), camera=self.camera)
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``."""
+        return SourceWithCamera(self._source.split(name), self.camera)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,19 @@ class ImageFile:
     camera: Camera | None
 
 
+# (width, height), None where the header does not tell, or why the file cannot be used.
+_Size = tuple[int, int] | FrameRejected | SourceError | None
+# Of the longer side of an image.
+_GUESSED_FOCAL = 0.85
+UNKNOWN_CAMERA = "the camera is not known; expected a ROS calibration {where}"
+
+
 class FolderSource:
     """A recording of image files; a ``FrameSource``.
 
-    A ``camera.yaml`` (ROS calibration) in the folder overrides the cameras the format knows, and each
-    ``splits/NAME.txt`` (record names, one a line) adds or replaces a split.
+    A ``camera.yaml`` (ROS calibration) in the folder overrides the cameras the format knows; without either the camera
+    is a guess, and ``camera_problem`` says so. Each ``splits/NAME.txt`` (record names, one a line) adds or replaces a
+    split.
 
     Args:
         path: the folder.
@@ -52,7 +61,7 @@ class FolderSource:
         splits: indices of the format's own splits.
 
     Raises:
-        SourceError: no frames, repeated names, stamps out of order, no camera, a damaged ``camera.yaml`` or split, a
+        SourceError: no frames, repeated names, stamps out of order, a damaged ``camera.yaml`` or split, a
             first image whose size is not the camera's.
     """
 
@@ -77,13 +86,16 @@ class FolderSource:
         notes = read_lines(note) if note.is_file() else []
         self.ground_truth = (notes[0][1] if notes else ground_truth) if has_poses else "none"
         self._files = [frame.file for frame in frames]
-        self._cameras = _cameras(path, frames)
+        sizes = [_size_or_fault(frame.file) for frame in frames]
+        self.camera_problem: str | None = None
+        self._cameras = self._known_cameras(frames, sizes)
         self.camera = self._cameras[0]
         own = sorted(path.glob("splits/*.txt"), key=natural_key)
         self._splits = {**(splits or {}), **{file.stem: _read_split(file, self.records) for file in own}}
         in_order = sorted(self._splits, key=lambda name: (name != "train", natural_key(name)))
         self.splits: Sequence[str] = tuple(in_order)
-        self.broken = self._find_broken()
+        self.broken = self._find_broken(sizes)
+        self.pose_problem: str | None = None
         check_readable(self)
 
     def read(self, index: int) -> Frame:
@@ -96,18 +108,34 @@ class FolderSource:
             raise SourceError(f"{self._files[index]}: {error}") from error
         return Frame(record.stamp_ns, image, camera, record.name)
 
-    def _find_broken(self) -> dict[str, str]:
+    def _known_cameras(self, frames: Sequence[ImageFile], sizes: Sequence[_Size]) -> list[Camera]:
+        """The camera of every frame; where nobody knows it, a guess of the commonest size of image."""
+        calibration = self.path / "camera.yaml"
+        if calibration.is_file():
+            return [read_camera_yaml(calibration)] * len(frames)
+        cameras = [frame.camera for frame in frames if frame.camera is not None]
+        if len(cameras) == len(frames):
+            return cameras
+        self.camera_problem = UNKNOWN_CAMERA.format(where=calibration)
+        if cameras:
+            raise SourceError(f"{self.path}: {self.camera_problem}, or the cameras of all frames")
+        known = Counter(size for size in sizes if isinstance(size, tuple))
+        size = known.most_common(1)[0][0] if known else common_size([frame.file for frame in frames])
+        return [guessed_camera(*size)] * len(frames)
+
+    def _find_broken(self, sizes: Sequence[_Size]) -> dict[str, str]:
         """Frames whose image is missing, cut or of another size than the camera, by name, and why."""
         broken = {}
-        for record, file, camera in zip(self.records, self._files, self._cameras, strict=True):
+        for record, file, camera, size in zip(self.records, self._files, self._cameras, sizes, strict=True):
             try:
-                size_px = _size_px(file)
-                if size_px is not None:
-                    check_size(size_px, camera)
+                if isinstance(size, FrameRejected):
+                    raise size
+                if isinstance(size, tuple):
+                    check_size(size, camera)
+                elif size is not None:
+                    broken[record.name] = str(size)
             except FrameRejected as error:
                 broken[record.name] = f"{file.name}: {error}"
-            except SourceError as error:
-                broken[record.name] = str(error)
         return broken
 
     def split(self, name: str) -> FolderSource:
@@ -145,16 +173,23 @@ def _size_px(path: Path) -> tuple[int, int] | None:
     return file_size_px(read_bytes(path, SourceError))
 
 
-def _cameras(path: Path, frames: Sequence[ImageFile]) -> list[Camera]:
-    calibration = path / "camera.yaml"
-    if calibration.is_file():
-        return [read_camera_yaml(calibration)] * len(frames)
-    cameras = [frame.camera for frame in frames if frame.camera is not None]
-    if len(cameras) < len(frames):
-        raise SourceError(
-            f"{path}: the camera is not known; expected a ROS calibration camera.yaml in the folder"
-        )
-    return cameras
+def _size_or_fault(file: Path) -> _Size:
+    """See ``_size_px``; what is wrong with the file in place of an exception."""
+    try:
+        return _size_px(file)
+    except (FrameRejected, SourceError) as error:
+        return error
+
+
+def guessed_camera(width_px: int, height_px: int) -> Camera:
+    """A camera to begin with where none is known: no distortion, 61 degrees along the longer side.
+
+    Lenses of phones, webcams and robots' cameras have 55 to 75 degrees; structure from motion finds the rest.
+    """
+    focal_px = _GUESSED_FOCAL * max(width_px, height_px)
+    return Camera.pinhole(
+        width_px, height_px, focal_px, focal_px, 0.5 * (width_px - 1), 0.5 * (height_px - 1)
+    )
 
 
 def read_image(path: Path) -> UInt8:

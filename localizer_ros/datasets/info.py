@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.types import Array
-from localizer_ros.datasets.source import FrameRecord, FrameSource, broken_frames, by_sequence
+from localizer_ros.datasets.source import FrameRecord, FrameSource, broken_frames, by_sequence, camera_problem
 
 # A gap is where more than three frames in a row are missing.
 _GAP_STEPS = 4.0
@@ -26,7 +26,7 @@ def recording_info(source: FrameSource) -> dict[str, Any]:
         source: the recording.
 
     Returns:
-        ``path, format, frames, sequences {name: frames}, splits {name: frames}, duration_s, fps, gaps, camera,
+        ``path, format, frames, sequences {name: frames}, splits {name: frames}, stamps, duration_s, fps, gaps, camera,
         ground_truth {name, frames, path_length_m, extent_m, jumps}, coverage, odometry, base_to_camera_known``, what
         the format adds (of a bag its topics and frames, and whether images are taken as rectified), and ``problems``,
         one line each with what to do about it. Unknown values are None.
@@ -34,7 +34,8 @@ def recording_info(source: FrameSource) -> dict[str, Any]:
     records = source.records
     sequences = by_sequence(records)
     steps_s = np.concatenate([_steps_s(part) for part in sequences.values()])
-    step_s = float(np.median(steps_s)) if steps_s.size else None
+    timed = source.stamps == "recorded"
+    step_s = float(np.median(steps_s)) if timed and steps_s.size else None
     gaps = _gaps(sequences, step_s)
     truth = _ground_truth(source, sequences)
     camera = source.camera
@@ -44,10 +45,12 @@ def recording_info(source: FrameSource) -> dict[str, Any]:
         "frames": len(records),
         "sequences": {name: len(part) for name, part in sequences.items()},
         "splits": {name: len(source.split(name).records) for name in source.splits},
-        "duration_s": float(sum(_duration_s(part) for part in sequences.values())),
+        "stamps": source.stamps,
+        "duration_s": float(sum(_duration_s(part) for part in sequences.values())) if timed else None,
         "fps": 1.0 / step_s if step_s else None,
         "gaps": gaps,
         "camera": {
+            "known": camera_problem(source) is None,
             **camera.to_dict(),
             "horizontal_fov_deg": float(np.rad2deg(2 * np.arctan(camera.width_px / (2 * camera.K[0, 0])))),
         },
@@ -99,7 +102,8 @@ def _ground_truth(source: FrameSource, sequences: Mapping[str, Sequence[FrameRec
         moves_m = np.array([a[2].distance_to(b[2]) for a, b in pairwise(known)])
         seconds = np.array([1e-9 * (b[1] - a[1]) for a, b in pairwise(known)])
         length_m += float(moves_m.sum())
-        if len(moves_m) < 5:
+        # Stills need not follow each other.
+        if len(moves_m) < 5 or source.stamps == "invented":
             continue
         speeds = moves_m / seconds
         usual = float(np.percentile(speeds, 90))

@@ -17,19 +17,19 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
 from localizer_ros.datasets.folder import FolderSource, ImageFile, read_lines
-from localizer_ros.datasets.source import FrameRecord, Stamps
+from localizer_ros.datasets.source import FrameRecord, Stamps, choose_camera
 
 # No camera runs at 10 kHz.
 _SHORTEST_STEP_NS = 100_000
 _FRAME_NS = 1e9 / 30.0
 
 
-def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
+def open_recording(path: Path, camera: str | None = None) -> FolderSource:
     """Open a kapture folder.
 
     Args:
         path: the folder that holds ``sensors``.
-        sensor: id of the camera; needed where several have images.
+        camera: id of the sensor; needed where several have images.
 
     Raises:
         SourceError: files missing or malformed (file and line are named), or several cameras to choose from.
@@ -43,14 +43,8 @@ def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
             images.setdefault(device, []).append((int(timestamp), name))
         except ValueError as error:
             raise SourceError(f"{listing}:{number}: expected 'timestamp, device_id, image_path'") from error
-    known = ", ".join(sorted(images, key=natural_key))
-    if sensor is None:
-        if len(images) != 1:
-            raise SourceError(f"{path}: expected images of one camera, or choose one of: {known}")
-        (sensor,) = images
-    elif sensor not in images:
-        raise SourceError(f"{path}: no images of sensor {sensor!r}; there are {known}")
-    camera = _read_camera(sensors / "sensors.txt", sensor)
+    sensor = choose_camera(path, sorted(images, key=natural_key), camera)
+    intrinsics = _read_camera(sensors / "sensors.txt", sensor)
     poses = _read_poses(sensors, sensor)
 
     taken = sorted(images[sensor])
@@ -73,7 +67,7 @@ def open_recording(path: Path, sensor: str | None = None) -> FolderSource:
         raise SourceError(
             f"{listing}: folders {', '.join(sequences)} overlap in time; expected one after the other"
         )
-    frames = [ImageFile(record, sensors / "records_data" / record.name, camera) for record in records]
+    frames = [ImageFile(record, sensors / "records_data" / record.name, intrinsics) for record in records]
     stamps: Stamps = "invented" if numbered else "recorded"
     return FolderSource(path, "kapture", frames, "trajectories.txt", stamps)
 

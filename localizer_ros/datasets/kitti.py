@@ -1,7 +1,7 @@
-"""KITTI odometry: ``sequences/NN/{image_0,image_2,times.txt,calib.txt}`` and ``poses/NN.txt``.
+"""KITTI odometry: ``sequences/NN/{image_0..3,times.txt,calib.txt}`` and ``poses/NN.txt``.
 
 The path is the folder that holds ``sequences`` (all of them, one after the other) or one ``sequences/NN``.
-Poses are of the left grey camera; those of the colour camera follow from its calibration.
+Poses are of the left grey camera; those of the other cameras follow from their calibration.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
-from localizer_ros.datasets.source import FrameRecord
+from localizer_ros.datasets.source import FrameRecord, choose_camera
 
 # Times of each sequence begin at zero.
 _SEQUENCE_NS = 10_000_000_000_000
+_CAMERAS = ("image_0", "image_1", "image_2", "image_3")
 
 
-def open_recording(path: Path, images: str | None = None) -> FolderSource:
+def open_recording(path: Path, camera: str | None = None) -> FolderSource:
     """Open all sequences of a folder, or one.
 
     Args:
         path: see the module.
-        images: ``image_0`` (left grey) or ``image_2`` (left colour); None takes colour where it is.
+        camera: ``image_0`` and ``image_1`` (grey, left and right), ``image_2`` and ``image_3`` (colour); None takes the
+            left one, colour where it is.
 
     Raises:
         SourceError: files missing or malformed; the message names file and line.
@@ -41,7 +43,7 @@ def open_recording(path: Path, images: str | None = None) -> FolderSource:
     frames: list[ImageFile] = []
     for position, folder in enumerate(folders):
         number = int(folder.name) if folder.name.isdigit() else position
-        frames.extend(_read_sequence(folder, _image_folder(folder, images), number * _SEQUENCE_NS))
+        frames.extend(_read_sequence(folder, _image_folder(folder, camera), number * _SEQUENCE_NS))
     return FolderSource(path, "kitti", frames, "KITTI (GPS and inertial)")
 
 
@@ -78,13 +80,10 @@ def _read_sequence(folder: Path, kind: str, start_ns: int) -> list[ImageFile]:
 
 
 def _image_folder(folder: Path, wanted: str | None) -> str:
-    candidates = ("image_2", "image_0") if wanted is None else (wanted,)
-    if wanted is not None and wanted not in ("image_0", "image_2"):
-        raise SourceError(f"{folder}: images: expected image_0 or image_2, got {wanted!r}")
-    for kind in candidates:
-        if (folder / kind).is_dir():
-            return kind
-    raise SourceError(f"{folder}: expected a folder {' or '.join(candidates)}")
+    known = [name for name in _CAMERAS if (folder / name).is_dir()]
+    if not known:
+        raise SourceError(f"{folder}: expected a folder {' or '.join(_CAMERAS)}")
+    return choose_camera(folder, known, wanted, ("image_2", "image_0", *known))
 
 
 def _read_calibration(file: Path, key: str, size: tuple[int, int]) -> tuple[Camera, SE3]:

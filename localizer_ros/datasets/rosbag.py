@@ -10,6 +10,7 @@ the image's stamp; without a topic of true poses the transforms from the map to 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from localizer_ros.datasets.bag_topics import (
     transform_topics,
 )
 from localizer_ros.datasets.calibration import camera_from_info, read_camera_yaml
+from localizer_ros.datasets.folder import guessed_camera
 from localizer_ros.datasets.images import check_size, decode_message, message_size_px
 from localizer_ros.datasets.pose_coverage import PoseSeries
 from localizer_ros.datasets.source import (
@@ -88,7 +90,7 @@ class RosbagSource:
         problems: what is wrong with the recording but does not stop it from being used, one line each.
 
     Raises:
-        SourceError: not a bag, damaged, no or several image topics, no calibration.
+        SourceError: not a bag, damaged, no or several image topics.
     """
 
     def __init__(self, path: Path, topics: Mapping[str, str] | None = None) -> None:
@@ -102,6 +104,7 @@ class RosbagSource:
         if found.unreadable:
             self.problems.append(f"{found.unreadable} image messages are no messages: left out")
         self._rectified = is_rectified(self.topics["image"])
+        self.camera_problem: str | None = None
         self.camera = self._find_camera(found)
         poses, camera_frame = found.poses, found.camera_frame
         self.transforms = poses.transforms()
@@ -207,12 +210,14 @@ class RosbagSource:
             return read_camera_yaml(folder / "camera.yaml")
         if found.camera is not None:
             return found.camera
-        if found.no_camera:
-            raise SourceError(f"{self.path}: {found.no_camera}")
-        raise SourceError(
-            f"{self.path}: no CameraInfo for {self.topics['image']}; expected a camera_info topic or a "
-            f"ROS calibration {folder / 'camera.yaml'}"
+        why = found.no_camera or f"no CameraInfo for {self.topics['image']}"
+        self.camera_problem = (
+            f"{why}; expected a camera_info topic or a ROS calibration {folder / 'camera.yaml'}"
         )
+        sizes = Counter(size for size in found.sizes.values() if isinstance(size, tuple))
+        if not sizes:
+            raise SourceError(f"{self.path}: {self.camera_problem}")
+        return guessed_camera(*sizes.most_common(1)[0][0])
 
     def _find_broken(self, found: _Found) -> dict[str, str]:
         """Frames whose image is cut, damaged or of another size than the camera, by name, and why."""

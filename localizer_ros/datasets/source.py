@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
@@ -94,7 +96,21 @@ class _Format:
     """Glob patterns in the folder, any of which makes it this format."""
     files: tuple[str, ...] = ()
     """Patterns of a path that is itself a file of this format."""
+    hint: str = ""
+    """What is looked for, where the patterns are too many to list."""
 
+    def recognises(self, path: Path) -> bool:
+        """Whether what lies there looks like this format."""
+        if path.is_dir():
+            return any(next(path.glob(pattern), None) is not None for pattern in self.folders)
+        return any(path.match(pattern) for pattern in self.files)
+
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_VIDEOS = tuple(
+    f"*.{ending}" for name in ("mp4", "mov", "avi", "mkv", "webm", "m4v") for ending in (name, name.upper())
+)
+_IMAGES = tuple(f"*{ending}" for name in IMAGE_ENDINGS for ending in (name, name.upper()))
 
 # In order of precedence: the first format whose files are found is taken.
 FORMATS: dict[str, _Format] = {
@@ -108,6 +124,15 @@ FORMATS: dict[str, _Format] = {
     "colmap": _Format(
         "colmap",
         tuple(f"{at}cameras.{kind}" for at in ("sparse/0/", "sparse/", "") for kind in ("bin", "txt")),
+    ),
+    "euroc": _Format("euroc", ("mav0/cam*/data.csv", "cam*/data.csv")),
+    "transforms": _Format(
+        "transforms_json", ("transforms.json", "transforms_train.json"), ("transforms*.json",)
+    ),
+    "video": _Format("video", (), _VIDEOS, "a video file, e.g. .mp4"),
+    "several": _Format("several", hint="a folder of recordings"),
+    "images": _Format(
+        "image_folder", (*_IMAGES, *(f"*/{each}" for each in _IMAGES)), hint="image files, e.g. .jpg"
     ),
 }
 
@@ -133,6 +158,10 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
         raise SourceError(f"{path}: unknown format {format!r}{guess}; known: {', '.join(FORMATS)}")
     module = importlib.import_module(f"localizer_ros.datasets.{FORMATS[format].module}")
     opener = cast("Callable[..., FrameSource]", module.open_recording)
+    if "camera" in options and "camera" not in inspect.signature(opener).parameters:
+        raise SourceError(
+            f"{path}: a recording of the format {format} has one camera; there is none to choose"
+        )
     try:
         return opener(path, **options)
     except OSError as error:
@@ -144,23 +173,74 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
 def recognise(path: Path) -> str:
     """The format of a recording, a key of ``FORMATS``. Raises SourceError listing what was looked for."""
     for name, known in FORMATS.items():
-        if path.is_dir():
-            if any(next(path.glob(pattern), None) is not None for pattern in known.folders):
-                return name
-        elif any(path.match(pattern) for pattern in known.files):
+        # Pictures may lie beside anything; only what nothing else knows is a folder of images.
+        if name != "images" and known.recognises(path):
             return name
+    images = FORMATS["images"].recognises(path)
+    if path.is_dir() and not any(is_image(file) for file in path.iterdir()) and recordings_in(path):
+        return "several"
+    if images:
+        return "images"
+    patterns = {name: known.folders if path.is_dir() else known.files for name, known in FORMATS.items()}
     looked_for = "; ".join(
-        f"{name}: {' or '.join(known.folders if path.is_dir() else known.files)}"
-        for name, known in FORMATS.items()
-        if path.is_dir() or known.files
+        f"{name}: {FORMATS[name].hint or ' or '.join(each)}"
+        for name, each in patterns.items()
+        if each or FORMATS[name].hint
     )
     raise SourceError(f"{path}: no known recording here; looked for {looked_for}")
+
+
+def is_image(file: Path) -> bool:
+    """Whether its name is that of an image file."""
+    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """The folders, bags and videos in a folder that are recordings by themselves, in natural order."""
+    by_folder = [known for name, known in FORMATS.items() if name not in ("images", "several")]
+    by_file = [FORMATS["rosbag"], FORMATS["video"]]
+    found = [
+        each
+        for each in folder.iterdir()
+        if not each.name.startswith(".")
+        and any(known.recognises(each) for known in (by_folder if each.is_dir() else by_file))
+    ]
+    return sorted(found, key=natural_key)
 
 
 def frame_names(source: FrameSource) -> FrameNames:
     """What a recording calls its frames; the defaults for formats that have no names for them."""
     names = getattr(source, "frames", None)
     return names if isinstance(names, FrameNames) else FrameNames()
+
+
+def choose_camera(path: Path, known: Sequence[str], wanted: str | None, usual: Sequence[str] = ()) -> str:
+    """The camera to read, of those that a recording has.
+
+    Args:
+        path: the recording, for messages.
+        known: the cameras.
+        wanted: the one asked for, None when nobody did.
+        usual: taken where nobody did: the first of them that is there.
+
+    Raises:
+        SourceError: it has not the one asked for, or several, and none is usual.
+    """
+    if wanted is not None:
+        if wanted not in known:
+            raise SourceError(
+                f"{path}: no camera {wanted!r}{did_you_mean(wanted, known)}; it has {', '.join(known) or 'none'}"
+            )
+        return wanted
+    for camera in usual:
+        if camera in known:
+            return camera
+    if len(known) != 1:
+        raise SourceError(
+            f"{path}: has {len(known)} cameras ({', '.join(known) or 'none'}); choose one, e.g. --topic "
+            f"camera={known[0] if known else 'NAME'}"
+        )
+    return known[0]
 
 
 def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:
@@ -172,6 +252,18 @@ def split_error(path: Path, name: str, splits: Sequence[str]) -> SourceError:
         f"{path}: has no split {name!r}, only 'all'; use --split all, or list the image names of the part, "
         f"one a line, in splits/{name}.txt"
     )
+
+
+def camera_problem(source: FrameSource) -> str | None:
+    """Why the camera of a recording is not known, so that a guess stands in its place; None where it is known."""
+    problem = getattr(source, "camera_problem", None)
+    return problem if isinstance(problem, str) else None
+
+
+def require_camera(source: FrameSource) -> None:
+    """Raise SourceError where the camera of a recording is a guess: nothing that is measured with it would be right."""
+    if problem := camera_problem(source):
+        raise SourceError(f"{source.path}: {problem}")
 
 
 def check_order(path: Path, records: Sequence[FrameRecord]) -> None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.datasets.derived import SourceWithCamera
+from localizer_ros.datasets.source import FrameSource, camera_problem
 from localizer_ros.evaluation.evaluate import OpenScene
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene
@@ -34,3 +36,15 @@ def open_scene(path: Path, config: LocalizerConfig, with_baseline: bool = True) 
         )
     finally:
         localizer.close()
+
+
+def with_camera_of(scene: Path, recording: FrameSource) -> FrameSource:
+    """A recording with the camera that a scene was mapped with, where the recording knows none; else as it is.
+
+    Raises:
+        SceneError: the scene is missing, incomplete, changed or of another version.
+        SourceError: images of another size than those that were mapped.
+    """
+    if camera_problem(recording) is None:
+        return recording
+    return SourceWithCamera(recording, Scene.load(scene).camera)

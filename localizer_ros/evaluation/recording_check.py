@@ -7,14 +7,25 @@ from typing import Any
 
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.datasets.info import recording_info
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.source import FrameSource, camera_problem
 from localizer_ros.evaluation.check_geometry import check_geometry
 from localizer_ros.evaluation.check_images import check_images
 from localizer_ros.evaluation.check_poses import check_poses
 from localizer_ros.evaluation.check_stamps import check_stamps
 from localizer_ros.evaluation.findings import Finding, Word, word_for
 
-CHECKS = (check_images, check_stamps, check_poses, check_geometry)
+
+def check_camera(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
+    """Whether the camera is known, and if so whether poses and images fit it."""
+    problem = camera_problem(source)
+    if problem is None:
+        return check_geometry(source)
+    advice = "calibrate it, or let `localizer sfm` find it together with the poses"
+    facts = {"pose_check_pairs": 0, "epipolar_error_px": None}
+    return facts, [Finding("no_camera", "bad", problem, advice)]
+
+
+CHECKS = (check_images, check_stamps, check_poses, check_camera)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def check_lines(check: RecordingCheck, source: str) -> list[str]:
     for finding in check.findings:
         at = f" (first at {finding.where})" if finding.where is not None else ""
         lines += [f"  {finding.severity}: {finding.text}{at}", f"    {finding.advice}"]
-    if any(finding.check == "no_poses" for finding in check.findings):
+    if any(finding.check in ("no_poses", "no_camera") for finding in check.findings):
         return [*lines, f"next: localizer sfm {source} --out sfm"]
     if check.word == "bad":
         return [*lines, f"next: mend what is bad, then `localizer check {source}` again"]

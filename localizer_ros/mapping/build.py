@@ -17,7 +17,7 @@ from localizer_ros.core.methods import Method, find_method, load
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError
 from localizer_ros.datasets.derived import ShiftedSource, readable
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.source import FrameSource, require_camera
 from localizer_ros.mapping.work_folder import work_folder, work_path
 from localizer_ros.scene.bundle import check_free, write_scene
 
@@ -98,6 +98,7 @@ def build_scene(
     """
     check_free(out, options.overwrite)
     source = readable(source)
+    require_camera(source)
     method = find_method(config.method)
     build: Builder = load(method.builder)
     _check_request(method, weights)

@@ -33,9 +33,9 @@ def test_kapture_rigs_frame_numbers_and_several_cameras(tmp_path, rng):
         root / "sensors" / "records_camera.txt",
         "# kapture format: 1.1\n0, a, a/0.png\n1, a, a/1.png\n0, b, b/0.png\n1, b, b/1.png\n",
     )
-    with pytest.raises(SourceError, match="choose one of: a, b"):
+    with pytest.raises(SourceError, match=r"2 cameras \(a, b\); choose one, e.g. --topic camera=a"):
         open_source(root)
-    source = open_source(root, sensor="a")
+    source = open_source(root, camera="a")
     assert source.camera.K[0, 2] == 31.5
     assert [record.stamp_ns for record in source.records] == [0, round(1e9 / 30)]
     assert source.stamps == "invented"

@@ -45,7 +45,7 @@ def test_kitti(kitti):
         assert_pose(record.T_map_cam, T_map_cam0 @ SE3(np.eye(3), np.array([-0.2, 0.0, 0.0])))
     assert source.records[4].T_map_cam is None
 
-    one = open_source(root / "sequences" / "03", images="image_0")
+    one = open_source(root / "sequences" / "03", camera="image_0")
     assert one.records[0].name == "03/image_0/000000.png"
     assert_pose(one.records[2].T_map_cam, poses[2])
     for wrong in ("x", "nan", "1e400", "99999999999999999999"):

@@ -14,7 +14,7 @@ from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.calibration import write_camera_yaml
 from localizer_ros.datasets.convert import write_bag
 from localizer_ros.datasets.rosbag import RosbagSource
-from localizer_ros.datasets.source import open_source
+from localizer_ros.datasets.source import open_source, require_camera
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -89,13 +89,15 @@ def test_damaged_images_are_named(recorder, rng, encoding, options, message):
 def test_calibration_problems(recorder, rng, tmp_path, world):
     recorder.image("/cam/image_raw", START_NS, pictures(rng)[0], "rgb8")
     path = recorder.close()
+    unknown = open_source(path)
+    assert unknown.camera.width_px == 64 and not unknown.camera.distorted
     with pytest.raises(SourceError, match=r"no CameraInfo for /cam/image_raw.*camera\.yaml"):
-        open_source(path)
+        require_camera(unknown)
     uncalibrated = Recorder(tmp_path / "zero")
     uncalibrated.image("/cam/image_raw", START_NS, pictures(rng)[0], "rgb8")
     uncalibrated.info("/cam/camera_info", 64, 48, k=[0.0] * 9)
     with pytest.raises(SourceError, match="/cam/camera_info: camera: is not calibrated"):
-        open_source(uncalibrated.close())
+        require_camera(open_source(uncalibrated.close()))
     write_camera_yaml(path / "camera.yaml", world.camera.scaled(64, 48))
     assert open_source(path).camera.width_px == 64
 

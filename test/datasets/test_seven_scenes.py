@@ -8,7 +8,7 @@ from small_recordings import CAMERA, assert_pose, picture
 
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.calibration import write_camera_yaml
-from localizer_ros.datasets.source import open_source
+from localizer_ros.datasets.source import open_source, require_camera
 
 
 def test_seven_scenes(seven_scenes):
@@ -66,4 +66,4 @@ def test_default_camera_only_for_kinect_images(seven_scenes):
     root, _ = seven_scenes
     (root / "camera.yaml").unlink()
     with pytest.raises(SourceError, match=r"camera\.yaml"):
-        open_source(root)
+        require_camera(open_source(root))

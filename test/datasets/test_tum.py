@@ -9,7 +9,7 @@ from small_recordings import picture, write
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.calibration import write_camera_yaml
 from localizer_ros.datasets.images import encode_png
-from localizer_ros.datasets.source import open_source
+from localizer_ros.datasets.source import open_source, require_camera
 
 
 @pytest.fixture
@@ -40,8 +40,10 @@ def test_tum(tum):
 
 def test_tum_of_an_unknown_camera_needs_a_calibration(tum):
     renamed = tum.rename(tum.with_name("my_recording"))
-    with pytest.raises(SourceError, match=r"expected a ROS calibration camera\.yaml"):
-        open_source(renamed)
+    with pytest.raises(
+        SourceError, match=r"the camera is not known; expected a ROS calibration .*camera\.yaml"
+    ):
+        require_camera(open_source(renamed))
     write_camera_yaml(renamed / "camera.yaml", Camera.pinhole(640, 480, 500, 500, 320, 240))
     assert open_source(renamed).camera.K[0, 0] == 500
 
