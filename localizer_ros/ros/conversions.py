@@ -7,14 +7,14 @@ message cannot say is refused with an error, and what we do not know is not publ
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, Transform, TransformStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -267,11 +267,6 @@ def odometry_sample_msg(T_odom_base: SE3, stamp: int, odom_frame: str, base_fram
     message = Odometry(header=header(stamp, odom_frame), child_frame_id=base_frame)
     message.pose.pose = pose_msg(T_odom_base)
     return message
-
-
-def path_msg(poses: Iterable[PoseStamped], stamp: int, map_frame: str) -> Path:
-    """A path from pose messages, oldest first."""
-    return Path(header=header(stamp, map_frame), poses=list(poses))
 
 
 # --- diagnostics ---

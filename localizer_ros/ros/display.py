@@ -1,17 +1,18 @@
 """What people look at in RViz: the path, the covariance, the view of the camera, the image with the status on it.
 
-Made while somebody subscribes, from the last answer, and never in the way of poses.
+Made while somebody subscribes, from the last answer, in a thread of its own: never in the way of images or poses.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point, PoseStamped
+from geometry_msgs.msg import Point
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -23,16 +24,10 @@ from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.robot_pose import BasePose
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame, LocalizerOutput, Status
-from localizer_ros.ros.conversions import (
-    frame_from_msg,
-    header,
-    image_msg,
-    path_msg,
-    pose_msg,
-    pose_stamped_msg,
-    stamp_ns,
-)
+from localizer_ros.ros.conversions import frame_from_msg, header, image_msg, pose_msg
 from localizer_ros.ros.frame_assembler import Job
+from localizer_ros.ros.pose_path import PosePath
+from localizer_ros.ros.worker import Worker
 
 _COLOURS = {
     Status.TRACKING: (40, 170, 60),
@@ -66,46 +61,71 @@ class Display:
         create: makes a publisher on a topic of the node.
         map_frame: frame of the poses.
         path_length: poses kept in the path.
+        on_error: told of exceptions while something is drawn.
     """
 
-    def __init__(self, create: CreatePublisher, map_frame: str, path_length: int) -> None:
+    def __init__(
+        self,
+        create: CreatePublisher,
+        map_frame: str,
+        path_length: int,
+        on_error: Callable[[Exception], None],
+    ) -> None:
         self._map_frame = map_frame
-        self._poses: deque[PoseStamped] = deque(maxlen=path_length)
+        self._lock = threading.Lock()
+        self._poses = PosePath(map_frame, path_length)
         self._shown: _Shown | None = None
         self._path = create(Path, "path", depth=1)
         self._markers = create(MarkerArray, "markers", depth=1)
         self._debug_image = create(Image, "debug_image", depth=1)
+        self._drawn: tuple[_Shown | None, list[int]] = (None, [])
+        self._painter: Worker[_Shown, None] = Worker(
+            lambda: None, lambda _, shown, waited_s: self._draw(shown), lambda _: None, on_error, "display"
+        )
+        self._painter.start()
+
+    def close(self) -> None:
+        """End the thread; before the publishers are gone."""
+        self._painter.stop()
 
     def add(self, job: Job, output: LocalizerOutput, pose: BasePose | None) -> None:
         """Remember an answer and the pose that was published for it, if any; called for every frame."""
-        last = self._shown
-        if output.reset and last is not None and output.stamp_ns < last.output.stamp_ns:
-            # Time went back: the path begins again.
-            self._poses.clear()
-        if pose is not None:
-            self._poses.append(pose_stamped_msg(pose, self._map_frame))
-        self._shown = _Shown(job, output, pose)
+        with self._lock:
+            last = self._shown
+            if output.reset and last is not None and output.stamp_ns < last.output.stamp_ns:
+                # Time went back: the path begins again.
+                self._poses.clear()
+            if pose is not None:
+                self._poses.add(pose)
+            self._shown = _Shown(job, output, pose)
 
     def forget(self) -> None:
         """Begin again with the next answer."""
-        self._poses.clear()
-        self._shown = None
+        with self._lock:
+            self._poses.clear()
+            self._shown = None
 
     def publish(self) -> None:
-        """Show the last answer to those who look."""
+        """Show the last answer to those who look, where they have not seen it; only begins it, and takes no time."""
         shown = self._shown
-        if shown is None:
-            return
-        if self._path.get_subscription_count() and self._poses:
-            poses = list(self._poses)
-            self._path.publish(path_msg(poses, stamp_ns(poses[-1].header.stamp), self._map_frame))
+        looking = [topic.get_subscription_count() for topic in (self._path, self._markers, self._debug_image)]
+        if shown is not None and any(looking) and self._drawn != (shown, looking):
+            self._drawn = (shown, looking)
+            self._painter.mailbox.put(shown)
+
+    def _draw(self, shown: _Shown) -> None:
+        if self._path.get_subscription_count():
+            with self._lock:
+                path = self._poses.serialized() if self._poses else None
+            if path is not None:
+                self._path.publish(path)
+        job = shown.job
         if self._markers.get_subscription_count():
-            job = shown.job
             self._markers.publish(pose_markers(shown.pose, job.T_base_cam, job.camera, self._map_frame))
         if self._debug_image.get_subscription_count():
-            frame = frame_from_msg(shown.job.message, shown.job.camera)
+            frame = frame_from_msg(job.message, job.camera)
             image = debug_image(frame, shown.output)
-            self._debug_image.publish(image_msg(image, frame.stamp_ns, shown.job.camera_frame))
+            self._debug_image.publish(image_msg(image, frame.stamp_ns, job.camera_frame))
 
 
 def pose_markers(pose: BasePose | None, T_base_cam: SE3, camera: Camera, map_frame: str) -> MarkerArray:

@@ -157,7 +157,10 @@ class LocalizerNode(ManagedNode):
             broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config)
             self._undo_configure.callback(broadcaster.destroy)
         self._outputs = Outputs(endpoints.output, self._map_frame, broadcaster)
-        self._display = Display(endpoints.output, self._map_frame, config.path_length)
+        self._display = Display(
+            endpoints.output, self._map_frame, config.path_length, self._report.command_failed
+        )
+        self._undo_configure.callback(self._display.close)
         endpoints.service(Trigger, "relocalize", self._on_relocalize)
         endpoints.service(Trigger, "reset", self._on_reset)
         endpoints.service(SetBool, "pause", self._on_pause)
