@@ -23,7 +23,8 @@ from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.gate import AnswerOutcome, Gate
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
-from localizer_ros.localization.status import Judgement, explain, judge
+from localizer_ros.localization.repeated_images import RepeatedImages
+from localizer_ros.localization.status import Judgement, bounded, explain, judge, judge_repeated
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
@@ -47,12 +48,15 @@ class Localizer:
         self._front_end = front_end
         self._smoother = smoother
         self._motion = MotionPrediction(config)
+        self._images = RepeatedImages()
         self._gate = Gate(config.gate, config.smoother.lag_s)
         # The smoother holds a graph: there is a pose to predict from and to compare with.
         self._tracking = False
         self._accepted_ns: int | None = None
         # External odometry has measured the whole way since the newest accepted pose.
         self._by_odometry = False
+        # The pose was given up because odometry has moved away from an image that does not change.
+        self._frozen = False
         self._given: PoseEstimate | None = None
         self._restart_gap_s: float | None = None
 
@@ -64,6 +68,11 @@ class Localizer:
         """
         timer = StageTimer()
         self._check_time(frame.stamp_ns)
+        since_ns = self._images.since(frame)
+        if since_ns is None:
+            self._frozen = False
+        elif self._motion.has_pose or self._frozen:
+            return self._pass_over(frame, since_ns, timer)
         prior = self._predict(frame.stamp_ns, self._motion.expected(frame))
         observation = self._observe(frame, prior, timer)
         restart_gap_s = self._announce_restart()
@@ -108,8 +117,9 @@ class Localizer:
         """Forget the pose and find it again from the map; time and odometry go on."""
         self._front_end.reset()
         self._motion.forget_pose()
+        self._images.reset()
         self._forget_answers()
-        self._given = None
+        self._given, self._frozen = None, False
 
     def reset(self) -> None:
         """Forget everything but the scene."""
@@ -139,6 +149,36 @@ class Localizer:
         else:
             return
         self._restart_gap_s = gap_s
+
+    def _pass_over(self, frame: Frame, since_ns: int, timer: StageTimer) -> LocalizerOutput:
+        """The answer to a frame whose image tells nothing new: what was known, moved. It is no new measurement, and the
+        graph goes on from the frame before it."""
+        new_ns, before_ns = self._motion.last_new_ns, self._motion.last_ns
+        assert new_ns is not None and before_ns is not None
+        passed = self._motion.pass_over(frame)
+        moved = None if passed.odometry is None else passed.moved
+        if self._accepted_ns is not None and moved is False:
+            # For a camera that does not move no time passes: the last accepted pose is as good as it was.
+            self._accepted_ns += frame.stamp_ns - before_ns
+            new_ns = frame.stamp_ns
+        estimate = self._motion.predict(self._motion.passed_motion(passed))
+        if moved is None and estimate is not None and estimate.covariance is not None:
+            estimate = bounded(estimate, self._config.status)
+        stamps_ns = (frame.stamp_ns, new_ns, since_ns)
+        judgement = judge_repeated(stamps_ns, self._accepted_ns, estimate, self._config.status, moved)
+        if not judgement.usable:
+            self._give_up()
+            self._motion.forget_pose()
+            self._frozen, estimate = True, None
+        return LocalizerOutput(
+            stamp_ns=frame.stamp_ns,
+            status=judgement.status,
+            estimate=self._from_origin(estimate),
+            absolute=None,
+            relative=None,
+            reason=explain(None, "", (), judgement),
+            timings_ms={**timer.timings_ms(), "total": timer.elapsed_ms()},
+        )
 
     def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:
         """The last estimate moved by ``motion``; before the first estimate the pose somebody gave."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import chi2
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
@@ -59,6 +60,26 @@ class _Last:
     confirmed: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Passed:
+    """The way from the last frame to a newer one whose image shows nothing new.
+
+    Attributes:
+        stamp_ns: of the newer one.
+        T_base_cam: where its camera was on the robot.
+        odometry: the motion since the last frame by external odometry, as the sum of ``steps`` that err independently;
+            None where it has not measured the whole way.
+        steps: how many.
+        moved: that motion is more than the odometry's noise.
+    """
+
+    stamp_ns: int
+    T_base_cam: SE3 | None
+    odometry: RelativePose | None
+    steps: int = 0
+    moved: bool = False
+
+
 class MotionPrediction:
     """Predicts each frame's pose from the estimate of the last one.
 
@@ -70,6 +91,8 @@ class MotionPrediction:
         self._config = config
         self._odometry = ExternalOdometry(config.odometry)
         self._last: _Last | None = None
+        self._passed: Passed | None = None
+        self._still = float(chi2.ppf(config.gate.probability, DEGREES_OF_FREEDOM))
         self._estimate: PoseEstimate | None = None
         self._velocity: RelativePose | None = None
         self._travelled: deque[RelativePose] = deque(maxlen=KEPT_MOTIONS)
@@ -77,7 +100,18 @@ class MotionPrediction:
     @property
     def last_ns(self) -> int | None:
         """Stamp of the last frame, None before the first."""
+        last = self._passed or self._last
+        return None if last is None else last.stamp_ns
+
+    @property
+    def last_new_ns(self) -> int | None:
+        """Stamp of the last frame that was not passed over, None before the first."""
         return None if self._last is None else self._last.stamp_ns
+
+    @property
+    def has_pose(self) -> bool:
+        """The last frame had a pose to go on from."""
+        return self._estimate is not None
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
         """Add a sample of external odometry."""
@@ -89,6 +123,20 @@ class MotionPrediction:
         if self._last is None:
             return None
         return self._external(self._last, frame) or self._assumed(self._last, frame.stamp_ns)
+
+    def pass_over(self, frame: Frame) -> Passed:
+        """Note a frame whose image shows nothing new: motions go on from the frame before it."""
+        assert self._last is not None
+        self._passed = self._way_to(self._last, frame)
+        return self._passed
+
+    def passed_motion(self, passed: Passed) -> RelativePose:
+        """The motion to a frame that shows nothing new. Odometry's, where there is one: none, where it cannot tell it
+        from standing still as the image does. Without odometry the last velocity, which fades."""
+        assert self._last is not None
+        if passed.odometry is None:
+            return self._assumed(self._last, passed.stamp_ns)
+        return self._told(passed, passed.odometry)
 
     def since_last(self, frame: Frame, relative: RelativePose | None) -> Motions:
         """All motions to ``frame``.
@@ -164,6 +212,7 @@ class MotionPrediction:
         else:
             self._velocity = None
         self._estimate = estimate
+        self._passed = None
         self._last = _Last(frame.stamp_ns, frame.T_base_cam, confirmed)
 
     def forget_pose(self) -> None:
@@ -175,12 +224,47 @@ class MotionPrediction:
         """Forget everything."""
         self.forget_pose()
         self._odometry.reset()
-        self._last = None
+        self._last = self._passed = None
 
     def _external(self, last: _Last, frame: Frame) -> RelativePose | None:
+        if self._passed is None:
+            return self._measured(last, frame)
+        way = self._way_to(last, frame)
+        return None if way.odometry is None else self._told(way, way.odometry)
+
+    def _measured(self, last: _Last | Passed, frame: Frame) -> RelativePose | None:
         if not self._config.odometry.use or last.T_base_cam is None or frame.T_base_cam is None:
             return None
         return self._odometry.motion(last.stamp_ns, frame.stamp_ns, last.T_base_cam, frame.T_base_cam)
+
+    def _way_to(self, last: _Last, frame: Frame) -> Passed:
+        """The way from the last frame over those passed since. It is added up: samples of long ago are forgotten."""
+        passed = self._passed
+        step = self._measured(passed or last, frame)
+        if step is None or (passed is not None and passed.odometry is None):
+            return Passed(frame.stamp_ns, frame.T_base_cam, None)
+        if passed is None or passed.odometry is None:
+            way, steps = step, 1
+        else:
+            T, S = passed.odometry.T_prev_cur, passed.odometry.covariance
+            S = compose_covariance(S, step.T_prev_cur, step.covariance)
+            way = RelativePose(last.stamp_ns, frame.stamp_ns, T @ step.T_prev_cur, S, ODOMETRY)
+            steps = passed.steps + 1
+        moved = way.T_prev_cur.log()
+        squared = float(moved @ np.linalg.solve(way.covariance, moved))
+        # What has moved and is back has moved.
+        has_moved = squared > self._still or (passed is not None and passed.moved)
+        return Passed(frame.stamp_ns, frame.T_base_cam, way, steps, has_moved)
+
+    def _told(self, passed: Passed, odometry: RelativePose) -> RelativePose:
+        if not passed.moved:
+            # Two witnesses that do not know of each other say the same.
+            return replace(odometry, T_prev_cur=SE3.identity())
+        elapsed_s = (odometry.stamp_cur_ns - odometry.stamp_prev_ns) * 1e-9
+        lasts_s = self._config.smoother.correlation_s
+        # Errors last: so many steps err alike.
+        alike = max(1.0, passed.steps * min(1.0, lasts_s / elapsed_s))
+        return replace(odometry, covariance=odometry.covariance * alike)
 
     def _assumed(self, last: _Last, stamp_ns: int) -> RelativePose:
         """The last velocity goes on; it fades where nothing has confirmed it since."""
@@ -189,7 +273,7 @@ class MotionPrediction:
         if self._velocity is not None:
             measured_over_ns = self._velocity.stamp_cur_ns - self._velocity.stamp_prev_ns
             share = (stamp_ns - last.stamp_ns) / measured_over_ns
-            if not last.confirmed:
+            if not last.confirmed or self._passed is not None:
                 share *= float(np.exp(-elapsed_s / VELOCITY_FADES_S))
             T_prev_cur = interpolate(SE3.identity(), self._velocity.T_prev_cur, share)
         return RelativePose(last.stamp_ns, stamp_ns, T_prev_cur, self._walk(elapsed_s), "assumed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class Judgement:
     def usable(self) -> bool:
         """True where the estimate is worth publishing, with or without a warning."""
         return self.status in (Status.TRACKING, Status.DEGRADED)
+
+    def at_best_degraded(self, why: str) -> Judgement:
+        """The same with a further reason, for which it is not TRACKING."""
+        status = Status.DEGRADED if self.status is Status.TRACKING else self.status
+        return Judgement(status, "; ".join(text for text in (why, self.why) if text))
 
 
 def judge(
@@ -49,7 +54,7 @@ def judge(
         return Judgement(Status.INITIALIZING, "no absolute pose yet")
     since_s = (stamp_ns - accepted_ns) * 1e-9
     unconfirmed = f"no believable absolute pose for {since_s:.1f} s"
-    if since_s > config.lost_after_s and not by_odometry:
+    if since_s > config.lost_after_s and not (by_odometry and estimate is not None):
         return Judgement(Status.LOST, unconfirmed)
     if estimate is None or estimate.covariance is None:
         return Judgement(Status.DEGRADED, "no estimate for this frame")
@@ -69,6 +74,50 @@ def judge(
     if sigma_m > config.degraded_sigma_m:
         return Judgement(Status.DEGRADED, uncertain)
     return Judgement(Status.TRACKING)
+
+
+def judge_repeated(
+    stamps_ns: tuple[int, int, int],
+    accepted_ns: int | None,
+    estimate: PoseEstimate | None,
+    config: StatusConfig,
+    odometry_moved: bool | None,
+) -> Judgement:
+    """The status of a frame whose image shows nothing new.
+
+    Args:
+        stamps_ns: of the frame, of the last one that showed something new, and of the first one with this image.
+        accepted_ns: see :func:`judge`.
+        estimate: of the frame, None when there is none.
+        config: thresholds.
+        odometry_moved: whether external odometry has moved meanwhile; None where nobody knows.
+    """
+    stamp_ns, new_ns, since_ns = stamps_ns
+    identical = f"identical images for {(stamp_ns - since_ns) * 1e-9:.1f} s"
+    if odometry_moved:
+        judged = judge(stamp_ns, accepted_ns, estimate, config, by_odometry=True)
+        return judged.at_best_degraded(f"{identical} while odometry moves: the camera is frozen")
+    # What is as it was is known as well as it was.
+    judged = judge(new_ns, accepted_ns, estimate, config)
+    if odometry_moved is None:
+        return judged.at_best_degraded(f"{identical}: the camera is frozen, or stands still and has no noise")
+    return judged if judged.usable else judged.at_best_degraded(identical)
+
+
+def bounded(estimate: PoseEstimate, config: StatusConfig) -> PoseEstimate:
+    """The estimate with standard deviations that just do not make it LOST."""
+    assert estimate.covariance is not None
+    share = 0.99
+    sigma_rad = _largest_sigma(estimate.covariance[:3, :3])
+    sigma_m = _largest_sigma(estimate.covariance[3:, 3:])
+    scale = np.repeat(
+        [
+            min(1.0, share * np.radians(config.lost_sigma_deg) / sigma_rad),
+            min(1.0, share * config.lost_sigma_m / sigma_m),
+        ],
+        3,
+    )
+    return replace(estimate, covariance=estimate.covariance * np.outer(scale, scale))
 
 
 def _largest_sigma(covariance: Array) -> float:
