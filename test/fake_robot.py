@@ -18,6 +18,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.core.types import (
@@ -54,6 +55,7 @@ class FakeLocalizer:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.calls: list[str] = []
+        self.configs: list[LocalizerConfig] = []
         self.priors: list[PoseEstimate] = []
         self.odometry: list[int] = []
         self.seen_odometry: dict[int, list[int]] = {}
@@ -87,6 +89,9 @@ class FakeLocalizer:
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
         self.odometry.append(stamp_ns)
+
+    def reconfigure(self, config: LocalizerConfig) -> None:
+        self.configs.append(config)
 
     def set_prior(self, prior: PoseEstimate) -> None:
         self.priors.append(prior)

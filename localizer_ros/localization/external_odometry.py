@@ -28,6 +28,10 @@ class ExternalOdometry:
         self._config = config
         self._samples: deque[tuple[int, SE3]] = deque(maxlen=KEPT_SAMPLES)
 
+    def reconfigure(self, config: OdometryConfig) -> None:
+        """Other errors from now on."""
+        self._config = config
+
     def add(self, stamp_ns: int, T_odom_base: SE3) -> None:
         """Add a sample. One that is not newer than the last starts over: its clock or its origin has changed."""
         if self._samples and stamp_ns <= self._samples[-1][0]:

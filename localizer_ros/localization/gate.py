@@ -35,11 +35,15 @@ class Gate:
     """
 
     def __init__(self, config: GateConfig, lag_s: float) -> None:
-        self._config = config
         self._lag_ns = int(lag_s * 1e9)
-        self._limit = float(chi2.ppf(config.probability, 6))
+        self.reconfigure(config)
         self._past: dict[int, PoseEstimate] = {}
         self._rejected: list[PoseEstimate] = []
+
+    def reconfigure(self, config: GateConfig) -> None:
+        """Other thresholds from now on."""
+        self._config = config
+        self._limit = float(chi2.ppf(config.probability, 6))
 
     def believes(self, answer: PoseEstimate, predicted: PoseEstimate | None) -> bool:
         """True for a pose inside the gate around the prediction for its frame, and where there is none.

@@ -60,6 +60,13 @@ class Localizer:
         self._given: PoseEstimate | None = None
         self._restart_gap_s: float | None = None
 
+    def reconfigure(self, config: LocalizerConfig) -> None:
+        """Take other gates, limits and errors of the odometry from the next frame on: the settings of
+        ``core.config.live``. All others were read when the scene was opened."""
+        self._config = config
+        self._gate.reconfigure(config.gate)
+        self._motion.reconfigure(config)
+
     def process(self, frame: Frame) -> LocalizerOutput:
         """The answer to the next frame.
 

@@ -97,6 +97,11 @@ class MotionPrediction:
         self._velocity: RelativePose | None = None
         self._travelled: deque[RelativePose] = deque(maxlen=KEPT_MOTIONS)
 
+    def reconfigure(self, config: LocalizerConfig) -> None:
+        """Other errors of the odometry from now on."""
+        self._config = config
+        self._odometry.reconfigure(config.odometry)
+
     @property
     def last_ns(self) -> int | None:
         """Stamp of the last frame, None before the first."""

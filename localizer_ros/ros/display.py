@@ -99,6 +99,11 @@ class Display:
                 self._poses.add(pose)
             self._shown = _Shown(job, output, pose)
 
+    def resize(self, path_length: int) -> None:
+        """Keep so many poses in the path."""
+        with self._lock:
+            self._poses.resize(path_length)
+
     def forget(self) -> None:
         """Begin again with the next answer."""
         with self._lock:

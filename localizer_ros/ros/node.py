@@ -15,6 +15,7 @@ from typing import Any
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from localizer_ros.core.config.live import is_live
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError
 from localizer_ros.ros import conversions as convert
@@ -60,6 +61,7 @@ class LocalizerNode(ManagedNode):
         super().__init__(NODE_NAME, **arguments)
         declare_parameters(self, arguments.get("cli_args") or ())
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_post_set_parameters_callback(self._on_parameters_set)
         self._opener, self._machine = opener, machine
         self._worker: Worker[Job, OnlineLocalizer] | None = None
         # What is undone at the end of the states inactive and active.
@@ -152,10 +154,8 @@ class LocalizerNode(ManagedNode):
             self._transforms.lookup,
         )
         self._intake = Intake(config, frames, self._odometry, self._mailbox, self._report, self._map_frame)
-        broadcaster = None
-        if config.publish_tf:
-            broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config)
-            self._undo_configure.callback(broadcaster.destroy)
+        broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config)
+        self._undo_configure.callback(broadcaster.destroy)
         self._outputs = Outputs(endpoints.output, self._map_frame, broadcaster)
         self._display = Display(
             endpoints.output, self._map_frame, config.path_length, self._report.command_failed
@@ -198,6 +198,15 @@ class LocalizerNode(ManagedNode):
 
     def _on_set_parameters(self, changes: list[Parameter]) -> Any:
         return check_change(self, changes, locked=self._worker is not None)
+
+    def _on_parameters_set(self, changes: list[Parameter]) -> None:
+        """Take what has changed, where that may change while the node runs."""
+        if self._worker is None or not any(is_live(change.name) for change in changes):
+            return
+        self._config = config = read_parameters(self)
+        self._mailbox.command(lambda localizer: localizer.reconfigure(config))
+        self._display.resize(config.path_length)
+        self._outputs.reconfigure(config)
 
     def _publish_diagnostics(self) -> None:
         self.health.note("TF", self._outputs.transform or None)

@@ -23,6 +23,10 @@ class OnlineLocalizer(Protocol):
         """Take a sample of external odometry."""
         ...
 
+    def reconfigure(self, config: LocalizerConfig) -> None:
+        """Take other gates and limits."""
+        ...
+
     def set_prior(self, prior: PoseEstimate) -> None:
         """Start over at a given pose."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.robot_pose import BasePose, base_pose, base_twist
 from localizer_ros.core.types import FrameRejected, LocalizerOutput, Status
 from localizer_ros.ros import conversions as convert
@@ -53,6 +54,11 @@ class Outputs:
             self.forget()
         self._publish_global_pose(job, output)
         return pose
+
+    def reconfigure(self, config: RunConfig) -> None:
+        """Publish the transform or not, dated otherwise, from now on."""
+        if self._broadcaster is not None:
+            self._broadcaster.reconfigure(config)
 
     def retry_transform(self) -> None:
         """Publish the transform that waited for odometry, where it is known by now."""

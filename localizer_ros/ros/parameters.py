@@ -12,6 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from localizer_ros.core.config.live import is_live
 from localizer_ros.core.config.runtime import NodeConfig
 from localizer_ros.core.config.schema import (
     SettingSpec,
@@ -105,20 +106,24 @@ def config_from_parameters(values: Mapping[str, Any]) -> NodeConfig:
 
 
 def check_change(node: Node, changes: list[Parameter], locked: bool) -> SetParametersResult:
-    """Whether parameters may be set at run time: only values that fit, and only before configuring.
+    """Whether parameters may be set now: only values that fit, and once the node is configured only what may change
+    while it runs.
 
     Args:
         node: that declared them.
         changes: asked for.
-        locked: the node has read its parameters already.
+        locked: the node is configured.
     """
     current = _current(node)
     ours = {change.name: change.value for change in changes if change.name in current}
     if not ours:
         return SetParametersResult(successful=True)
-    if locked:
+    if locked and (late := [name for name in ours if not is_live(name)]):
+        set_state = f"ros2 lifecycle set {node.get_fully_qualified_name()}"
         return SetParametersResult(
-            successful=False, reason="parameters are read when the node is configured: clean it up first"
+            successful=False,
+            reason=f"{', '.join(late)}: read when the node is configured; clean it up first ({set_state} deactivate, "
+            f"{set_state} cleanup), then set it and configure and activate again",
         )
     try:
         config_from_parameters(current | ours)
@@ -133,9 +138,11 @@ def _current(node: Node) -> dict[str, Any]:
 
 def _descriptor(spec: SettingSpec) -> ParameterDescriptor:
     """For ``declare_parameter``; whether an end of a range is allowed itself is left to the settings' own check."""
-    constraints = ", ".join(filter(None, (spec.unit, spec.range())))
+    facts = {"Unit": spec.unit, "Range": spec.range(), "Default": str(spec.default), "For": f"{spec.tier}s"}
+    when = "May change while the node runs" if is_live(spec.name) else "Read when the node is configured"
+    said = [*(f"{name}: {fact}" for name, fact in facts.items() if fact), when]
     descriptor = ParameterDescriptor(
-        name=spec.name, description=spec.meaning, additional_constraints=constraints
+        name=spec.name, description=f"{spec.meaning}.", additional_constraints=f"{'. '.join(said)}."
     )
     if spec.low is None and spec.high is None:
         return descriptor

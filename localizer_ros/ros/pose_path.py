@@ -45,6 +45,10 @@ class PosePath:
         self._encapsulation, self._newest_ns = message[:_ENCAPSULATION], pose.stamp_ns
         self._poses.append(message[_ENCAPSULATION:])
 
+    def resize(self, length: int) -> None:
+        """Keep so many from now on."""
+        self._poses = deque(self._poses, maxlen=length)
+
     def clear(self) -> None:
         """Begin again."""
         self._poses.clear()

@@ -45,7 +45,7 @@ class Reporter:
         self._publisher.publish(
             diagnostics_msg(
                 self._node.get_clock().now().nanoseconds,
-                f"{self._node.get_name()}: localization",
+                f"{self._node.get_fully_qualified_name().lstrip('/')}: localization",
                 self._scene_name,
                 diagnosis.level,
                 diagnosis.message,

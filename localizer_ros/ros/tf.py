@@ -10,6 +10,7 @@ root of the tree that the robot's frame is in, the only frame that has no parent
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
@@ -35,23 +36,34 @@ class MapBroadcaster:
         listener: knows what is between ``odom_frame``, or the root, and the robot's frame.
         map_frame: parent.
         config: ``odom_frame`` is the child, or where it is empty the root of the tree; ``transform_tolerance`` is how
-            far ahead ``map -> odom_frame`` is dated.
+            far ahead ``map -> odom_frame`` is dated; without ``publish_tf`` there is not even a publisher.
     """
 
     def __init__(self, node: Node, listener: TransformListener, map_frame: str, config: RunConfig) -> None:
-        self._publisher = node.create_publisher(TFMessage, TF_TOPIC, TF_QOS)
+        self._publisher: Any = None
         self._node, self._listener = node, listener
         self._map_frame, self._odom_frame = map_frame, config.odom_frame
-        self._tolerance_ns = round(config.transform_tolerance * 1e9)
         self._lock = threading.Lock()
         self._pending: tuple[int, SE3, str] | None = None
         self._child = self._disputed = ""
         self.waiting_for = ""
         """What the pose that waits is waiting for, in words; empty when none waits."""
+        self.reconfigure(config)
+
+    def reconfigure(self, config: RunConfig) -> None:
+        """Publish or be silent, with another tolerance, from now on."""
+        with self._lock:
+            self._tolerance_ns = round(config.transform_tolerance * 1e9)
+            if config.publish_tf and self._publisher is None:
+                self._publisher = self._node.create_publisher(TFMessage, TF_TOPIC, TF_QOS)
+        if not config.publish_tf:
+            self.destroy()
 
     def send(self, stamp: int, T_map_base: SE3, base_frame: str) -> None:
         """Publish the pose of an image, at once or as soon as the odometry of that time is known."""
         with self._lock:
+            if self._publisher is None:
+                return
             self._pending = (stamp, T_map_base, base_frame)
         self.retry()
 
@@ -85,7 +97,11 @@ class MapBroadcaster:
 
     def destroy(self) -> None:
         """Stop publishing."""
-        self._node.destroy_publisher(self._publisher)
+        self.forget()
+        with self._lock:
+            publisher, self._publisher, self._child = self._publisher, None, ""
+        if publisher is not None:
+            self._node.destroy_publisher(publisher)
 
     def _free_frame(self, base_frame: str) -> str:
         """The frame to be given its place in the map. Raises TransformError where there is none."""

@@ -124,3 +124,12 @@ def test_an_accepted_pose_ends_the_run_of_rejected_ones() -> None:
     assert opened.last_rejected is None
     opened.reject(pose(9.0), None)
     assert not opened.rejected_agree(True)
+
+
+def test_a_gate_that_gets_other_thresholds_is_as_one_that_had_them() -> None:
+    wide = gate(probability=0.9999, start_confidence=0.98, agreeing_rejections=5)
+    wide.reconfigure(GateConfig(probability=0.9, start_confidence=0.5, agreeing_rejections=2))
+    narrow = gate(probability=0.9, start_confidence=0.5, agreeing_rejections=2)
+    for off_m in np.linspace(0.0, 1.0, 50):
+        assert wide.believes(pose(off_m), pose()) == narrow.believes(pose(off_m), pose())
+    assert wide.believes_start(replace(pose(), confidence=0.6))

@@ -7,8 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_settings
 
-from localizer_ros.core.config.runtime import GateConfig, LocalizerConfig, OdometryConfig, SmootherConfig
+from localizer_ros.core.config.runtime import (
+    GateConfig,
+    LocalizerConfig,
+    OdometryConfig,
+    SmootherConfig,
+    StatusConfig,
+)
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import (
     Camera,
@@ -120,6 +127,17 @@ def test_without_absolute_poses_the_covariance_grows_and_the_status_falls_until_
     assert lost.status is Status.LOST and lost.estimate is None and "believable" in lost.reason
     assert outputs[-1].status is Status.TRACKING
     assert outputs[-1].estimate.T_map_cam.distance_to(truth(159)) < 0.05
+
+
+def test_limits_change_from_one_frame_to_the_next() -> None:
+    config = LocalizerConfig()
+    localizer, _ = make(lambda ns: Observation(absolute=at(round(ns / PERIOD_NS))), config)
+    assert run(localizer, range(1, 5))[-1].status is Status.TRACKING
+    localizer.reconfigure(replace_settings(config, status=StatusConfig(degraded_sigma_m=0.001)))
+    (output,) = run(localizer, range(5, 6))
+    assert output.status is Status.DEGRADED and "position known to" in output.reason
+    localizer.reconfigure(config)
+    assert run(localizer, range(6, 7))[0].status is Status.TRACKING
 
 
 def test_the_front_end_is_told_once_that_its_poses_were_lost() -> None:

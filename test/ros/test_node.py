@@ -24,6 +24,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import (
@@ -208,17 +209,55 @@ def test_relocalize_reset_and_pause_services(robot: Robot) -> None:
     robot.answered(1)
 
 
-def test_parameters_are_locked_while_configured(robot: Robot) -> None:
+def set_parameters(robot: Robot, **values: Any) -> list[str]:
+    """Why each was refused; empty where it was not. A double underscore stands for a point."""
+    asked = [
+        Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()
+    ]
+    request = SetParameters.Request(parameters=asked)
+    results = robot.call(SetParameters, "/localizer/set_parameters", request).results
+    return ["" if result.successful else result.reason for result in results]
+
+
+def test_what_is_read_at_the_start_is_locked_while_configured(robot: Robot) -> None:
     robot.start()
-
-    def set_lag(value: float) -> Any:
-        parameter = Parameter("smoother.lag_s", value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[parameter])
-        return robot.call(SetParameters, "/localizer/set_parameters", request).results[0]
-
-    assert "clean it up" in set_lag(5.0).reason
+    (why,) = set_parameters(robot, smoother__lag_s=5.0)
+    assert "smoother.lag_s: read when the node is configured; clean it up" in why
+    assert "ros2 lifecycle set /localizer cleanup" in why
     assert robot.change(Transition.TRANSITION_DEACTIVATE) and robot.change(Transition.TRANSITION_CLEANUP)
-    assert not set_lag(1e6).successful
-    assert set_lag(5.0).successful
+    assert set_parameters(robot, smoother__lag_s=1e6) != [""]
+    assert set_parameters(robot, smoother__lag_s=5.0) == [""]
     assert robot.change(Transition.TRANSITION_CONFIGURE)
     assert robot.node._config.smoother.lag_s == 5.0
+
+
+def test_gates_and_limits_change_while_the_node_runs(robot: Robot) -> None:
+    robot.start().ready()
+    assert set_parameters(robot, status__lost_after_s=7.0, gate__probability=0.9, path_length=3) == [""] * 3
+    assert "status.degraded_after_s" in set_parameters(robot, status__degraded_after_s=8.0)[0]
+    robot.until(lambda: len(robot.fake.configs) == 3, f"{robot.fake.configs}")
+    config = robot.fake.configs[-1]
+    assert (config.status.lost_after_s, config.gate.probability) == (7.0, 0.9)
+    for count in range(1, 6):
+        robot.image(count * SECOND)
+        robot.answered(count)
+    assert len(robot.node._display._poses) == 3
+
+
+def test_the_transform_can_be_switched_off_and_on_while_the_node_runs(robot: Robot) -> None:
+    robot.start().ready()
+    tf = robot.listen(TFMessage, "/tf")
+    robot.image(SECOND)
+    robot.until(lambda: len(tf) == 1, "no transform")
+    assert set_parameters(robot, publish_tf=False) == [""]
+    robot.until(lambda: robot.robot.count_publishers("/tf") == 0, "the publisher is still there")
+    robot.image(2 * SECOND)
+    robot.answered(2)
+    assert set_parameters(robot, publish_tf=True) == [""]
+    robot.until(
+        lambda: any(p.get_subscription_count() > 1 for p in robot.node.publishers if p.topic_name == "/tf"),
+        "the node does not see who listens",
+    )
+    robot.image(3 * SECOND)
+    robot.until(lambda: len(tf) == 2, "no transform")
+    assert [convert.stamp_ns(m.transforms[0].header.stamp) for m in tf] == [SECOND, 3 * SECOND]

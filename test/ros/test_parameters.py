@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from localizer_ros.core.config.live import LIVE, is_live
 from localizer_ros.core.config.runtime import NodeConfig, RunConfig
 from localizer_ros.core.config.schema import describe
 from localizer_ros.core.types import ConfigError
@@ -57,8 +58,30 @@ def test_declared_defaults_and_ranges(context: rclpy.Context) -> None:
     assert read_parameters(node) == NodeConfig()
     descriptor = node.describe_parameter("smoother.lag_s")
     assert descriptor.floating_point_range[0].to_value == 60.0
-    assert "s" in descriptor.additional_constraints and descriptor.description
+    assert descriptor.description == "Time that past poses are kept in the graph."
+    assert descriptor.additional_constraints == (
+        "Unit: s. Range: > 0, <= 60. Default: 3.0. For: users. Read when the node is configured."
+    )
     assert node.describe_parameter("path_length").integer_range[0].from_value == 2
+
+
+def test_every_parameter_is_described_in_a_sentence_and_says_when_it_is_read(context: rclpy.Context) -> None:
+    node = node_with(context)
+    declare_parameters(node)
+    for spec in describe(NodeConfig):
+        descriptor = node.describe_parameter(spec.name)
+        assert re.fullmatch(r"[A-Z].*[^.]\.", descriptor.description), spec.name
+        assert (
+            spec.unit in descriptor.additional_constraints
+            and spec.range() in descriptor.additional_constraints
+        )
+        live = "May change while the node runs." in descriptor.additional_constraints
+        assert live == is_live(spec.name), spec.name
+
+
+def test_every_live_setting_is_one() -> None:
+    names = [spec.name for spec in describe(NodeConfig)]
+    assert all(any(name.startswith(live) for name in names) for live in LIVE)
 
 
 def test_overrides_are_read_back(context: rclpy.Context) -> None:

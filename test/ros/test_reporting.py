@@ -46,8 +46,8 @@ class Speaker:
     def get_logger(self) -> Log:
         return self.log
 
-    def get_name(self) -> str:
-        return "localizer"
+    def get_fully_qualified_name(self) -> str:
+        return "/robot1/localizer"
 
     def get_clock(self) -> SimpleNamespace:
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=SECOND))
@@ -102,6 +102,8 @@ def test_a_change_of_status_is_told_at_once_and_once() -> None:
         report.frame_answered(job(), answer(status, index), None, 0.0)
     assert speaker.log.lines == [("info", "TRACKING"), ("warning", "LOST")]
     assert len(speaker.published) == 2
+    # Two robots of one fleet are told apart.
+    assert speaker.published[0].status[0].name == "robot1/localizer: localization"
 
 
 def test_time_that_jumps_back_is_told_and_counted() -> None:

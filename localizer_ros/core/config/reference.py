@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from localizer_ros.core.config.live import is_live
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import NodeConfig
 from localizer_ros.core.config.schema import TIERS, Config, SettingSpec, Tier, describe
@@ -66,6 +67,10 @@ def reference_page() -> str:
         "`config/robot.param.yaml` (user) and `config/localizer.param.yaml` (all).",
         "map": "Read by `localizer map`.",
     }
+    live = ", ".join(f"`{spec.name}`" for spec in describe(NodeConfig) if is_live(spec.name))
+    notes["run"] += (
+        f"\n\nWhile the node runs, these may change: {live}. The others are read when it is configured."
+    )
     for tree in ("run", "map"):
         lines += ["", f"## {titles[tree]}", "", notes[tree]]
         for group, specs in groupby(describe(TREES[tree]), key=lambda spec: spec.group):
