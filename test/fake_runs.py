@@ -119,10 +119,13 @@ class FakeBaseline:
 
 
 def fake_evaluation(
-    source: FakeSource | None = None, localizer: FakeLocalizer | None = None, **options: Any
+    source: FakeSource | None = None,
+    localizer: FakeLocalizer | None = None,
+    config: LocalizerConfig | None = None,
+    **options: Any,
 ) -> Evaluation:
     """An evaluation of the fakes; ``options`` are those of ``evaluate``."""
-    opened = OpenScene(SCENE, localizer or FakeLocalizer(), LocalizerConfig(), FakeBaseline())
+    opened = OpenScene(SCENE, localizer or FakeLocalizer(), config or LocalizerConfig(), FakeBaseline())
     return evaluate(opened, source or FakeSource(), "test", **options)
 
 

@@ -13,6 +13,7 @@ from localizer_ros.cli import console
 from localizer_ros.cli.options import (
     ConfigOption,
     GeometricVoOption,
+    IndependentOption,
     JsonOption,
     LimitOption,
     SceneArgument,
@@ -20,6 +21,7 @@ from localizer_ros.cli.options import (
     SourceArgument,
     TestSplitOption,
     VerboseOption,
+    as_recorded,
     counts,
     part_of,
     run_config,
@@ -41,6 +43,7 @@ def evaluate_scene(
     no_refine: Annotated[
         bool, typer.Option("--no-refine", help="Poses of a network as it gives them, without the map.")
     ] = False,
+    independent: IndependentOption = False,
     geometric_vo: GeometricVoOption = False,
     limit: LimitOption = None,
     config: ConfigOption = None,
@@ -63,6 +66,7 @@ def evaluate_scene(
     chosen = run_config(config, settings, smoothing=not no_smoothing, refining=not no_refine)
     manifest_file(scene)  # before a recording is read for nothing
     recording = with_camera_of(scene, reading.open(source))
+    chosen = as_recorded(chosen, recording, independent)
     console.make_room(json_file, report)
     part = part_of(recording, split, "test")
     with open_scene(scene, chosen) as opened, console.progress_bar() as progress:
@@ -118,6 +122,7 @@ def compare(
 
     chosen = run_config(config, settings)
     recording = with_camera_of(scenes[0], reading.open(source))
+    chosen = as_recorded(chosen, recording)
     console.make_room(json_file)
     console.make_room(out)
     part = part_of(recording, split, "test")
@@ -181,6 +186,7 @@ def bench(
     sizes = counts("--index-images", index_images)
     chosen = run_config(config, settings)
     recording = with_camera_of(scene, reading.open(source))
+    chosen = as_recorded(chosen, recording)
     console.make_room(json_file)
     with console.progress_bar() as progress:
         result = run_bench(
@@ -220,6 +226,7 @@ def replay(
 
     chosen = run_config(config, settings)
     recording = with_camera_of(scene, reading.open(bag))
+    chosen = as_recorded(chosen, recording)
     localizer = open_localizer(scene, chosen)
     try:
         with console.progress_bar() as progress:

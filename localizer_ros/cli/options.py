@@ -48,6 +48,9 @@ GeometricVoOption = Annotated[
     bool,
     typer.Option("--geometric-vo", help="Also run visual odometry from feature tracks, as a yardstick."),
 ]
+IndependentOption = Annotated[
+    bool, typer.Option("--independent", help="Each frame for itself, as with recordings that have no times.")
+]
 StorageOption = Annotated[str, typer.Option("--storage", help="Storage of a bag: mcap or sqlite3.")]
 CompressionOption = Annotated[
     str, typer.Option("--compression", help="Compression of a bag's images: none, jpeg or png.")
@@ -83,6 +86,13 @@ def run_config(
     extra = [] if smoothing else ["smoother.kind=none"]
     extra += [] if refining else ["refine=none"]
     return load_config(RunConfig, path, [*(overrides or []), *extra])
+
+
+def as_recorded(config: RunConfig, recording: FrameSource, independent: bool = False) -> RunConfig:
+    """The settings for a recording: without times of its own it has no motion, and each frame stands for itself."""
+    from msgspec.structs import replace
+
+    return replace(config, independent=True) if independent or recording.stamps == "invented" else config
 
 
 def one_of(option: str, value: str, known: tuple[Choice, ...]) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +23,11 @@ _BINS = np.linspace(0.0, 1.0, 21)
 
 
 def error_figure(evaluation: Evaluation) -> Figure:
-    """Error of position and rotation over time, with the band the covariance claims."""
+    """Error of position and rotation over time, of stills over their number, with the band the covariance claims."""
     answers, raw = evaluation.answers(), evaluation.answers("raw")
+    alone = evaluation.config.independent
+    if alone:
+        answers = [replace(a, sequence="", stamp_ns=n * 1_000_000_000) for n, a in enumerate(answers)]
     seconds, parts = _time_axis(answers)
     figure = new_figure(5.6)
     axes = figure.subplots(2, 1, sharex=True)
@@ -39,7 +43,8 @@ def error_figure(evaluation: Evaluation) -> Figure:
             label = "raw" if named else None
             ax.plot(seconds[part], raw_errors[part], ".", ms=3, color=RAW, alpha=0.6, label=label)
             label = "localizer" if named else None
-            ax.plot(seconds[part], smoothed_errors[part], color=SMOOTHED, lw=1.4, label=label)
+            line = {"ls": "", "marker": ".", "ms": 5.0} if alone else {"lw": 1.4}
+            ax.plot(seconds[part], smoothed_errors[part], color=SMOOTHED, label=label, **line)
             if not named:
                 ax.axvline(seconds[first] - 0.5, color="#d0d5da", lw=0.8, ls=":")
         _limit_errors(ax, seconds, ((smoothed_errors, SMOOTHED), (raw_errors, RAW)))
@@ -49,7 +54,7 @@ def error_figure(evaluation: Evaluation) -> Figure:
         quiet_axes(ax)
     if len(missing):
         axes[1].plot([], [], color=FAILED, lw=1.0, label="no answer")
-    axes[1].set_xlabel("time [s], sequences side by side")
+    axes[1].set_xlabel("frame" if alone else "time [s], sequences side by side")
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure

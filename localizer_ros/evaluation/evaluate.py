@@ -131,10 +131,10 @@ class Evaluation:
     def answers(self, kind: Kind = "smoothed") -> list[Answer]:
         """The frames as the metrics see them."""
         if kind != "nearest_neighbour":
-            return [_answer(frame, kind) for frame in self.frames]
+            return [_answer(frame, kind, self.config.independent) for frame in self.frames]
         return [
             Answer(
-                frame.record.sequence,
+                _sequence(frame, self.config.independent),
                 frame.record.stamp_ns,
                 frame.record.T_map_cam,
                 None if nearest is None else self.mapping_poses[nearest],
@@ -242,14 +242,21 @@ def evaluate(
         config=opened.config,
         frames=frames,
         nearest=nearest,
-        odometry=odometry_by_source(frames, [_answer(f, "raw") for f in frames], seen, part),
+        odometry=odometry_by_source(
+            frames, [_answer(f, "raw", opened.config.independent) for f in frames], seen, part
+        ),
         peak_rss_mb=peak_rss_mb(),
         wall_s=time.perf_counter() - started,
         versions=versions(),
     )
 
 
-def _answer(frame: FrameResult, kind: Literal["smoothed", "raw"]) -> Answer:
+def _sequence(frame: FrameResult, alone: bool) -> str:
+    """A frame that stands for itself is its own sequence: there is no motion to the next."""
+    return frame.record.name if alone else frame.record.sequence
+
+
+def _answer(frame: FrameResult, kind: Literal["smoothed", "raw"], alone: bool) -> Answer:
     record, output = frame.record, frame.output
     pose: PoseEstimate | None = None
     confidence: float | None = None
@@ -259,7 +266,7 @@ def _answer(frame: FrameResult, kind: Literal["smoothed", "raw"]) -> Answer:
         sure = [p.confidence for p in (pose, output.absolute) if p is not None and p.confidence is not None]
         confidence = sure[0] if sure else None
     return Answer(
-        record.sequence,
+        _sequence(frame, alone),
         record.stamp_ns,
         record.T_map_cam,
         pose.T_map_cam if pose is not None else None,

@@ -98,6 +98,8 @@ def trajectory_figure(evaluation: Evaluation) -> Figure:
     views = map_views([T for T in (*poses, *mapping) if T is not None])
     figure = new_figure(5.6)
     axes = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+    # No line joins stills.
+    point = {"marker": ".", "ms": 5.0} if evaluation.config.independent else {}
     lines = {"true": _path(answers, True), "raw": _path(raw, False), "smoothed": _path(answers, False)}
     reference = [T.t for T in (*mapping, *(a.T_map_true for a in answers)) if T is not None]
     wild = 0
@@ -118,8 +120,8 @@ def trajectory_figure(evaluation: Evaluation) -> Figure:
             )
         for kind, colour, label, style in (
             ("raw", RAW, "raw answer", {"ls": "", "marker": ".", "ms": 3.5, "alpha": 0.55}),
-            ("true", TRUE, "ground truth", {"lw": 2.0}),
-            ("smoothed", SMOOTHED, "localizer", {"lw": 1.5}),
+            ("true", TRUE, "ground truth", {"lw": 2.0, **point}),
+            ("smoothed", SMOOTHED, "localizer", {"lw": 1.5, **point}),
         ):
             line = lines[kind]
             if not np.all(np.isnan(line)):

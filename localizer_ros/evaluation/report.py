@@ -27,7 +27,7 @@ from localizer_ros.evaluation.error_figures import (
 from localizer_ros.evaluation.evaluate import Evaluation
 from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, trajectory_figure
 from localizer_ros.evaluation.frame_table import frames_csv
-from localizer_ros.evaluation.summary import failures
+from localizer_ros.evaluation.summary import failures, time_note
 from localizer_ros.evaluation.worst_frames import data_uri, worst_frames
 
 TEMPLATE = "report.html.jinja"
@@ -67,6 +67,7 @@ def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameS
         cards=report_tables.cards(evaluation),
         figures=figures,
         worst=worst_frames(evaluation, mapping_recording),
+        time_note=time_note(evaluation),
         failures=failures(evaluation.frames)[:_FAILURES],
         config=dump_yaml(evaluation.config),
         notes=report_tables.NOTES,

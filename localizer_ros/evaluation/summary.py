@@ -20,12 +20,10 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     e, raw = evaluation.metrics, evaluation.raw
     verdict = evaluation.verdict
     latency = evaluation.latency_ms()
-    made_up = ", stamps invented: figures per second mean nothing"
     lines = [
         f"verdict: {verdict.word or 'unknown'}" + "".join(f"\n  {reason}" for reason in verdict.reasons),
         f"run: {evaluation.scene.method} on {evaluation.recording.path.resolve().name}, split {evaluation.split}, "
-        f"ground truth {evaluation.source.ground_truth}"
-        + (made_up if evaluation.source.stamps == "invented" else ""),
+        f"ground truth {evaluation.source.ground_truth}" + time_note(evaluation),
         f"answered: {e.answered} of {e.frames} frames; {UNKNOWN if e.wrong is None else e.wrong} wrong "
         f"(over {WRONG_M:g} m or {WRONG_DEG:g} deg)",
         f"error: {_errors(e)}",
@@ -50,6 +48,14 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
             "without an answer: " + "; ".join(f"{count} x {reason}" for reason, count in reasons[:_REASONS])
         )
     return [part for line in lines for part in line.split("\n")]
+
+
+def time_note(evaluation: Evaluation) -> str:
+    """What a reader must know of the times of the frames; empty where all is as usual."""
+    invented = evaluation.source.stamps == "invented"
+    if evaluation.config.independent:
+        return (", stamps invented" if invented else "") + ", each frame for itself"
+    return ", stamps invented: figures per second mean nothing" if invented else ""
 
 
 def failures(frames: Iterable[FrameResult]) -> list[tuple[str, int]]:

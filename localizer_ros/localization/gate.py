@@ -22,8 +22,13 @@ class AnswerOutcome(enum.Enum):
     TOO_LATE = "absolute pose came too late: its frame is no longer known"
     REJECTED = "absolute pose rejected: far from the prediction"
     CONTRADICTS = "an absolute pose that is sure of itself lies far from the prediction"
+    ALONE = "absolute pose not sure of itself, and no other frame to hold it against"
     UNCONFIRMED = "absolute pose not sure enough of itself to start from: waits for others that agree"
     RELOCALIZED = "re-localised: many rejected poses agreed with each other"
+
+
+DOUBTS = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.ALONE})
+"""Outcomes that leave the answer to the frame in doubt."""
 
 
 class Gate:

@@ -20,7 +20,7 @@ from localizer_ros.core.types import (
     RelativePose,
 )
 from localizer_ros.localization.front_end import FrontEnd, Observation
-from localizer_ros.localization.gate import AnswerOutcome, Gate
+from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
 from localizer_ros.localization.repeated_images import RepeatedImages
@@ -74,6 +74,8 @@ class Localizer:
             FrameRejected: the frame cannot be used; nothing has changed and the next one is welcome.
         """
         timer = StageTimer()
+        if self._config.independent:
+            self._forget_frames()
         self._check_time(frame.stamp_ns)
         since_ns = self._images.since(frame)
         if since_ns is None:
@@ -93,7 +95,7 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        judgement = self._judge(frame.stamp_ns, estimate, motions, AnswerOutcome.CONTRADICTS in outcomes)
+        judgement = self._judge(frame.stamp_ns, estimate, motions, not DOUBTS.isdisjoint(outcomes))
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -139,6 +141,12 @@ class Localizer:
         self._front_end.close()
 
     # --- the steps of process, in order ---
+
+    def _forget_frames(self) -> None:
+        """Forget everything but the scene, and a pose that somebody gave for the next frame."""
+        given = self._given
+        self.reset()
+        self._given = given
 
     def _check_time(self, stamp_ns: int) -> None:
         """Start over where time jumped back far enough, or too long a time passed without frames."""
@@ -235,6 +243,10 @@ class Localizer:
             return self._accept(placed, stamp_ns)
         if not self._tracking and self._gate.believes_start(placed):
             return self._accept(placed, stamp_ns)
+        if self._config.independent:
+            # Nothing else will ever confirm it: it is given with its doubt.
+            outcome = self._accept(placed, stamp_ns)
+            return AnswerOutcome.ALONE if outcome is AnswerOutcome.ACCEPTED else outcome
         if current is not None:
             self._reject(current)
             if self._gate.rejected_agree(self._tracking):

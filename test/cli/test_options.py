@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from command_line import localizer, one_line
+from small_recordings import Changed
 
-from localizer_ros.cli.options import counts, minutes
+from localizer_ros.cli.options import as_recorded, counts, minutes
+from localizer_ros.cli.reading import Reading
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.types import ConfigError
 
 
@@ -23,6 +26,15 @@ def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
     assert "expected e.g." in one_line(localizer("info", bag, "--topic", "image"))
     assert "unknown topic option" in one_line(localizer("info", bag, "--topic", "sound=/x"))
     assert "not a bag" in one_line(localizer("info", world, "--topic", "image=/left"))
+
+
+def test_what_has_no_times_is_localised_frame_by_frame(world: Path) -> None:
+    recording = Reading().open(world)
+    assert as_recorded(RunConfig(), recording).independent is False
+    assert as_recorded(RunConfig(), recording, independent=True).independent is True
+    stills = Changed(recording)
+    stills.stamps = "invented"
+    assert as_recorded(RunConfig(), stills).independent is True
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("", []), ("1000,10000", [1000, 10000]), (" 5 , 6,", [5, 6])])

@@ -55,6 +55,15 @@ def test_json_object_has_all_fields_of_the_contract() -> None:
     assert json.loads(fake_evaluation(FakeSource(stamps="invented")).to_json())["stamps"] == "invented"
 
 
+def test_stills_have_no_motion() -> None:
+    alone = fake_evaluation(config=LocalizerConfig(independent=True)).to_dict()
+    together = fake_evaluation().to_dict()
+    assert alone["jumps_per_min"] is None and alone["raw"]["jumps_per_min"] is None
+    assert together["jumps_per_min"] is not None
+    assert alone["recall"] == together["recall"] and alone["median_t_m"] == together["median_t_m"]
+    assert alone["config"]["independent"] is True
+
+
 def test_one_pass_measures_smoothed_raw_and_baseline() -> None:
     localizer = FakeLocalizer()
     values = fake_evaluation(localizer=localizer).to_dict()

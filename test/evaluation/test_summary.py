@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fake_runs import FakeLocalizer, FakeSource, exact_pose, fake_evaluation
 
+from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.types import Frame, FrameRejected, LocalizerOutput
 from localizer_ros.datasets.source import FrameRecord
 from localizer_ros.evaluation.summary import failures, summary_lines
@@ -32,6 +33,8 @@ def test_unknown_figures_are_dashes_and_invented_stamps_are_named() -> None:
     assert any(
         "ground truth none, stamps invented: figures per second mean nothing" in line for line in lines
     )
+    stills = fake_evaluation(FakeSource(stamps="invented"), config=LocalizerConfig(independent=True))
+    assert any("stamps invented, each frame for itself" in line for line in summary_lines(stills))
     assert any("error: median -, 90 % -" in line for line in lines)
     assert any("3 of 3 frames; - wrong" in line for line in lines)
 

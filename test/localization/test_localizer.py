@@ -422,3 +422,48 @@ def test_without_a_smoother_estimates_are_the_absolute_poses() -> None:
         assert output.estimate is not None and output.absolute is not None
         assert np.array_equal(output.estimate.T_map_cam.matrix(), output.absolute.T_map_cam.matrix())
         assert output.estimate.source == "test"
+
+
+# --- frames that stand for themselves ---
+
+
+@pytest.mark.parametrize("kind", ["gtsam", "none"])
+def test_a_still_is_answered_by_itself_whatever_was_before(kind: str, rng: np.random.Generator) -> None:
+    config = LocalizerConfig(independent=True, smoother=SmootherConfig(kind=kind))
+    poses = [SE3.exp(rng.uniform(-3.0, 3.0, 6)) for _ in range(6)]
+    # Stamps of stills mean nothing: they may repeat, jump and go back.
+    order = [0, 1, 1, 400, 5, 0]
+    confidences = [0.99, 0.3, None, 0.6, 0.99, 0.5]
+    said = iter(zip(poses, confidences, strict=True))
+
+    def answer(stamp_ns: int) -> Observation:
+        T, confidence = next(said)
+        return Observation(absolute=PoseEstimate(stamp_ns, T, SHARP, "test", confidence=confidence))
+
+    localizer, front_end = make(answer, config)
+    outputs = [localizer.process(frame(index)) for index in order]
+    for output, T, confidence in zip(outputs, poses, confidences, strict=True):
+        assert output.estimate is not None and output.relative is None
+        np.testing.assert_allclose(output.estimate.T_map_cam.matrix(), T.matrix(), atol=1e-9)
+        np.testing.assert_allclose(output.estimate.covariance, SHARP, rtol=1e-6, atol=1e-12)
+        sure = confidence is None or confidence > 0.98
+        assert output.status is (Status.TRACKING if sure else Status.DEGRADED)
+        assert ("no other frame" in output.reason) is not sure
+    # Nothing is known of a still beforehand.
+    assert front_end.priors == [None] * 6
+
+
+def test_a_still_without_an_answer_has_none(rng: np.random.Generator) -> None:
+    localizer, _ = make(
+        lambda stamp_ns: Observation(reason="nothing there"), LocalizerConfig(independent=True)
+    )
+    output = localizer.process(frame(0))
+    assert output.estimate is None and "nothing there" in output.reason
+
+
+def test_a_pose_that_somebody_gives_counts_for_the_next_still() -> None:
+    localizer, front_end = make(lambda stamp_ns: Observation(), LocalizerConfig(independent=True))
+    localizer.set_prior(at(7))
+    localizer.process(frame(0))
+    localizer.process(frame(1))
+    assert front_end.priors[0] is not None and front_end.priors[1] is None

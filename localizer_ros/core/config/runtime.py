@@ -215,6 +215,13 @@ class LocalizerConfig(Config, frozen=True):
             "one; none = as the network gives them"
         ),
     ] = "map"
+    independent: Annotated[
+        bool,
+        Meta(
+            description="Every frame stands for itself, as pictures taken one by one do: it is searched in full, no "
+            "motion is assumed from the one before, and nothing is smoothed"
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError where settings contradict each other; names them."""

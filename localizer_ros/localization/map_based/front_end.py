@@ -272,7 +272,8 @@ def open_map_front_end(
     extractor = open_extractor(scene.point_map.settings.features, scene_dir) if threaded else scene.extractor
     localizer = _localizer(replace(scene, extractor=extractor), method, config.search)
     late: LateSearch | None = None
-    if config.search.latency_s > 0.0:
+    # A frame that stands for itself is answered at once or never.
+    if config.search.latency_s > 0.0 and not config.independent:
         late = LateSearch(localizer, config.search.latency_s, own_thread() if threaded else None)
     if isinstance(localizer, HierarchicalLocalizer):
         scene.point_map.prepare()
