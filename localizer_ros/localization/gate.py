@@ -37,9 +37,11 @@ class Gate:
     Args:
         config: thresholds.
         lag_s: how long estimates of past frames are kept, for answers that come late.
+        alone: every frame stands for itself: no other one will ever confirm its pose, which is given with its doubt.
     """
 
-    def __init__(self, config: GateConfig, lag_s: float) -> None:
+    def __init__(self, config: GateConfig, lag_s: float, alone: bool = False) -> None:
+        self._alone = alone
         self._lag_ns = int(lag_s * 1e9)
         self.reconfigure(config)
         self._past: dict[int, PoseEstimate] = {}
@@ -63,8 +65,9 @@ class Gate:
         return predicted is None or self._near(predicted, answer)
 
     def believes_start(self, answer: PoseEstimate) -> bool:
-        """True for a pose to start from: it is sure enough of itself, or its method knows no confidence."""
-        return answer.confidence is None or answer.confidence >= self._config.start_confidence
+        """True for a pose to start from: it is sure enough of itself, or its method knows no confidence, or nothing
+        would ever confirm it."""
+        return self._alone or self._sure(answer)
 
     @property
     def last_rejected(self) -> PoseEstimate | None:
@@ -97,9 +100,10 @@ class Gate:
             return False
         return not self._near(self._rejected[0], self._rejected[-1])
 
-    def accepted(self) -> None:
-        """Note that a pose was believed: rejected ones before it confirm nothing any more."""
+    def accepted(self, answer: PoseEstimate) -> AnswerOutcome:
+        """Note that a pose was believed, and say so: rejected ones before it confirm nothing any more."""
         self._rejected = []
+        return AnswerOutcome.ALONE if self._alone and not self._sure(answer) else AnswerOutcome.ACCEPTED
 
     def remember(self, estimate: PoseEstimate | None, stamp_ns: int) -> None:
         """Keep the estimate of the frame at ``stamp_ns``, and drop what is older than the lag."""
@@ -112,6 +116,9 @@ class Gate:
         """Forget all estimates and all rejected poses."""
         self._past.clear()
         self._rejected = []
+
+    def _sure(self, answer: PoseEstimate) -> bool:
+        return answer.confidence is None or answer.confidence >= self._config.start_confidence
 
     def _near(self, a: PoseEstimate, b: PoseEstimate) -> bool:
         distance = squared_mahalanobis(a, b)

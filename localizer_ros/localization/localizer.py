@@ -14,7 +14,6 @@ from localizer_ros.core.types import (
     LATE_SEARCH,
     Array,
     Frame,
-    FrameRejected,
     LocalizerOutput,
     PoseEstimate,
     RelativePose,
@@ -49,7 +48,7 @@ class Localizer:
         self._smoother = smoother
         self._motion = MotionPrediction(config)
         self._images = RepeatedImages()
-        self._gate = Gate(config.gate, config.smoother.lag_s)
+        self._gate = Gate(config.gate, config.smoother.lag_s, config.independent)
         # The smoother holds a graph: there is a pose to predict from and to compare with.
         self._tracking = False
         self._accepted_ns: int | None = None
@@ -84,7 +83,8 @@ class Localizer:
             return self._pass_over(frame, since_ns, timer)
         prior = self._predict(frame.stamp_ns, self._motion.expected(frame))
         observation = self._observe(frame, prior, timer)
-        restart_gap_s = self._announce_restart()
+        # Said once, and kept until now: a rejected frame has no output to say it in.
+        restart_gap_s, self._restart_gap_s = self._restart_gap_s, None
 
         answers = self._answers(frame.stamp_ns, observation)
         motions = self._motion.measured_by(answers, self._motion.since_last(frame, observation.relative))
@@ -99,7 +99,8 @@ class Localizer:
         if not judgement.usable:
             self._give_up()
             estimate = None
-        self._remember(frame, estimate, motions)
+        self._gate.remember(estimate, frame.stamp_ns)
+        self._motion.remember(frame, estimate, motions, confirmed=self._accepted_ns == frame.stamp_ns)
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
             status=judgement.status,
@@ -150,19 +151,13 @@ class Localizer:
 
     def _check_time(self, stamp_ns: int) -> None:
         """Start over where time jumped back far enough, or too long a time passed without frames."""
-        if self._motion.last_ns is None:
+        gap_s = self._motion.gap_s(stamp_ns)
+        if gap_s is None or 0.0 < gap_s <= self._config.smoother.max_gap_s:
             return
-        gap_s = (stamp_ns - self._motion.last_ns) * 1e-9
-        if gap_s == 0.0:
-            raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
-        if -self._config.status.time_jump_s < gap_s < 0.0:
-            raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {-gap_s:.3f} s before the last")
         if gap_s < 0.0:
             self.reset()
-        elif gap_s > self._config.smoother.max_gap_s:
-            self.relocalize()
         else:
-            return
+            self.relocalize()
         self._restart_gap_s = gap_s
 
     def _pass_over(self, frame: Frame, since_ns: int, timer: StageTimer) -> LocalizerOutput:
@@ -213,12 +208,6 @@ class Localizer:
         """A pose of the front end's coordinates in the map frame."""
         return None if pose is None else replace(pose, T_map_cam=pose.T_map_cam.shifted(self._origin_m))
 
-    def _announce_restart(self) -> float | None:
-        """The gap that made everything start over, once; kept until now, as a rejected frame has no output to say it
-        in."""
-        gap_s, self._restart_gap_s = self._restart_gap_s, None
-        return gap_s
-
     def _add_motions(self, motions: Motions) -> None:
         self._motion.travel(motions)
         if self._tracking:
@@ -243,10 +232,6 @@ class Localizer:
             return self._accept(placed, stamp_ns)
         if not self._tracking and self._gate.believes_start(placed):
             return self._accept(placed, stamp_ns)
-        if self._config.independent:
-            # Nothing else will ever confirm it: it is given with its doubt.
-            outcome = self._accept(placed, stamp_ns)
-            return AnswerOutcome.ALONE if outcome is AnswerOutcome.ACCEPTED else outcome
         if current is not None:
             self._reject(current)
             if self._gate.rejected_agree(self._tracking):
@@ -260,9 +245,8 @@ class Localizer:
         if not self._smoother.add_absolute(answer):
             return AnswerOutcome.TOO_LATE if answer.stamp_ns < stamp_ns else AnswerOutcome.UNUSABLE
         self._tracking = True
-        self._gate.accepted()
         self._accepted_ns = max(self._accepted_ns or answer.stamp_ns, answer.stamp_ns)
-        return AnswerOutcome.ACCEPTED
+        return self._gate.accepted(answer)
 
     def _judge(
         self, stamp_ns: int, estimate: PoseEstimate | None, motions: Motions, contradicted: bool
@@ -290,10 +274,6 @@ class Localizer:
             self._front_end.lost()
         self._smoother.reset()
         self._tracking = False
-
-    def _remember(self, frame: Frame, estimate: PoseEstimate | None, motions: Motions) -> None:
-        self._gate.remember(estimate, frame.stamp_ns)
-        self._motion.remember(frame, estimate, motions, confirmed=self._accepted_ns == frame.stamp_ns)
 
     def _forget_answers(self) -> None:
         self._smoother.reset()

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
-from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
+from localizer_ros.core.types import Array, Frame, FrameRejected, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.gate import squared_mahalanobis
 
@@ -117,6 +117,21 @@ class MotionPrediction:
     def has_pose(self) -> bool:
         """The last frame had a pose to go on from."""
         return self._estimate is not None
+
+    def gap_s(self, stamp_ns: int) -> float | None:
+        """Seconds since the last frame, negative where time jumped back; None for a first frame.
+
+        Raises:
+            FrameRejected: the stamp repeats, or is a little older than the last.
+        """
+        if self._last is None:
+            return None
+        gap_s = (stamp_ns - self._last.stamp_ns) * 1e-9
+        if gap_s == 0.0:
+            raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
+        if -self._config.status.time_jump_s < gap_s < 0.0:
+            raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {-gap_s:.3f} s before the last")
+        return gap_s
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
         """Add a sample of external odometry."""

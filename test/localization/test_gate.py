@@ -120,7 +120,7 @@ def test_a_rejected_pose_that_disagrees_or_cannot_be_compared_begins_a_new_run()
 def test_an_accepted_pose_ends_the_run_of_rejected_ones() -> None:
     opened = gate(agreeing_rejections=2)
     opened.reject(pose(9.0), None)
-    opened.accepted()
+    opened.accepted(pose(0.0))
     assert opened.last_rejected is None
     opened.reject(pose(9.0), None)
     assert not opened.rejected_agree(True)
