@@ -21,7 +21,7 @@ from localizer_ros.core.arrays import UInt8 as UInt8
 from localizer_ros.core.se3 import SE3
 
 # Stage of ``LocalizerOutput.timings_ms``.
-LATE_SEARCH = "late_search"
+LATE_SEARCH, LATE_MATCHING = "late_search", "late_matching"
 
 
 class LocalizerError(Exception):
@@ -294,7 +294,8 @@ class LocalizerOutput:
         absolute: the raw absolute answer for this frame, before gating and smoothing, or None.
         relative: the motion used since the previous frame, or None.
         reason: why the status is not TRACKING, or what was rejected; empty when all is well.
-        timings_ms: wall time of each stage, in order; ``LATE_SEARCH`` ran beside the frames and came with this one.
+        timings_ms: wall time of each stage, in order; ``LATE_SEARCH`` and ``LATE_MATCHING`` ran beside the
+            frames and came with this one.
         reset: True when this frame, or a rejected one since the last output, started over: time jumped back, a long
             gap, or a re-localisation. ``reason`` says which.
         motions: all that were measured since the previous frame (the front end's, external odometry's).

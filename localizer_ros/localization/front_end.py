@@ -18,7 +18,7 @@ class Observation:
         relative: motion since the frame observed before, None when unknown.
         reason: why there is no absolute pose, or no late one where one was due; empty otherwise.
         timings_ms: wall time of each stage, in order.
-        late_ms: wall time of the search whose result has come with this frame; it ran beside the frames.
+        beside_ms: wall time of what ran beside the frames and whose result has come with this one.
     """
 
     absolute: PoseEstimate | None = None
@@ -26,7 +26,7 @@ class Observation:
     relative: RelativePose | None = None
     reason: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)
-    late_ms: float | None = None
+    beside_ms: dict[str, float] = field(default_factory=dict)
 
 
 class FrontEnd(Protocol):

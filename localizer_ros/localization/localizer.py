@@ -11,7 +11,6 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import (
-    LATE_SEARCH,
     Array,
     Frame,
     LocalizerOutput,
@@ -199,9 +198,8 @@ class Localizer:
     def _observe(self, frame: Frame, prior: PoseEstimate | None, timer: StageTimer) -> Observation:
         observation = self._front_end.observe(frame, prior)
         timer.lap("front_end", observation.timings_ms)
-        if observation.late_ms is not None:
-            # It ran beside the frames and is no part of the total.
-            timer.add({LATE_SEARCH: observation.late_ms})
+        # What ran beside the frames is no part of the total.
+        timer.add(observation.beside_ms)
         return observation
 
     def _from_origin(self, pose: PoseEstimate | None) -> PoseEstimate | None:

@@ -138,6 +138,15 @@ class TrackingConfig(Config, frozen=True):
             "lost; in between, the matched points are followed by optical flow. 1 = in every frame",
         ),
     ] = 3
+    latency_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Time that matching is given to run beside the frames; what it finds is followed into the "
+            "frame this much later. 0 = in place, every few frames take several times as long",
+        ),
+    ] = 0.03
     min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="Inliers below which tracking ends")] = 20
     max_prior_sigma_deg: Annotated[
         float,

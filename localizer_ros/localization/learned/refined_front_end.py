@@ -13,6 +13,7 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.types import Frame, PoseEstimate
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.map_based.front_end import TrackingFrontEnd
+from localizer_ros.localization.map_based.late_matching import LateMatching, open_late_matching
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.localization.refine import ProposalSearch, Refiner, proposal_window_px
 from localizer_ros.scene.map_scene import MapScene
@@ -27,14 +28,22 @@ class RefinedFrontEnd:
         scene: map and index.
         method: name of the proposer.
         config: of search and tracking.
+        matching: matches tracked frames beside the frames; None = in place.
     """
 
-    def __init__(self, proposer: FrontEnd, scene: MapScene, method: str, config: LocalizerConfig) -> None:
+    def __init__(
+        self,
+        proposer: FrontEnd,
+        scene: MapScene,
+        method: str,
+        config: LocalizerConfig,
+        matching: LateMatching | None = None,
+    ) -> None:
         verifier = PoseVerifier(scene, config.search.min_inliers)
         refiner = Refiner(scene, config.tracking, verifier, proposal_window_px(scene))
         self._proposer = proposer
         self._unproposed = ProposalSearch(scene, config.search, refiner, None, "nothing is proposed", method)
-        self._tracking = TrackingFrontEnd(scene, self._unproposed, config)
+        self._tracking = TrackingFrontEnd(scene, self._unproposed, config, matching=matching)
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
         """See :class:`FrontEnd`."""
@@ -63,7 +72,9 @@ class RefinedFrontEnd:
         self._tracking.close()
 
 
-def open_refined(proposer: FrontEnd, scene_dir: Path, method: str, config: LocalizerConfig) -> FrontEnd:
+def open_refined(
+    proposer: FrontEnd, scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool
+) -> FrontEnd:
     """The front end that refines what another one proposes.
 
     Raises:
@@ -72,4 +83,5 @@ def open_refined(proposer: FrontEnd, scene_dir: Path, method: str, config: Local
     """
     scene = MapScene.open(scene_dir)
     scene.point_map.prepare()
-    return RefinedFrontEnd(proposer, scene, method, config)
+    matching = open_late_matching(scene, scene_dir, config, threaded)
+    return RefinedFrontEnd(proposer, scene, method, config, matching)

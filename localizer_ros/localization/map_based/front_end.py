@@ -11,11 +11,13 @@ from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
-from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
+from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.features.extractors import open_extractor
 from localizer_ros.localization.front_end import FrontEnd, Observation
+from localizer_ros.localization.map_based.beside import LateResult, own_thread
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
-from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateResult, LateSearch, own_thread
+from localizer_ros.localization.map_based.late_matching import LateMatching, Matched, open_late_matching
+from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateSearch
 from localizer_ros.localization.map_based.motion_model import (
     constant_velocity,
     flow_covariance,
@@ -23,7 +25,7 @@ from localizer_ros.localization.map_based.motion_model import (
     timing_covariance,
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
-from localizer_ros.localization.map_based.search import GlobalLocalizer
+from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult
 from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
@@ -49,6 +51,7 @@ class TrackingFrontEnd:
         localizer: full search.
         config: of search and tracking.
         late: runs the full search beside the frames; None = in place.
+        matching: matches tracked frames beside the frames; None = in place.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class TrackingFrontEnd:
         localizer: GlobalLocalizer,
         config: LocalizerConfig,
         late: LateSearch | None = None,
+        matching: LateMatching | None = None,
     ) -> None:
-        self._scene, self._localizer, self._late = scene, localizer, late
+        self._scene, self._localizer, self._late, self._matching = scene, localizer, late, matching
         self._config, self._min_confidence = config.tracking, config.search.min_confidence
         self._tracker = Tracker(scene, config.tracking, PoseVerifier(scene, config.search.min_inliers))
         self._flow = OpticalFlow(scene.point_map.camera)
@@ -76,8 +80,9 @@ class TrackingFrontEnd:
         """The same with another full search, where it is not the late one that is due."""
         timer = StageTimer()
         late = None if self._late is None else self._late.collect(frame.stamp_ns)
+        matched = None if self._matching is None else self._matching.collect(frame.stamp_ns)
         motion = self._follow(frame, timer)
-        track = self._track(frame, motion, prior, late, timer)
+        track = self._track(frame, motion, prior, late, matched, timer)
         answer: PoseEstimate | None
         reason = ""
         if track is not None:
@@ -93,15 +98,19 @@ class TrackingFrontEnd:
         else:
             self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
-        return with_late_result(late, answer, relative, reason, timer)
+        observation = with_late_result(late, answer, relative, reason, timer)
+        if matched is None:
+            return observation
+        return replace(observation, beside_ms={**observation.beside_ms, LATE_MATCHING: matched.took_ms})
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
         self._last = self._before = None
         self._last_observed_ns = None
         self._flow.reset()
-        if self._late is not None:
-            self._late.reset()
+        for beside in (self._late, self._matching):
+            if beside is not None:
+                beside.reset()
 
     def lost(self) -> None:
         """See :class:`FrontEnd`: tracking has confirmed its own errors, and motions rest on its points."""
@@ -109,8 +118,9 @@ class TrackingFrontEnd:
 
     def close(self) -> None:
         """See :class:`FrontEnd`."""
-        if self._late is not None:
-            self._late.close()
+        for beside in (self._late, self._matching):
+            if beside is not None:
+                beside.close()
 
     def _follow(self, frame: Frame, timer: StageTimer) -> FlowMotion | None:
         """The points of the frame observed before, when it is not long ago."""
@@ -127,7 +137,8 @@ class TrackingFrontEnd:
         frame: Frame,
         motion: FlowMotion | None,
         prior: PoseEstimate | None,
-        late: LateResult | None,
+        late: LateResult[SearchResult] | None,
+        matched: LateResult[Matched] | None,
         timer: StageTimer,
     ) -> Track | None:
         """The tracked pose, from the frame before or else from the frame of a late result."""
@@ -136,23 +147,31 @@ class TrackingFrontEnd:
         track: Track | None = None
         # A pose that nobody believes yet is not tracked: tracking would say the same again, and confirm nothing.
         if prior is not None:
-            track = self._track_on(frame, motion, prior, timer)
+            track = self._track_on(frame, motion, prior, matched, timer)
         if track is None and late is not None:
             track = self._catch_up(frame, late, prior, timer)
         return track
 
     def _track_on(
-        self, frame: Frame, motion: FlowMotion | None, prior: PoseEstimate, timer: StageTimer
+        self,
+        frame: Frame,
+        motion: FlowMotion | None,
+        prior: PoseEstimate,
+        matched: LateResult[Matched] | None,
+        timer: StageTimer,
     ) -> Track | None:
         last = self._last
         if motion is None or last is None or last.stamp_ns != self._last_observed_ns:
             prediction = self._predicted(frame, prior)
             return None if prediction is None else self._track_near(frame, *prediction, prior, timer)
         T = last.track.T_map_refined @ motion.T_prev_cur
-        if last.track.age + 1 < self._config.match_every:
+        if self._matching is not None or last.track.age + 1 < self._config.match_every:
             with timer.stage("track_carry"):
-                track = self._tracker.carry(frame, last.track, motion, T, prior)
+                track = self._carried(frame, motion, T, prior, matched)
             if track is not None and self._is_sure(track):
+                if self._matching is not None:
+                    with timer.stage("track_match"):
+                        self._matching.offer(frame, track, prior)
                 return track
         covariance = compose_covariance(
             last.track.verified.solved.covariance,
@@ -160,6 +179,34 @@ class TrackingFrontEnd:
             flow_covariance(motion.solved, self._scene.point_map.median_depth),
         )
         return self._track_near(frame, T, covariance, prior, timer)
+
+    def _carried(
+        self,
+        frame: Frame,
+        motion: FlowMotion,
+        T: SE3,
+        prior: PoseEstimate,
+        matched: LateResult[Matched] | None,
+    ) -> Track | None:
+        """The pose by followed points: those of an earlier frame whose matching is done, else of the frame before."""
+        assert self._last is not None
+        if matched is not None:
+            track = matched.result.track
+            if track is None or not self._is_believed(track):
+                # What the map does not confirm is not followed any further.
+                return None
+            flow = OpticalFlow(self._scene.point_map.camera)
+            self._anchored(flow, matched.frame, track)
+            since = flow.follow(frame)
+            track = None if since is None else self._tracker.carry(frame, track, since, T, prior)
+            if track is not None and self._is_sure(track):
+                return track
+        return self._tracker.carry(frame, self._last.track, motion, T, prior)
+
+    def _is_believed(self, track: Track) -> bool:
+        """Whether a match may be an answer. Tracking confirms its own errors: what contradicts the prior is searched
+        for as if nothing were known."""
+        return track.verified.agrees is not False and track.verified.confidence >= self._min_confidence
 
     def _is_sure(self, track: Track) -> bool:
         """Whether followed points are enough, without new ones."""
@@ -170,13 +217,10 @@ class TrackingFrontEnd:
         self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timer: StageTimer
     ) -> Track | None:
         track = self._tracker.track(frame, T, covariance, prior, timer)
-        # Tracking confirms its own errors: what contradicts the prior is searched for as if nothing were known.
-        if track is None or track.verified.agrees is False:
-            return None
-        return track if track.verified.confidence >= self._min_confidence else None
+        return track if track is not None and self._is_believed(track) else None
 
     def _catch_up(
-        self, frame: Frame, late: LateResult, prior: PoseEstimate | None, timer: StageTimer
+        self, frame: Frame, late: LateResult[SearchResult], prior: PoseEstimate | None, timer: StageTimer
     ) -> Track | None:
         """From the answer to an earlier frame to this one: its points are followed here by optical flow."""
         if late.result.verified is None:
@@ -274,10 +318,12 @@ def open_map_front_end(
     late: LateSearch | None = None
     # A frame that stands for itself is answered at once or never.
     if config.search.latency_s > 0.0 and not config.independent:
-        late = LateSearch(localizer, config.search.latency_s, own_thread() if threaded else None)
+        late = LateSearch(localizer, config.search.latency_s, own_thread("search") if threaded else None)
     if isinstance(localizer, HierarchicalLocalizer):
         scene.point_map.prepare()
-        return TrackingFrontEnd(scene, localizer, config, late)
+        return TrackingFrontEnd(
+            scene, localizer, config, late, open_late_matching(scene, scene_dir, config, threaded)
+        )
     return SearchFrontEnd(localizer, late)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from localizer_ros.core.timing import StageTimer
-from localizer_ros.core.types import Frame, PoseEstimate, RelativePose
+from localizer_ros.core.types import LATE_SEARCH, Frame, PoseEstimate, RelativePose
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateResult, LateSearch
-from localizer_ros.localization.map_based.search import GlobalLocalizer
+from localizer_ros.localization.map_based.beside import LateResult
+from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateSearch
+from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult
 
 
 class SearchFrontEnd:
@@ -47,7 +48,7 @@ class SearchFrontEnd:
 
 
 def with_late_result(
-    late: LateResult | None,
+    late: LateResult[SearchResult] | None,
     answer: PoseEstimate | None,
     relative: RelativePose | None,
     reason: str,
@@ -67,4 +68,4 @@ def with_late_result(
         return Observation(answer, (), relative, reason, timings_ms)
     answers = () if late.result.answer is None else (late.result.answer,)
     reasons = [why for why in (late.result.reason, reason) if why]
-    return Observation(answer, answers, relative, "; ".join(reasons), timings_ms, late.took_ms)
+    return Observation(answer, answers, relative, "; ".join(reasons), timings_ms, {LATE_SEARCH: late.took_ms})

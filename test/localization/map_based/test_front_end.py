@@ -7,10 +7,11 @@ from kitchen import Kitchen
 from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Frame, PoseEstimate
+from localizer_ros.core.types import LATE_MATCHING, Frame, PoseEstimate
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
+from localizer_ros.localization.map_based.late_matching import LateMatching, Matched
 from localizer_ros.localization.map_based.search import ViewResult
 from localizer_ros.localization.map_based.tracking import Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
@@ -59,7 +60,8 @@ def test_tracking_follows_a_search_and_measures_the_motion(kitchen: Kitchen) -> 
 
 def tracked(kitchen: Kitchen, frames: range, **settings: object) -> tuple[list[Observation], list[bool]]:
     """Observations of frames, and whether keypoints were found in each."""
-    config = LocalizerConfig(tracking=TrackingConfig(**settings))  # type: ignore[arg-type]
+    in_place = {"latency_s": 0.0, **settings}
+    config = LocalizerConfig(tracking=TrackingConfig(**in_place))  # type: ignore[arg-type]
     front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
     observations = [front_end.observe(kitchen.queries.read(index), kitchen.prior(index)) for index in frames]
     front_end.close()
@@ -82,6 +84,27 @@ def test_points_are_followed_by_optical_flow_between_matchings(kitchen: Kitchen)
         if a.absolute is not None and b.absolute is not None
     ]
     assert np.max(apart) < 0.03
+
+
+def test_no_tracked_frame_waits_for_keypoints_that_are_matched_beside_it(kitchen: Kitchen) -> None:
+    beside, extracted = tracked(kitchen, range(12), match_every=3, latency_s=0.03)
+    assert extracted == [True] + [False] * 11
+    assert [LATE_MATCHING in o.beside_ms for o in beside].count(True) >= 3
+    in_place = tracked(kitchen, range(12), match_every=3)[0]
+    for index, (a, b) in enumerate(zip(beside, in_place, strict=True)):
+        assert a.absolute is not None and b.absolute is not None
+        assert kitchen.errors(index, a.absolute)[0] < 0.08
+        assert a.absolute.T_map_cam.distance_to(b.absolute.T_map_cam) < 0.03
+        assert (a.relative is None) == (b.relative is None)
+
+
+def test_what_a_late_matching_does_not_confirm_is_matched_in_place(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LateMatching, "_match", lambda *_: Matched(None, {}))
+    observations, extracted = tracked(kitchen, range(9), match_every=3, latency_s=0.03)
+    assert extracted == [True, False, False, False, True, False, False, False, True]
+    assert all(o.absolute is not None for o in observations)
 
 
 def test_every_frame_is_matched_while_confidence_is_low(

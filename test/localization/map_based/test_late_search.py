@@ -18,7 +18,8 @@ from localizer_ros.core.types import LATE_SEARCH, Camera, Frame, LocalizerOutput
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.gate import AnswerOutcome
 from localizer_ros.localization.localizer import Localizer
-from localizer_ros.localization.map_based.late_search import LateSearch, own_thread
+from localizer_ros.localization.map_based.beside import own_thread
+from localizer_ros.localization.map_based.late_search import LateSearch
 from localizer_ros.localization.map_based.search import SearchResult
 from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd
 from localizer_ros.smoothing import open_smoother
@@ -159,7 +160,7 @@ def test_a_thread_that_is_on_time_gives_the_same_as_no_thread_and_every_run_the_
 
 def test_frames_do_not_wait_for_a_slow_search_and_none_queue_up_behind_it() -> None:
     localizer, finished = Waiting(), Event()
-    executor = own_thread()
+    executor = own_thread("search")
     late = LateSearch(localizer, LATENCY_S, executor)
     for index in range(1, 60):
         assert late.collect(index * PERIOD_NS) is None
@@ -188,7 +189,7 @@ def test_a_reset_drops_the_answer_under_way(executor: Callable[[], Executor | No
 
 def test_a_reset_drops_an_answer_that_a_thread_is_still_working_on() -> None:
     localizer = Waiting()
-    executor = own_thread()
+    executor = own_thread("search")
     late = LateSearch(localizer, LATENCY_S, executor)
     late.begin(frame(1), None)
     late.reset()
