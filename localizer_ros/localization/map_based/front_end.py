@@ -30,6 +30,7 @@ from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
+from localizer_ros.scene.point_map import PointMap
 
 # Of the points matched last, and of confidence: with less, new points are matched before it is time.
 _LEAST_KEPT, _SURE = 0.6, 0.9
@@ -94,7 +95,7 @@ class TrackingFrontEnd:
         if answer is not None and relative is not None:
             answer = self._with_timing(answer, relative)
         if track is not None:
-            self._before, self._last = self._last, self._anchored(self._flow, frame, track)
+            self._before, self._last = self._last, _anchored(self._scene.point_map, self._flow, frame, track)
         else:
             self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
@@ -196,7 +197,7 @@ class TrackingFrontEnd:
                 # What the map does not confirm is not followed any further.
                 return None
             flow = OpticalFlow(self._scene.point_map.camera)
-            self._anchored(flow, matched.frame, track)
+            _anchored(self._scene.point_map, flow, matched.frame, track)
             since = flow.follow(frame)
             track = None if since is None else self._tracker.carry(frame, track, since, T, prior)
             if track is not None and self._is_sure(track):
@@ -227,7 +228,7 @@ class TrackingFrontEnd:
             return None
         with timer.stage("catch_up"):
             flow = OpticalFlow(self._scene.point_map.camera)
-            seen = self._anchored(flow, late.frame, Track(late.result.verified))
+            seen = _anchored(self._scene.point_map, flow, late.frame, Track(late.result.verified))
             motion = flow.follow(frame)
         if motion is None:
             return None
@@ -271,15 +272,6 @@ class TrackingFrontEnd:
             return None
         return self._scene.refined_pose(prior.T_map_cam), prior.covariance
 
-    def _anchored(self, flow: OpticalFlow, frame: Frame, track: Track) -> _Seen:
-        """The frame, from whose points a flow measures now."""
-        verified, T = track.verified, track.T_map_refined
-        keep = verified.solved.inliers
-        points = verified.points[keep]
-        depth_m = (self._scene.point_map.points[points] - T.t) @ T.R[:, 2]
-        flow.anchor(frame, verified.xy_px[keep], verified.rays[keep], depth_m, points)
-        return _Seen(frame.stamp_ns, track)
-
     def _relative(self, frame: Frame, motion: FlowMotion | None) -> RelativePose | None:
         """Motion since the frame observed before, when points of known depth were seen in that one."""
         prev_ns = self._last_observed_ns
@@ -300,6 +292,16 @@ class TrackingFrontEnd:
         """(6, 6) what the error of stamps adds to a pose while the camera moves like this."""
         elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
         return timing_covariance(relative.T_prev_cur, elapsed_s, self._config.timing_sigma_ms * 1e-3)
+
+
+def _anchored(point_map: PointMap, flow: OpticalFlow, frame: Frame, track: Track) -> _Seen:
+    """The frame, from whose points a flow measures now."""
+    verified, T = track.verified, track.T_map_refined
+    keep = verified.solved.inliers
+    points = verified.points[keep]
+    depth_m = (point_map.points[points] - T.t) @ T.R[:, 2]
+    flow.anchor(frame, verified.xy_px[keep], verified.rays[keep], depth_m, points)
+    return _Seen(frame.stamp_ns, track)
 
 
 def open_map_front_end(
