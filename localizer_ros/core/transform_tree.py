@@ -6,6 +6,7 @@ import bisect
 import math
 from dataclasses import dataclass, field
 
+from localizer_ros.core.continuity import OVER_SAMPLES, jump
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import LocalizerError
 
@@ -54,6 +55,13 @@ class TransformTree:
         edge = self._edges.get(frame)
         return None if edge is None else edge.parent
 
+    def _starts_over(self, edge: _Edge, stamp_ns: int, T_parent_child: SE3) -> bool:
+        """Whether time went back, or the edge has jumped: there is nothing between before and after."""
+        if stamp_ns <= edge.stamps_ns[-1]:
+            return stamp_ns < edge.stamps_ns[-1] - self._time_jump_ns
+        recent = zip(edge.stamps_ns[-OVER_SAMPLES:], edge.transforms[-OVER_SAMPLES:], strict=True)
+        return jump(list(recent), stamp_ns, T_parent_child) is not None
+
     def ancestors(self, frame: str) -> list[str]:
         """The frame, its parent and so on to the root."""
         chain = [frame]
@@ -73,7 +81,7 @@ class TransformTree:
         if (
             self._history_ns is not None
             and edge.stamps_ns
-            and stamp_ns < edge.stamps_ns[-1] - self._time_jump_ns
+            and self._starts_over(edge, stamp_ns, T_parent_child)
         ):
             edge.stamps_ns.clear()
             edge.transforms.clear()
@@ -95,14 +103,28 @@ class TransformTree:
         Raises:
             TransformError: not connected, a moving edge without a stamp, or a time outside an edge's history.
         """
+        below_target, below_source = self._ways_up(target, source)
+        return self._climb(below_target, stamp_ns).inverse() @ self._climb(below_source, stamp_ns)
+
+    def latest(self, target: str, source: str) -> int | None:
+        """The latest stamp at which ``T_target_source`` is known; None where it is fixed, and known at any.
+
+        Raises:
+            TransformError: the frames are not connected.
+        """
+        below_target, below_source = self._ways_up(target, source)
+        moving = [self._edges[child] for child in (*below_target, *below_source)]
+        newest = [edge.stamps_ns[-1] if edge.stamps_ns else -1 for edge in moving if edge.fixed is None]
+        return min(newest, default=None)
+
+    def _ways_up(self, target: str, source: str) -> tuple[list[str], list[str]]:
+        """The frames from each of two to below the one that they have in common. Raises TransformError."""
         of_target, of_source = self.ancestors(target), self.ancestors(source)
         common = next((frame for frame in of_source if frame in of_target), None)
         if common is None:
             known = ", ".join(sorted(self.frames)) or "none"
             raise TransformError(f"no transform connects {target!r} and {source!r}; known frames: {known}")
-        T_common_source = self._climb(of_source[: of_source.index(common)], stamp_ns)
-        T_common_target = self._climb(of_target[: of_target.index(common)], stamp_ns)
-        return T_common_target.inverse() @ T_common_source
+        return of_target[: of_target.index(common)], of_source[: of_source.index(common)]
 
     def find_fixed(self, target: str, source: str) -> SE3 | None:
         """``T_target_source`` over fixed edges only, None when they do not join the two frames."""

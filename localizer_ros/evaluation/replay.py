@@ -13,6 +13,7 @@ from typing import Any
 
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.files import new_folder
+from localizer_ros.core.map_correction import MapCorrection
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.robot_pose import BasePose, base_pose, map_to_odom
 from localizer_ros.core.se3 import SE3, covariance_to_ros
@@ -128,6 +129,7 @@ class _AnswerWriter:
     def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
         self._bag = bag
         self._frames, self._odometry, self._config = frames, source.odometry, config
+        self._correction = MapCorrection(config.correction_m_s, config.correction_deg_s)
         self._path: deque[Any] = deque(maxlen=config.path_length)
         self._path_due_ns = self._diagnostics_due_ns = 0
         self._status: Status | None = None
@@ -159,6 +161,8 @@ class _AnswerWriter:
         self._last_ns = stamp_ns
         self._processed += 1
         pose = self._base_pose(output.estimate) if output.status is not Status.LOST else None
+        if pose is None or output.reset:
+            self._correction.restart()
         if pose is not None:
             self._answered += 1
             self._write_pose(pose)
@@ -214,6 +218,7 @@ class _AnswerWriter:
             if T_odom_base is None:
                 return
             T_map_child, child = map_to_odom(pose.T_map_base, T_odom_base), frames.odom
+            T_map_child = self._correction.step(stamp_ns, T_map_child, T_odom_base)
             stamp_ns += round(self._config.transform_tolerance * 1e9)
         transform = transform_stamped(stamp_ns, frames.map, child, T_map_child)
         self._bag.write_transform(TF_TOPIC, pose.stamp_ns, transform)

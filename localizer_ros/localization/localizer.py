@@ -21,8 +21,8 @@ from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
-from localizer_ros.localization.repeated_images import RepeatedImages
-from localizer_ros.localization.status import Judgement, bounded, explain, judge, judge_repeated
+from localizer_ros.localization.repeated_images import RepeatedImages, carried_over
+from localizer_ros.localization.status import Judgement, explain, judge
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
@@ -162,19 +162,9 @@ class Localizer:
     def _pass_over(self, frame: Frame, since_ns: int, timer: StageTimer) -> LocalizerOutput:
         """The answer to a frame whose image tells nothing new: what was known, moved. It is no new measurement, and the
         graph goes on from the frame before it."""
-        new_ns, before_ns = self._motion.last_new_ns, self._motion.last_ns
-        assert new_ns is not None and before_ns is not None
-        passed = self._motion.pass_over(frame)
-        moved = None if passed.odometry is None else passed.moved
-        if self._accepted_ns is not None and moved is False:
-            # For a camera that does not move no time passes: the last accepted pose is as good as it was.
-            self._accepted_ns += frame.stamp_ns - before_ns
-            new_ns = frame.stamp_ns
-        estimate = self._motion.predict(self._motion.passed_motion(passed))
-        if moved is None and estimate is not None and estimate.covariance is not None:
-            estimate = bounded(estimate, self._config.status)
-        stamps_ns = (frame.stamp_ns, new_ns, since_ns)
-        judgement = judge_repeated(stamps_ns, self._accepted_ns, estimate, self._config.status, moved)
+        estimate, judgement, self._accepted_ns = carried_over(
+            self._motion, frame, since_ns, self._accepted_ns, self._config.status
+        )
         if not judgement.usable:
             self._give_up()
             self._motion.forget_pose()
@@ -185,8 +175,8 @@ class Localizer:
             estimate=self._from_origin(estimate),
             absolute=None,
             relative=None,
-            reason=explain(None, "", (), judgement),
-            timings_ms={**timer.timings_ms(), "total": timer.elapsed_ms()},
+            reason=judgement.why,
+            timings_ms={"total": timer.elapsed_ms()},
         )
 
     def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from localizer_ros.core.types import Frame, UInt8
+from localizer_ros.core.config.runtime import StatusConfig
+from localizer_ros.core.types import Frame, PoseEstimate, UInt8
+from localizer_ros.localization.motion_prediction import MotionPrediction
+from localizer_ros.localization.status import Judgement, bounded, judge_repeated
 
 # Pixels that differ between two images of a still camera, as a share. Noise of 0.2 grey levels, less than any sensor's,
 # changes 7 % of the pixels of Red Kitchen and TUM, and 2.8 % when both images are compressed to JPEG of quality 20
@@ -58,3 +61,30 @@ def _changed(a: UInt8, b: UInt8) -> float:
 
 def _blank(image: UInt8) -> bool:
     return bool(np.all(image[_ROWS] == image[0, 0])) and bool(np.all(image == image[0, 0]))
+
+
+def carried_over(
+    motion: MotionPrediction, frame: Frame, since_ns: int, accepted_ns: int | None, config: StatusConfig
+) -> tuple[PoseEstimate | None, Judgement, int | None]:
+    """The pose of a frame whose image tells nothing new, what it is worth, and when a pose was accepted last.
+
+    Args:
+        motion: from the last frame that told something; goes on to this one.
+        frame: the frame.
+        since_ns: stamp of the first frame with this image.
+        accepted_ns: when a pose was accepted last, None when none was.
+        config: thresholds.
+    """
+    new_ns, before_ns = motion.last_new_ns, motion.last_ns
+    assert new_ns is not None and before_ns is not None
+    passed = motion.pass_over(frame)
+    moved = None if passed.odometry is None else passed.moved
+    if accepted_ns is not None and moved is False:
+        # For a camera that does not move no time passes: the last accepted pose is as good as it was.
+        accepted_ns += frame.stamp_ns - before_ns
+        new_ns = frame.stamp_ns
+    estimate = motion.predict(motion.passed_motion(passed))
+    if moved is None and estimate is not None and estimate.covariance is not None:
+        estimate = bounded(estimate, config)
+    stamps_ns = (frame.stamp_ns, new_ns, since_ns)
+    return estimate, judge_repeated(stamps_ns, accepted_ns, estimate, config, moved), accepted_ns

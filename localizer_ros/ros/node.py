@@ -154,7 +154,7 @@ class LocalizerNode(ManagedNode):
             self._transforms.lookup,
         )
         self._intake = Intake(config, frames, self._odometry, self._mailbox, self._report, self._map_frame)
-        broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config)
+        broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config, self._machine.clock)
         self._undo_configure.callback(broadcaster.destroy)
         self._outputs = Outputs(endpoints.output, self._map_frame, broadcaster)
         self._display = Display(
@@ -209,8 +209,8 @@ class LocalizerNode(ManagedNode):
         self._outputs.reconfigure(config)
 
     def _publish_diagnostics(self) -> None:
-        self.health.note("TF", self._outputs.transform or None)
-        self.health.note("TF waits for", self._outputs.transform_waits_for or None)
+        for key, value in self._outputs.transform_details().items():
+            self.health.note(key, value or None)
         self._report.publish_diagnostics()
 
     def _forget_motion(self) -> None:

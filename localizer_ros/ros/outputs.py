@@ -65,15 +65,15 @@ class Outputs:
         if self._broadcaster is not None:
             self._broadcaster.retry()
 
-    @property
-    def transform_waits_for(self) -> str:
-        """What the newest transform waits for, in words; empty when it is out."""
-        return self._broadcaster.waiting_for if self._broadcaster is not None else ""
+    def transform_details(self) -> dict[str, str]:
+        """What is published as TF, what it waits for and how late it is; empty where none is asked for."""
+        return self._broadcaster.details() if self._broadcaster is not None else {}
 
-    @property
-    def transform(self) -> str:
-        """The edge that is published, and what is the matter with it; empty where none is."""
-        return self._broadcaster.edge if self._broadcaster is not None else ""
+    def transform_silence(self) -> tuple[float, str]:
+        """Seconds for which poses have waited without any transform going out, 0 when none waits, and for what."""
+        if self._broadcaster is None:
+            return 0.0, ""
+        return self._broadcaster.silent_s(), self._broadcaster.waiting_for
 
     def forget(self) -> None:
         """Drop the transform that waits: its pose is not to be trusted any more."""

@@ -10,26 +10,47 @@ root of the tree that the robot's frame is in, the only frame that has no parent
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
 from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.map_correction import MapCorrection
 from localizer_ros.core.robot_pose import map_to_odom
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.ros.conversions import transform_msg
 from localizer_ros.ros.transform_listener import TF_QOS, TF_TOPIC, TransformListener
 
+# Poses that wait for the odometry of their time: two seconds at 30 Hz, more than any odometry is late.
+_MOST_WAITING = 64
+_RECENT = 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A pose that is not out yet, and when it came."""
+
+    stamp: int
+    T_map_base: SE3
+    base_frame: str
+    came_s: float
+
 
 class MapBroadcaster:
     """Publishes the one TF edge that the localizer owns.
 
     Where something moves between that edge and the robot, ``T_map_odom = T_map_base @ T_base_odom`` needs the odometry
-    of the image's own time. It may come after the pose: the newest pose waits for it, and is never combined with that
-    of another time. Where another node publishes the edge as well, this one is silent: a frame has one parent, and
-    listeners would be thrown from one answer to the other.
+    of the image's own time. It may come after the pose: poses wait for it, the newest whose odometry is known goes out,
+    and none is ever combined with that of another time. Corrections of the odometry go out in steps that a controller
+    can bear, see ``MapCorrection``. Where another node publishes the edge as well, this one is
+    silent: a frame has one parent, and listeners would be thrown from one answer to the other.
 
     Args:
         node: that publishes.
@@ -39,21 +60,33 @@ class MapBroadcaster:
             far ahead ``map -> odom_frame`` is dated; without ``publish_tf`` there is not even a publisher.
     """
 
-    def __init__(self, node: Node, listener: TransformListener, map_frame: str, config: RunConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        listener: TransformListener,
+        map_frame: str,
+        config: RunConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._publisher: Any = None
         self._node, self._listener = node, listener
         self._map_frame, self._odom_frame = map_frame, config.odom_frame
+        self._clock = clock
         self._lock = threading.Lock()
-        self._pending: tuple[int, SE3, str] | None = None
+        self._waiting: deque[_Waiting] = deque(maxlen=_MOST_WAITING)
+        self._correction = MapCorrection(config.correction_m_s, config.correction_deg_s)
+        self._lateness_ms: deque[float] = deque(maxlen=_RECENT)
+        self._owed_since_s: float | None = None
         self._child = self._disputed = ""
         self.waiting_for = ""
-        """What the pose that waits is waiting for, in words; empty when none waits."""
+        """What the newest pose is waiting for, in words; empty when none waits."""
         self.reconfigure(config)
 
     def reconfigure(self, config: RunConfig) -> None:
-        """Publish or be silent, with another tolerance, from now on."""
+        """Publish or be silent, with another tolerance and other rates, from now on."""
         with self._lock:
             self._tolerance_ns = round(config.transform_tolerance * 1e9)
+            self._correction.reconfigure(config.correction_m_s, config.correction_deg_s)
             if config.publish_tf and self._publisher is None:
                 self._publisher = self._node.create_publisher(TFMessage, TF_TOPIC, TF_QOS)
         if not config.publish_tf:
@@ -64,25 +97,38 @@ class MapBroadcaster:
         with self._lock:
             if self._publisher is None:
                 return
-            self._pending = (stamp, T_map_base, base_frame)
+            now_s = self._clock()
+            self._waiting.append(_Waiting(stamp, T_map_base, base_frame, now_s))
+            self._owed_since_s = now_s if self._owed_since_s is None else self._owed_since_s
         self.retry()
 
     def retry(self) -> None:
-        """Publish the pose that waits, if the odometry of its time is known by now."""
+        """Publish the newest pose whose odometry is known by now; those before it are of no use any more."""
         with self._lock:
-            if self._pending is None:
+            if not self._waiting:
                 return
-            stamp, T_map_base, base_frame = self._pending
             try:
-                child = self._free_frame(base_frame)
-                self._disputed = self._listener.disputed(base_frame)
-                T_child_base = self._listener.lookup(child, base_frame, stamp)
+                self._publish_newest()
             except TransformError as error:
                 self.waiting_for = str(error)
-                return
-            self._pending, self.waiting_for = None, ""
-            ahead_ns = 0 if self._listener.rigid(child, base_frame) else self._tolerance_ns
-            self._publish(stamp + ahead_ns, map_to_odom(T_map_base, T_child_base), child)
+
+    def silent_s(self) -> float:
+        """For how long poses have waited without any transform going out; 0 when none waits."""
+        owed_s = self._owed_since_s
+        return 0.0 if owed_s is None else self._clock() - owed_s
+
+    def details(self) -> dict[str, str]:
+        """What is published, what it waits for and how late it is, for the diagnostics; what is empty has no news."""
+        with self._lock:
+            late = np.percentile(self._lateness_ms, (50, 99)) if self._lateness_ms else None
+            correction = self._correction
+        jumps = f"{correction.jumps}; the last: {correction.last_jump}" if correction.jumps else "0"
+        return {
+            "TF": self.edge,
+            "TF waits for": self.waiting_for,
+            "TF lateness": "" if late is None else f"p50 {late[0]:.1f} ms, p99 {late[1]:.1f} ms",
+            "TF jumps": jumps if self._child else "",
+        }
 
     @property
     def edge(self) -> str:
@@ -91,9 +137,11 @@ class MapBroadcaster:
         return "; ".join(filter(None, parts))
 
     def forget(self) -> None:
-        """Drop the pose that waits: it is not to be trusted any more."""
+        """Drop the poses that wait: they are not to be trusted any more, and the next one was found anew."""
         with self._lock:
-            self._pending, self.waiting_for = None, ""
+            self._waiting.clear()
+            self._owed_since_s, self.waiting_for = None, ""
+            self._correction.restart()
 
     def destroy(self) -> None:
         """Stop publishing."""
@@ -102,6 +150,33 @@ class MapBroadcaster:
             publisher, self._publisher, self._child = self._publisher, None, ""
         if publisher is not None:
             self._node.destroy_publisher(publisher)
+
+    def _publish_newest(self) -> None:
+        """Raises TransformError where none of the poses can go out yet."""
+        newest = self._waiting[-1]
+        child = self._free_frame(newest.base_frame)
+        self._disputed = self._listener.disputed(newest.base_frame)
+        known_ns = self._listener.latest(child, newest.base_frame)
+        ready = next((w for w in reversed(self._waiting) if known_ns is None or w.stamp <= known_ns), newest)
+        T_child_base = self._listener.lookup(child, ready.base_frame, ready.stamp)
+        while self._waiting.popleft() is not ready:
+            pass
+        now_s = self._clock()
+        self._lateness_ms.append((now_s - ready.came_s) * 1e3)
+        self._owed_since_s = now_s if self._waiting else None
+        self.waiting_for = ""
+        T_map_child = map_to_odom(ready.T_map_base, T_child_base)
+        if self._listener.rigid(child, ready.base_frame):
+            # No odometry: the edge is the pose itself.
+            self._publish(ready.stamp, T_map_child, child)
+            return
+        jumps = self._correction.jumps
+        T_map_child = self._correction.step(ready.stamp, T_map_child, T_child_base)
+        if self._correction.jumps > jumps:
+            self._node.get_logger().warning(
+                f"{self._map_frame} -> {child} jumps by {self._correction.last_jump}"
+            )
+        self._publish(ready.stamp + self._tolerance_ns, T_map_child, child)
 
     def _free_frame(self, base_frame: str) -> str:
         """The frame to be given its place in the map. Raises TransformError where there is none."""

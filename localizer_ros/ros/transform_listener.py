@@ -84,6 +84,11 @@ class TransformListener:
         with self._lock:
             return self._tree.lookup(target, source, stamp_ns)
 
+    def latest(self, target: str, source: str) -> int | None:
+        """See ``TransformTree.latest``."""
+        with self._lock:
+            return self._tree.latest(target, source)
+
     def root(self, frame: str) -> str | None:
         """The outermost frame above ``frame``, itself where it has no parent: the only one that may be given another.
 

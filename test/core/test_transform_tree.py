@@ -65,7 +65,8 @@ def test_lookup_composes_up_and_down_the_tree(rng: np.random.Generator) -> None:
 
 def test_moving_edges_are_interpolated_and_never_extrapolated(rng: np.random.Generator) -> None:
     tree = TransformTree()
-    first, second = random_pose(rng), random_pose(rng)
+    first = random_pose(rng)
+    second = first @ SE3.exp([0.1, 0.2, -0.1, 0.05, 0.1, -0.02])
     tree.set("odom", "base", first, 1000 * MS)
     tree.set("odom", "base", second, 1100 * MS)
     np.testing.assert_allclose(tree.lookup("odom", "base", 1000 * MS).matrix(), first.matrix())
@@ -113,3 +114,27 @@ def test_history_is_sorted_whatever_the_order_of_arrival(order: list[int]) -> No
         tree.set("odom", "base", SE3(np.eye(3), np.array([float(index), 0.0, 0.0])), index * 10 * MS)
     for index in range(12):
         assert tree.lookup("odom", "base", index * 10 * MS).t[0] == index
+
+
+def test_nothing_lies_between_before_and_after_a_jump() -> None:
+    tree = TransformTree()
+    for index in range(5):
+        tree.set("odom", "base", SE3(np.eye(3), np.array([3.0 + 0.01 * index, 0.0, 0.0])), index * 20 * MS)
+    tree.set("odom", "base", SE3.identity(), 100 * MS)  # somebody has reset the odometry
+    tree.set("odom", "base", SE3.identity(), 120 * MS)
+    with pytest.raises(TransformError, match="not known as early"):
+        tree.lookup("odom", "base", 90 * MS)
+    assert tree.lookup("odom", "base", 110 * MS).distance_to(SE3.identity()) == 0.0
+
+
+def test_the_latest_stamp_is_that_of_the_edge_that_lags() -> None:
+    tree = TransformTree()
+    tree.set("base", "camera", SE3.identity(), None)
+    assert tree.latest("base", "camera") is None
+    for stamp in (100, 200, 300):
+        tree.set("odom", "base", SE3.identity(), stamp * MS)
+    tree.set("world", "odom", SE3.identity(), 150 * MS)
+    assert tree.latest("odom", "camera") == 300 * MS
+    assert tree.latest("world", "camera") == 150 * MS
+    with pytest.raises(TransformError, match="no transform connects"):
+        tree.latest("map", "camera")

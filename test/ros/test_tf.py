@@ -127,7 +127,7 @@ class Tf:
         self.changes = 0
         self.listener = TransformListener(self.ros, "map", self._changed, lambda: self.ros.now_s)  # type: ignore[arg-type]
         config = config_from_dict(RunConfig, {"base_frame": "base_link", **settings})
-        self.broadcaster = MapBroadcaster(self.ros, self.listener, "map", config)  # type: ignore[arg-type]
+        self.broadcaster = MapBroadcaster(self.ros, self.listener, "map", config, lambda: self.ros.now_s)  # type: ignore[arg-type]
 
     def _changed(self) -> None:
         self.changes += 1
@@ -257,3 +257,48 @@ def test_a_frame_to_which_others_give_two_parents_is_named_and_the_first_holds()
     tf.ros.now_s += 5.1
     tf.hear("visual_odom", "base_link", T_BASE_CAM, SECOND)
     assert "'odom' and 'base_link'" in tf.send() and tf.listener.disputed("base_link") == ""
+
+
+@pytest.mark.parametrize("late_ms", [50, 120, 700])
+def test_with_late_odometry_the_newest_possible_transform_goes_out(late_ms: int) -> None:
+    """Poses at 30 Hz, odometry at 50 Hz that is late: each sample lets the newest pose before it out."""
+    tf = Tf(odom_frame="odom")
+    times = sorted([(k * 33, "pose") for k in range(150)] + [(k * 20 + late_ms, "odom") for k in range(300)])
+    start_s, began = tf.ros.now_s, SECOND
+    for at_ms, kind in times:
+        tf.ros.now_s = start_s + 1e-3 * at_ms
+        if kind == "pose":
+            tf.broadcaster.send(began + at_ms * MS, SE3.identity(), "base_link")
+        else:
+            tf.hear("odom", "base_link", SE3.identity(), began + (at_ms - late_ms) * MS)
+            tf.broadcaster.retry()
+        if at_ms > late_ms + 100:
+            assert tf.broadcaster.silent_s() < 0.05
+    # Odometry every 20 ms lets none of them be overtaken by the next.
+    assert len(tf.ros.sent) == 150
+    lateness = tf.broadcaster.details()["TF lateness"]
+    assert late_ms <= float(lateness.split()[1]) <= late_ms + 20
+
+
+def test_silence_is_counted_from_the_first_pose_that_waits() -> None:
+    tf = Tf(odom_frame="odom")
+    assert tf.broadcaster.silent_s() == 0.0
+    for _ in range(200):
+        tf.send(SECOND + round(1e9 * tf.ros.now_s))
+        tf.ros.now_s += 0.1
+    assert tf.broadcaster.silent_s() == pytest.approx(20.0)
+    tf.hear("odom", "base_link", SE3.identity(), SECOND + round(1e9 * (tf.ros.now_s - 0.1)))
+    tf.broadcaster.retry()
+    assert tf.broadcaster.silent_s() == 0.0 and len(tf.ros.sent) == 1
+
+
+def test_a_correction_goes_out_in_small_steps_and_a_large_one_is_told_as_a_jump() -> None:
+    tf = Tf(odom_frame="odom")
+    for index, x_m in enumerate([0.0] * 3 + [0.2] * 3 + [3.0]):
+        stamp = SECOND + index * 33 * MS
+        tf.hear("odom", "base_link", SE3.identity(), stamp)
+        tf.send(stamp, SE3(np.eye(3), np.array([x_m, 0.0, 0.0])))
+    found = [sent.transform.translation.x for sent in tf.ros.sent]
+    np.testing.assert_allclose(found, [0.0] * 3 + [0.0099, 0.0198, 0.0297, 3.0], atol=1e-9)
+    assert tf.broadcaster.details()["TF jumps"].startswith("1; the last: 2.97 m")
+    assert any("jumps by 2.97 m" in line for line in tf.ros.said)

@@ -6,6 +6,8 @@ from __future__ import annotations
 LIVE = (
     "publish_tf",
     "transform_tolerance",
+    "correction_m_s",
+    "correction_deg_s",
     "path_length",
     "gate.",
     "status.",

@@ -282,6 +282,18 @@ class RunConfig(LocalizerConfig, frozen=True):
             description="Time that the transform map_frame -> odom_frame is dated ahead (REP-105)",
         ),
     ] = 0.0
+    correction_m_s: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=100.0,
+            description="Rate at which corrections of the odometry move the robot in the map; what would take "
+            "longer than 1 s is corrected at once, as a jump that is counted",
+        ),
+    ] = 0.3
+    correction_deg_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="Rate at which corrections of the odometry turn it there")
+    ] = 15.0
     image_transport: Annotated[
         Literal["raw", "compressed"],
         Meta(extra=USER, description="Transport of images; compressed subscribes to image/compressed"),
