@@ -13,7 +13,12 @@ import numpy as np
 from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, Status
 
 _RECENT = 300
+# Nobody calls a camera slow that has not sent for so long.
 _SILENT_AFTER_S = 2.0
+# A camera whose rhythm is known has stopped after so many of its periods, but not sooner than a driver may hang.
+_SILENT_AFTER_PERIODS, _HANGS_S = 3.5, 0.3
+# Arrivals that tell the rhythm of a camera.
+_FEWEST_ARRIVALS = 5
 # Searches that may take longer than declared before anybody is told, and how many say anything at all.
 _OVERDUE_SHARE, _FEWEST_SEARCHES = 0.2, 5
 
@@ -138,6 +143,11 @@ class Health:
             if value is not None:
                 self.notes[key] = value
 
+    def judge(self) -> tuple[str, str]:
+        """Level and message alone."""
+        with self._lock:
+            return self._judge()
+
     def diagnose(self) -> Diagnosis:
         """The state in words."""
         with self._lock:
@@ -155,7 +165,7 @@ class Health:
     def _judge_input(self) -> tuple[str, str] | None:
         received_s = self._last_received_s
         silent_s = self.clock() - (received_s if received_s is not None else self._began_s)
-        if silent_s <= _SILENT_AFTER_S:
+        if silent_s <= self._silent_after_s():
             return None
         topic, publishers = self.image_topic, self.image_publishers
         if publishers == 0:
@@ -164,7 +174,14 @@ class Health:
             help_ = f"{topic} has {publishers} publisher(s) that send nothing: check the camera"
         if received_s is None:
             return "STALE", f"no image yet; {help_}"
-        return "ERROR", f"no image for {silent_s:.1f} s; {help_}"
+        return "ERROR" if silent_s > _SILENT_AFTER_S else "WARN", f"no image for {silent_s:.1f} s; {help_}"
+
+    def _silent_after_s(self) -> float:
+        """Time without an image that is no pause of the camera any more."""
+        if len(self._arrivals_s) < _FEWEST_ARRIVALS:
+            return _SILENT_AFTER_S
+        period_s = float(np.median(np.diff(self._arrivals_s)))
+        return min(_SILENT_AFTER_S, max(_HANGS_S, _SILENT_AFTER_PERIODS * period_s))
 
     def _judge_drops(self) -> tuple[str, str] | None:
         drop = self._last_drop

@@ -40,6 +40,8 @@ NODE_NAME = "localizer"
 ODOMETRY_WAIT_S = 0.02
 DISPLAY_PERIOD_S = 0.2
 DIAGNOSTICS_PERIOD_S = 1.0
+# What goes wrong is told within half a second, and found out within a part of that.
+WATCH_PERIOD_S = 0.1
 STOP_TIMEOUT_S = 10.0
 
 
@@ -165,6 +167,7 @@ class LocalizerNode(ManagedNode):
         endpoints.service(Trigger, "reset", self._on_reset)
         endpoints.service(SetBool, "pause", self._on_pause)
         endpoints.timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        endpoints.timer(WATCH_PERIOD_S, self._watch)
         endpoints.timer(DISPLAY_PERIOD_S, self._display.publish)
         self._transforms.subscribe()
 
@@ -208,10 +211,17 @@ class LocalizerNode(ManagedNode):
         self._display.resize(config.path_length)
         self._outputs.reconfigure(config)
 
+    def _watch(self) -> None:
+        self._note_transforms()
+        self._report.watch()
+
     def _publish_diagnostics(self) -> None:
+        self._note_transforms()
+        self._report.publish_diagnostics()
+
+    def _note_transforms(self) -> None:
         for key, value in self._outputs.transform_details().items():
             self.health.note(key, value or None)
-        self._report.publish_diagnostics()
 
     def _forget_motion(self) -> None:
         """Nothing that moves is known any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.health import Health
 
 WARNING_PERIOD_S = 5.0
+_NUMBER = re.compile(r"-?\d[\d.]*")
 
 
 class Reporter:
@@ -34,6 +36,7 @@ class Reporter:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._camera_problem = ""
         self._last_ns: int | None = None
+        self._told = ""
 
     def destroy(self) -> None:
         """Say no more."""
@@ -42,6 +45,7 @@ class Reporter:
     def publish_diagnostics(self) -> None:
         """One message on /diagnostics."""
         diagnosis = self.health.diagnose()
+        self._told = _kind(diagnosis.level, diagnosis.message)
         self._publisher.publish(
             diagnostics_msg(
                 self._node.get_clock().now().nanoseconds,
@@ -52,6 +56,11 @@ class Reporter:
                 diagnosis.values,
             )
         )
+
+    def watch(self) -> None:
+        """Publish the diagnostics where they have changed since they were last published."""
+        if _kind(*self.health.judge()) != self._told:
+            self.publish_diagnostics()
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """The callback, with its exceptions logged: one of them would end the executor."""
@@ -208,6 +217,11 @@ class Reporter:
             f"QoS of {topic} does not fit ({qos_policy_name_from_kind(event.last_policy_kind)}), no messages "
             f"will be sent: {theirs or 'the subscriber'}; this node offers {_qos_text(ours)}"
         )
+
+
+def _kind(level: str, message: str) -> str:
+    """What stays the same while only numbers change; all that is well is the same."""
+    return level if level == "OK" else f"{level} {_NUMBER.sub('#', message)}"
 
 
 def _qos_text(qos: QoSProfile) -> str:

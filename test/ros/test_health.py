@@ -49,6 +49,28 @@ def test_health_tells_what_is_wrong_and_what_would_help() -> None:
     assert message(paused=True)[1].startswith("paused")
 
 
+def test_a_camera_that_stops_is_missed_by_its_own_rhythm() -> None:
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    health.active, health.image_publishers = True, 1
+
+    def missed(rate_hz: float) -> float:
+        """Seconds after its last image."""
+        for _ in range(60):
+            now[0] += 1.0 / rate_hz
+            health.frame_received()
+        health.frame_processed(output(Status.TRACKING), 0.0)
+        last_s = now[0]
+        while health.judge()[0] == "OK":
+            now[0] += 0.01
+        assert health.judge()[1].startswith("no image for")
+        return now[0] - last_s
+
+    assert missed(30.0) < 0.35 and missed(10.0) < 0.4
+    # A slow camera is not called silent between two of its images.
+    assert 1.0 < missed(2.0) <= 2.1
+
+
 def test_health_accounts_for_every_frame() -> None:
     health = Health()
     for kind in ("encoding", "encoding", "superseded"):

@@ -195,3 +195,25 @@ def test_qos_can_be_overridden(robot: Robot) -> None:
     robot.start()
     infos = robot.node.get_subscriptions_info_by_topic("/image")
     assert [info.qos_profile.reliability for info in infos] == [QoSReliabilityPolicy.RELIABLE]
+
+
+def test_diagnostics_go_out_at_once_where_what_is_wrong_changes_and_not_where_a_number_does() -> None:
+    node, now = Speaker(), [0.0]
+    health = Health(clock=lambda: now[0])
+    health.active, health.image_publishers = True, 1
+    reporter = Reporter(node, health, "scene")
+    reporter.publish_diagnostics()
+
+    def told(after_s: float = 0.1) -> int:
+        before = len(node.published)
+        now[0] += after_s
+        reporter.watch()
+        return len(node.published) - before
+
+    health.frame_received()
+    assert told() == 0
+    reporter.frame_dropped(FrameRejected("encoding", "'nowhere' is no encoding"))
+    assert told() == 1 and "encoding" in node.published[-1].status[0].message
+    assert told() == 0
+    assert told(5.0) == 1 and "no image for" in node.published[-1].status[0].message
+    assert told(1.0) == 0  # it is 6.1 s now instead of 5.1

@@ -144,7 +144,7 @@ class StatusConfig(Config, frozen=True):
         Meta(
             gt=0.0, le=3600.0, description="Time without an accepted absolute pose after which it is DEGRADED"
         ),
-    ] = 0.5
+    ] = 0.3
     lost_after_s: Annotated[
         float,
         Meta(
