@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": measure.bench,
     "view": measure.view,
     "export": scenes.export,
+    "scenario": robot.scenario,
     "play": robot.play,
     "run": robot.run,
 }

@@ -1,14 +1,59 @@
-"""Commands that need ROS 2: play, run."""
+"""Commands that need ROS 2: scenario, play, run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from localizer_ros.cli import console
-from localizer_ros.cli.options import SceneArgument, SourceArgument
+from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument
 from localizer_ros.cli.reading import Reading, reads_recordings
+
+
+@console.command
+@reads_recordings
+def scenario(
+    scene: SceneArgument,
+    bag: SourceArgument,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.yaml", help="Scenarios: faults, and what must be said.")
+    ],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="This scenario alone. Repeatable.")
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Over DDS, in real time, with the node in a process of its own; those marked live."
+        ),
+    ] = False,
+    json_file: JsonOption = None,
+    *,
+    reading: Reading,
+) -> None:
+    """Try faults on a robot's streams: what the node says and publishes; exit code 1 when it is not as it should be.
+
+    Example: `localizer scenario scenes/room drive2 faults.yaml`
+    """
+    from localizer_ros.ros.scenario.report import chosen, to_json, total
+    from localizer_ros.ros.scenario.run import run as run_scenarios
+
+    scenarios = chosen(files, only or ())
+    recording = reading.open(bag)
+    console.make_room(json_file)
+    tell = console.say if str(json_file) == "-" else print
+    results = []
+    with console.progress_bar() as progress:
+        for result in run_scenarios(scene, recording, scenarios, live, progress):
+            results.append(result)
+            for line in result.lines():
+                tell(line)
+    if console.write_json(json_file, to_json(scene, bag, results)):
+        print(total(results))
+    if not all(result.as_expected for result in results):
+        raise typer.Exit(1)
 
 
 @console.command
