@@ -15,6 +15,7 @@ from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
+from localizer_ros.datasets.colmap_files import check_model
 from localizer_ros.datasets.folder import FolderSource, ImageFile
 from localizer_ros.datasets.source import FrameRecord, choose_camera
 
@@ -47,9 +48,11 @@ def open_recording(path: Path, images: str | None = None, camera: str | None = N
     cameras = {}
     # A camera that took none of the images does not matter.
     for key in {image.camera_id for image in registered}:
-        lens = model.cameras[key]
         try:
+            lens = model.cameras[key]
             cameras[key] = camera_from_colmap(lens.model.name, lens.width, lens.height, lens.params)
+        except (KeyError, IndexError) as error:
+            raise SourceError(f"{folder}: COLMAP model has no camera {key}, which its images name") from error
         except ConfigError as error:
             raise SourceError(f"{folder}: {error}") from error
     sequences: dict[str, list[Any]] = {}
@@ -90,6 +93,7 @@ def _read_model(path: Path) -> tuple[Path, Any]:
         raise SourceError(
             f"{path}: no COLMAP model; expected cameras.bin or cameras.txt in sparse/0, sparse or here"
         )
+    check_model(folder)
     try:
         return folder, pycolmap.Reconstruction(folder)
     except Exception as error:
