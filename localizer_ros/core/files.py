@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from localizer_ros.core.types import LocalizerError, SceneError, SourceError
+
+# A text file beyond that is none that belongs to a recording or a scene, and YAML of that size takes a minute to parse.
+_LONGEST_YAML, _LONGEST_TEXT = 4 << 20, 1 << 30
+# Values of a YAML file with every alias written out.
+_MOST_VALUES = 1_000_000
 
 
 @contextmanager
@@ -22,22 +29,70 @@ def new_folder(out: Path) -> Iterator[Path]:
     A killed run leaves only ``.NAME.partial`` beside ``out``, which the next one clears away.
 
     Raises:
-        SourceError: ``out`` exists.
+        SourceError: ``out`` exists, or another process is writing it.
     """
     if out.exists():
         raise SourceError(f"{out}: exists already, expected a new folder")
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     partial = parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    # One level down: what writes a bag names its files after their folder.
-    folder = partial / out.name
-    folder.mkdir(parents=True)
+    with only_writer(partial, out, SourceError):
+        clear(partial)
+        # One level down: what writes a bag names its files after their folder.
+        folder = partial / out.name
+        folder.mkdir()
+        try:
+            yield folder
+            folder.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(folder: Path, out: Path, error: type[LocalizerError]) -> Iterator[None]:
+    """A block in which no other process has a folder, which is made where it is missing; it may be removed inside.
+
+    Args:
+        folder: where the work is done; a lock on it ends with the process, however that ends.
+        out: what the work shall become, for the message.
+        error: what it is raised as that another process is at it.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise error(
+                f"{out}: another process is writing it; wait for that, or choose another name"
+            ) from None
+        except OSError:
+            # Some network file systems have no locks.
+            break
+        if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
+            break
+        # Removed by the process that held it until now.
+        os.close(held)
     try:
-        yield folder
-        folder.rename(out)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(held)
+
+
+def clear(folder: Path) -> None:
+    """Remove what is in a folder, but not the folder."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def inside_name(name: str) -> str:
+    """A name of a recording as a relative path that cannot lead out of the folder it is joined to."""
+    parts = (part.replace("\0", "") for part in PurePosixPath(name.replace("\\", "/")).parts)
+    return "/".join(part[:100] for part in parts if part not in ("", ".", "..", "/")) or "unnamed"
 
 
 def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:
@@ -51,7 +106,8 @@ def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:
         LocalizerError: of the given kind, in one line that begins with the path: there is no such file, it is not
             UTF-8 text, not YAML, nested too deeply, or holds something else than a mapping.
     """
-    values = parse_yaml(read_text(path, error), str(path), error)
+    text = read_text(path, error, _LONGEST_YAML)
+    values = parse_yaml(text, str(path), error)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -59,15 +115,21 @@ def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:
     return values
 
 
-def read_bytes(path: Path, error: type[LocalizerError]) -> bytes:
+def read_bytes(path: Path, error: type[LocalizerError], most: int = _LONGEST_TEXT) -> bytes:
     """What a file holds. What is no regular file (a pipe, a device) would never end, and is not opened.
+
+    Args:
+        path: the file.
+        error: what a failure is raised as.
+        most: bytes; a larger file is not read.
 
     Raises:
         LocalizerError: of the given kind, in one line that begins with the path.
     """
+    check_regular(path, error)
     try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path}: cannot be read (not a regular file)")
+        if (size := path.stat().st_size) > most:
+            raise error(f"{path}: cannot be read ({size >> 20} MB, expected at most {most >> 20})")
         return path.read_bytes()
     except (OSError, ValueError) as failure:
         # ValueError: a name with a NUL.
@@ -75,10 +137,16 @@ def read_bytes(path: Path, error: type[LocalizerError]) -> bytes:
         raise error(f"{path}: cannot be read ({why})") from failure
 
 
-def read_text(path: Path, error: type[LocalizerError]) -> str:
-    """The text of a UTF-8 file, see :func:`read_bytes`."""
+def check_regular(path: Path, error: type[LocalizerError]) -> None:
+    """Raise an error where a path is a pipe, a device or a folder, which no library must be given to read."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path}: cannot be read (not a regular file)")
+
+
+def read_text(path: Path, error: type[LocalizerError], most: int = _LONGEST_TEXT) -> str:
+    """The text of a UTF-8 file, see :func:`read_bytes`; the mark that Windows puts before it is left out."""
     try:
-        return read_bytes(path, error).decode("utf-8")
+        return read_bytes(path, error, most).decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         raise error(f"{path}: cannot be read (not UTF-8 text: {failure.reason})") from failure
 
@@ -92,17 +160,40 @@ def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:
         error: what a failure is raised as.
 
     Raises:
-        LocalizerError: of the given kind, in one line: not YAML, nested too deeply, or a value that is none (a number
-            of thousands of digits, a date that does not exist).
+        LocalizerError: of the given kind, in one line: not YAML, nested too deeply, aliases that stand for millions of
+            values or for themselves, or a value that is none (a number of thousands of digits, a date that does not
+            exist).
     """
     try:
+        # An alias costs nothing here, and everything where a value is walked through or written.
+        if "*" in text and _written_out(yaml.compose(text, yaml.SafeLoader), {}) > _MOST_VALUES:
+            raise error(f"{where}: cannot be read (aliases that stand for too many values)")
         return yaml.safe_load(text)
+    except LocalizerError:
+        raise
     except RecursionError as failure:
         raise error(f"{where}: cannot be read (nested too deeply)") from failure
     except Exception as failure:
         # PyYAML lets through whatever its constructors of numbers, dates and booleans raise.
         why = " ".join(str(failure).split()) or type(failure).__name__
         raise error(f"{where}: cannot be read as YAML ({why})") from failure
+
+
+def _written_out(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Number of values of a YAML node with every alias written out. Raises ValueError for one that holds itself."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        if known[id(node)] == 0:
+            raise ValueError("a value that holds itself")
+        return known[id(node)]
+    known[id(node)] = 0
+    parts = (
+        node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+    )
+    count = 1 + sum(_written_out(part, known) for part in parts)
+    known[id(node)] = count
+    return count
 
 
 def _kind(value: Any) -> str:
@@ -119,6 +210,7 @@ def sha256_of(path: Path, error: type[LocalizerError] = SceneError) -> str:
     Raises:
         LocalizerError: of the given kind: the file cannot be read.
     """
+    check_regular(path, error)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,10 @@ from localizer_ros.core.se3 import SE3
 LATE_SEARCH, LATE_MATCHING = "late_search", "late_matching"
 
 
+UNFORESEEN = "in a way that was not foreseen"
+"""In the message of an error that nothing nearer to its cause has told: a fault of this program; tests look for it."""
+
+
 class LocalizerError(Exception):
     """A known error, told to the user in one line. Subclasses say what kind."""
 

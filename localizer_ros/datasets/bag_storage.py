@@ -9,7 +9,7 @@ from typing import Any
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from localizer_ros.core.files import natural_key, read_yaml
+from localizer_ros.core.files import check_regular, natural_key, read_yaml
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.mcap_recovery import WholeMcap
 
@@ -28,9 +28,12 @@ def open_bag(path: Path, recover: bool = False) -> tuple[AnyReader, list[str]]:
         Exception: of rosbags, sqlite or a decompressor: nothing of it can be read.
     """
     problems: list[str] = []
+    storage_files(path)  # nothing that would never end
     # rosbags takes whatever ends in .bag for a file of ROS 1: of a folder with such a name it gets the storage files.
     if path.is_dir() and path.suffix != ".bag" and (path / _METADATA).is_file() and not recover:
         try:
+            # rosbags would parse whatever stands there, however deep or large.
+            read_yaml(path / _METADATA, SourceError)
             reader = _opened([path])
         except Exception as error:
             # Whatever rosbags and the libraries under it raise; the files themselves have the last word.
@@ -56,9 +59,13 @@ def open_bag(path: Path, recover: bool = False) -> tuple[AnyReader, list[str]]:
 def storage_files(path: Path) -> list[Path]:
     """The storage files of a bag, in their natural order. Raises SourceError where there are none."""
     if not path.is_dir():
+        check_regular(path, SourceError)
         return [path]
     for pattern in ("*.mcap", "*.db3", "*.bag"):
-        if files := sorted((f for f in path.glob(pattern) if f.is_file()), key=natural_key):
+        found = sorted(path.glob(pattern), key=natural_key)
+        for file in found:
+            check_regular(file, SourceError)
+        if files := [file for file in found if file.is_file()]:
             return files
     raise SourceError(f"{path}: no bag here; expected metadata.yaml, *.mcap, *.db3 or *.bag")
 

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from localizer_ros.core.files import new_folder
+from localizer_ros.core.files import inside_name, new_folder
 from localizer_ros.core.se3 import covariance_to_ros
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError
@@ -124,9 +124,10 @@ def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = 
         records, poses = [], []
         for record, frame in zip(source.records, _frames(source, progress), strict=True):
             _same_camera(source, frame)
-            file = f"{record.sequence}/{frame.stamp_ns}.png"
+            # A sequence may be called ../.. by whoever made the recording.
+            file = f"{inside_name(record.sequence)}/{frame.stamp_ns}.png"
             names[frame.name] = file
-            (images / record.sequence).mkdir(parents=True, exist_ok=True)
+            (images / file).parent.mkdir(parents=True, exist_ok=True)
             (images / file).write_bytes(encode_png(frame.image))
             records.append(f"{frame.stamp_ns}, {CAMERA_ID}, {file}\n")
             if record.T_map_cam is not None:

@@ -201,7 +201,12 @@ def read_image(path: Path) -> UInt8:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file. Raises SourceError naming the file."""
+    """(width, height) of an image file, by its header where that tells. Raises SourceError naming the file."""
+    try:
+        if (size_px := _size_px(path)) is not None:
+            return size_px
+    except FrameRejected as error:
+        raise SourceError(f"{path}: {error}") from error
     height, width = read_image(path).shape[:2]
     return width, height
 

@@ -18,6 +18,9 @@ from localizer_ros.core.types import Camera, FrameRejected, UInt8
 # Messages hold bytes (rosbags: an array of numpy, rclpy: an array of the standard library).
 ImageData: TypeAlias = "bytes | bytearray | memoryview | array[int] | UInt8"
 
+LARGEST_IMAGE_PX = 100_000_000
+"""No camera of a robot has so many pixels: a larger image is a damaged one."""
+
 # encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two
 # channels. OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's
 # ``BG``.
@@ -206,12 +209,17 @@ def decode_compressed(data: ImageData, format: str = "") -> UInt8:
     # OpenCV fills the missing part of a cut-off file with grey and calls it a success.
     if _is_truncated(view):
         raise FrameRejected("truncated", f"compressed image is cut off after {view.size} bytes")
+    # Before memory is taken for all that a damaged header promises.
+    width, height = _file_size_px(view) or (0, 0)
+    if width * height > LARGEST_IMAGE_PX:
+        raise FrameRejected("size", f"compressed image of {width}x{height} is larger than any camera's")
     # Intrinsics belong to the sensor's pixel grid, so an EXIF rotation must not be applied.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(view, flags)
-    except cv2.error as error:
-        raise FrameRejected("unreadable", f"compressed image cannot be decoded ({error.err})") from error
+    except (cv2.error, MemoryError) as error:
+        why = getattr(error, "err", "not enough memory")
+        raise FrameRejected("unreadable", f"compressed image cannot be decoded ({why})") from error
     if image is None:
         kind = f" {format!r}" if format else ""
         raise FrameRejected("unreadable", f"compressed image{kind} of {view.size} bytes cannot be decoded")

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, cast
 from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Camera, Frame, SourceError
+from localizer_ros.core.types import UNFORESEEN, Camera, Frame, LocalizerError, SourceError
 from localizer_ros.core.words import did_you_mean
 
 Stamps = Literal["recorded", "invented"]
@@ -168,6 +168,12 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
         raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: a text file in it is not UTF-8 ({error.reason})") from error
+    except LocalizerError:
+        raise
+    except Exception as error:
+        # The last resort: who has a damaged recording is told that it is one, in one line, whatever it set off.
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"{path}: {format} recording cannot be read, {UNFORESEEN} ({why:.200})") from error
 
 
 def recognise(path: Path) -> str:
@@ -267,7 +273,7 @@ def require_camera(source: FrameSource) -> None:
 
 
 def check_order(path: Path, records: Sequence[FrameRecord]) -> None:
-    """Raise SourceError unless names are unique and stamps strictly increase."""
+    """Raise SourceError unless names are unique and stamps are 64-bit numbers that strictly increase."""
     if not records:
         raise SourceError(f"{path}: no frames found")
     names: set[str] = set()
@@ -276,6 +282,8 @@ def check_order(path: Path, records: Sequence[FrameRecord]) -> None:
         if record.name in names:
             raise SourceError(f"{path}: frame {record.name} is listed twice")
         names.add(record.name)
+        if not -(2**63) <= record.stamp_ns < 2**63:
+            raise SourceError(f"{path}: frame {record.name}: 64 bits do not hold its stamp")
         if previous is not None and record.stamp_ns <= previous.stamp_ns:
             raise SourceError(
                 f"{path}: stamps must increase, but frame {record.name} ({record.stamp_ns} ns) follows "

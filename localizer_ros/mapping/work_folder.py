@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from localizer_ros.core.files import clear, only_writer
 from localizer_ros.core.types import ConfigError, LocalizerError
 from localizer_ros.datasets.source import FrameSource
 
@@ -34,28 +35,31 @@ def work_folder(
         extra: what else decides the outcome.
 
     Raises:
-        ConfigError: the folder to go on in was begun with other settings or another recording.
+        ConfigError: the folder to go on in was begun with other settings or another recording, or another process is
+            at it.
     """
     work = work_path(out)
     recording = f"{source.path.resolve()}\n{part}\n{len(source.records)} frames\n{extra}\n"
     expected = ((_SETTINGS, settings, "settings"), (_RECORDING, recording, "frames or weights"))
-    # Killed before both were written, nothing else was either.
-    if resume and all((work / name).is_file() for name, _, _ in expected):
-        for name, now, what in expected:
-            if (work / name).read_text() != now:
-                raise ConfigError(f"{work}: was begun with other {what}; leave --resume out to start over")
-    else:
+    with only_writer(work, out, ConfigError):
+        # Killed before both were written, nothing else was either.
+        if resume and all((work / name).is_file() for name, _, _ in expected):
+            for name, now, what in expected:
+                if (work / name).read_text() != now:
+                    raise ConfigError(
+                        f"{work}: was begun with other {what}; leave --resume out to start over"
+                    )
+        else:
+            clear(work)
+            for name, now, _ in expected:
+                partial = work / f"{name}.partial"
+                partial.write_text(now)
+                partial.replace(work / name)
+        try:
+            yield work
+        except LocalizerError:
+            # Nothing to go on from: nothing is left.
+            if {file.name for file in work.rglob("*") if file.is_file()} <= {_SETTINGS, _RECORDING}:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        for name, now, _ in expected:
-            partial = work / f"{name}.partial"
-            partial.write_text(now)
-            partial.replace(work / name)
-    try:
-        yield work
-    except LocalizerError:
-        # Nothing to go on from: nothing is left.
-        if {file.name for file in work.rglob("*") if file.is_file()} <= {_SETTINGS, _RECORDING}:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)

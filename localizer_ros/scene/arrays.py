@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.files import check_regular
 from localizer_ros.core.types import Array, SceneError
 
 Arrays = dict[str, NDArray[Any]]
@@ -22,8 +23,9 @@ def load_arrays(path: Path, names: Sequence[str]) -> Arrays:
         names: of the arrays that it must hold.
 
     Raises:
-        SceneError: it is missing or damaged, or an array is missing; names the file.
+        SceneError: it is missing or damaged, an array is missing, or a value is no number; names the file.
     """
+    check_regular(path, SceneError)
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in names if name in data.files}
@@ -33,6 +35,11 @@ def load_arrays(path: Path, names: Sequence[str]) -> Arrays:
     missing = [name for name in names if name not in arrays]
     if missing:
         raise SceneError(f"{path}: {', '.join(missing)} missing")
+    for name, values in arrays.items():
+        if values.dtype.kind not in "biufU":
+            raise SceneError(f"{path}: {name}: expected numbers or text, got {values.dtype}")
+        if values.dtype.kind == "f" and not np.all(np.isfinite(values)):
+            raise SceneError(f"{path}: {name} has values that are not finite")
     return arrays
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 import yaml
 
 from localizer_ros import __version__
-from localizer_ros.core.files import read_yaml, sha256_of
+from localizer_ros.core.files import inside_name, read_yaml, sha256_of
 from localizer_ros.core.types import Array, Camera, ConfigError, SceneError
 from localizer_ros.inference.engine_cache import ENGINES
 
@@ -29,6 +30,7 @@ FORMAT_VERSION = 3
 MANIFEST = "scene.yaml"
 # Folders of a scene.
 MAP_FOLDER, INDEX_FOLDER, NETWORKS_FOLDER = "map", "index", "networks"
+_LOWER_PRECISION = re.compile(rf"{NETWORKS_FOLDER}/[\w-]+\.(fp16|bf16|int8)\.(onnx|yaml)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,8 @@ class Scene:
         """The scene in a folder, every file of it checked.
 
         Raises:
-            SceneError: not a scene, another format version, or a file is missing or has changed; names it.
+            SceneError: not a scene, another format version, or a file is missing, has changed or has been added; names
+                it.
         """
         manifest_path = manifest_file(path)
         manifest = read_yaml(manifest_path, SceneError)
@@ -65,12 +68,7 @@ class Scene:
         ):
             if not isinstance(manifest[key], kind):
                 raise SceneError(f"{manifest_path}: {key} is not as it was written ({manifest[key]!r:.40})")
-        for name, digest in manifest["files"].items():
-            file = path / str(name)
-            if not file.is_file():
-                raise SceneError(f"{file}: is missing from the scene")
-            if sha256_of(file) != digest:
-                raise SceneError(f"{file}: has changed since the scene was made")
+        _check_files(path, manifest["files"])
         return Scene(path, manifest)
 
     @property
@@ -103,6 +101,30 @@ class Scene:
             return Camera.from_dict(self.manifest["camera"])
         except ConfigError as error:
             raise SceneError(f"{self.path / MANIFEST}: {error}") from error
+
+
+def _check_files(path: Path, listed: dict[Any, Any]) -> None:
+    """Check that a scene has the files of its manifest, unchanged, and no others. Raises SceneError that names one."""
+    if not listed:
+        raise SceneError(f"{path / MANIFEST}: files is empty: a scene without content")
+    for name, digest in listed.items():
+        file = path / str(name)
+        if inside_name(str(name)) != name:
+            raise SceneError(f"{path / MANIFEST}: files: {name!r:.60} is no name of a file in the scene")
+        if not file.is_file():
+            raise SceneError(f"{file}: is missing from the scene")
+        if sha256_of(file) != digest:
+            raise SceneError(f"{file}: has changed since the scene was made")
+    for file in _files_of(path):
+        # Networks in lower precision are made later, by `localizer export`; their cards hold their checksums.
+        if str(file) not in listed and file != Path(MANIFEST) and not _LOWER_PRECISION.fullmatch(str(file)):
+            raise SceneError(f"{path / file}: is no file of the scene; take it out of the folder")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Files in the folder of a scene, relative to it, without the cache and without hidden ones (of a file browser)."""
+    files = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return [f for f in files if f.parts[0] != ENGINES and not any(part.startswith(".") for part in f.parts)]
 
 
 def check_format(path: Path, values: Any, key: str, expected: int) -> None:
@@ -171,11 +193,7 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
     temporary.mkdir()
     try:
         yield temporary
-        files = sorted(
-            str(file.relative_to(temporary))
-            for file in temporary.rglob("*")
-            if file.is_file() and file.relative_to(temporary).parts[0] != ENGINES
-        )
+        files = [str(file) for file in _files_of(temporary)]
         full = {
             "format_version": FORMAT_VERSION,
             **manifest,

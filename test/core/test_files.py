@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import localizer_ros
-from localizer_ros.core.files import natural_key, new_folder, parse_yaml, read_yaml
+from localizer_ros.core.files import inside_name, natural_key, new_folder, parse_yaml, read_yaml
 from localizer_ros.core.types import ConfigError, LocalizerError, SceneError, SourceError
 
 
@@ -40,6 +42,12 @@ def test_yaml_is_read(tmp_path: Path) -> None:
     assert parse_yaml("[1, x]", "here", ConfigError) == [1, "x"]
 
 
+# Each line stands for ten times the values of the one before.
+BOMB = b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (98 + i, 98 + i, b", ".join([b"*%c" % (97 + i)] * 10)) for i in range(8)
+)
+
+
 @pytest.mark.parametrize("error", [ConfigError, SourceError, SceneError])
 @pytest.mark.parametrize(
     ("content", "says"),
@@ -61,6 +69,9 @@ def test_yaml_is_read(tmp_path: Path) -> None:
         (b"a: !!timestamp soon", "cannot be read as YAML"),
         (b"? {a: 1}\n: 2", "cannot be read as YAML"),
         (b"a: *nobody", "cannot be read as YAML"),
+        (b"a: &a [*a]", "a value that holds itself"),
+        (BOMB, "aliases that stand for too many values"),
+        (b"#" * (5 << 20), "5 MB, expected at most 4"),
     ],
 )
 def test_every_failure_of_yaml_is_one_line_of_the_given_kind(
@@ -82,6 +93,51 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ConfigError, match="not a regular file"):
         read_yaml(tmp_path / "pipe.yaml", ConfigError)
+
+
+def test_an_alias_is_read_and_the_mark_of_windows_is_not(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(b"\xef\xbb\xbfa: &x [1]\nb: *x\n")
+    assert read_yaml(tmp_path / "settings.yaml", ConfigError) == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a", "./a", "..\\a", "../../a", "x/../a", "a\0"])
+def test_no_name_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    assert (tmp_path / inside_name(name)).resolve().is_relative_to(tmp_path.resolve())
+    assert inside_name(name).endswith("a")
+
+
+def test_a_name_of_nothing_is_one_all_the_same() -> None:
+    assert [inside_name(name) for name in ("", "..", "/", "a/b.png")] == ["unnamed"] * 3 + ["a/b.png"]
+
+
+def _fill(out: Path, begun: Any, go_on: Any) -> None:
+    with new_folder(out) as folder:
+        (folder / "first").write_text("")
+        begun.set()
+        go_on.wait(20.0)
+
+
+def test_two_do_not_write_one_folder(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("fork")
+    begun, go_on = processes.Event(), processes.Event()
+    first = processes.Process(target=_fill, args=(tmp_path / "out", begun, go_on))
+    first.start()
+    assert begun.wait(20.0)
+    with pytest.raises(SourceError, match="out: another process is writing it"), new_folder(tmp_path / "out"):
+        pass
+    go_on.set()
+    first.join(20.0)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["first"]
+    # A process that was killed holds nothing.
+    begun.clear()
+    go_on.clear()
+    killed = processes.Process(target=_fill, args=(tmp_path / "other", begun, go_on))
+    killed.start()
+    assert begun.wait(20.0)
+    killed.kill()
+    killed.join(20.0)
+    with new_folder(tmp_path / "other") as folder:
+        assert list(folder.iterdir()) == []
 
 
 def test_names_are_in_natural_order() -> None:

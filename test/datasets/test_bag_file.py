@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import warnings
@@ -52,6 +53,25 @@ def test_a_folder_may_be_called_bag(world, tmp_path, storage):
     write_bag(world, tmp_path / "drive.bag", storage)
     source = open_source(tmp_path / "drive.bag")
     assert (len(source.records), source.ground_truth) == (12, "simulation (exact)")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_storage_file_that_would_never_end_is_not_read(world, tmp_path, storage):
+    write_bag(world, tmp_path / "drive", storage)
+    file = next(f for f in (tmp_path / "drive").iterdir() if f.suffix != ".yaml")
+    file.unlink()
+    os.mkfifo(file)
+    for path in (tmp_path / "drive", file):
+        with pytest.raises(SourceError, match=rf"{file.name}: cannot be read \(not a regular file\)"):
+            open_source(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "a: &a [*a]", "#" * (5 << 20)])
+def test_metadata_that_is_a_trap_is_passed_over(world, tmp_path, text):
+    write_bag(world, tmp_path / "drive")
+    (tmp_path / "drive" / "metadata.yaml").write_text(text)
+    source = open_source(tmp_path / "drive")
+    assert len(source.records) == 12 and "metadata.yaml is not used" in source.problems[0]
 
 
 def test_reading_in_any_order(bag, world, rng):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_recordings import assert_pose
+from small_recordings import assert_pose, picture, write
 
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
+from localizer_ros.datasets.images import encode_png
 from localizer_ros.datasets.source import open_source
 
 
@@ -53,3 +54,22 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(world, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_bag(world, tmp_path / "bag", progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("folder", ["../..", "{}/absolute", "a/../../.."])
+def test_no_name_of_a_recording_leads_out_of_the_new_folder(tmp_path, folder):
+    """Whoever made a recording names its images and sequences."""
+    folder = folder.format(tmp_path)
+    root = tmp_path / "in" / "deep" / "kapture" / "sensors"
+    image = root / "records_data" / folder / "escaped.png"
+    write(image, encode_png(picture(1)))
+    write(root / "sensors.txt", "c, c, camera, SIMPLE_PINHOLE, 64, 48, 50, 32, 24\n")
+    write(root / "records_camera.txt", f"100000000, c, {folder}/escaped.png\n")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    out = tmp_path / "out" / "deep" / "new"
+    for write_one in (write_kapture, write_tum, write_bag):
+        write_one(open_source(root.parent), out / write_one.__name__)
+    image.unlink()
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert new and all(path.is_relative_to(out) for path in new)
+    assert len(open_source(out / "write_kapture").records) == 1

@@ -5,6 +5,8 @@ damaged.
 from __future__ import annotations
 
 import array
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -200,3 +202,16 @@ def test_planar_colours(encoding):
         decode_image(encoding, 3, 6, 6, False, data.tobytes())
     with pytest.raises(FrameRejected, match="expected 36"):
         decode_image(encoding, 4, 6, 6, False, data.tobytes()[:30])
+
+
+def test_a_header_that_promises_a_huge_image_is_not_believed(rgb):
+    data = bytearray(encode_png(rgb))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(FrameRejected, match="60000x60000 is larger than any camera's"):
+        decode_compressed(bytes(data))
+    # No header but OpenCV's own decoder tells the size of these.
+    bmp = bytearray(cv2.imencode(".bmp", rgb)[1].tobytes())
+    bmp[18:26] = struct.pack("<ii", 20_000, 20_000)
+    with pytest.raises(FrameRejected):
+        decode_compressed(bytes(bmp))

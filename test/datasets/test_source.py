@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from localizer_ros.core.types import SourceError
-from localizer_ros.datasets.source import FORMATS, open_source
+from localizer_ros.core.types import UNFORESEEN, SourceError
+from localizer_ros.datasets.source import FORMATS, FrameRecord, check_order, open_source
 
 
 def test_unknown_recordings(tmp_path):
@@ -19,6 +19,21 @@ def test_unknown_recordings(tmp_path):
     assert all(f"{name}:" in str(caught.value) for name in FORMATS)
     with pytest.raises(SourceError, match=r"unknown format 'dvd'.*7scenes"):
         open_source(tmp_path, "dvd")
+
+
+def test_a_stamp_beyond_64_bits_is_refused(tmp_path):
+    for stamp_ns in (2**63, -(2**63) - 1):
+        with pytest.raises(SourceError, match="frame far: 64 bits do not hold its stamp"):
+            check_order(tmp_path, [FrameRecord("far", "s", stamp_ns, None)])
+
+
+def test_a_fault_of_a_reader_is_one_line_that_says_so(tmp_path, monkeypatch):
+    def broken(path):
+        raise ZeroDivisionError("of\nmine")
+
+    monkeypatch.setattr("localizer_ros.datasets.tum.open_recording", broken)
+    with pytest.raises(SourceError, match=rf"^{tmp_path}: tum recording .*{UNFORESEEN} \(of mine\)$"):
+        open_source(tmp_path, "tum")
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "simulated"])

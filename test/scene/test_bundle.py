@@ -103,3 +103,21 @@ def test_a_damaged_manifest_is_named_with_its_key(
     (path / MANIFEST).write_text(yaml.safe_dump(values))
     with pytest.raises(SceneError, match=rf"scene\.yaml: {message}"):
         Scene.load(path)
+
+
+def test_a_scene_of_no_files_or_of_others_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "scene")
+    # What file browsers leave, the cache, and networks that `localizer export` adds are no fault.
+    (path / ".DS_Store").write_bytes(b"")
+    (path / "networks").mkdir()
+    (path / "networks" / "posenet.int8.onnx").write_bytes(b"")
+    Scene.load(path)
+    (path / "networks" / "posenet.onnx").write_bytes(b"")
+    with pytest.raises(SceneError, match=r"networks/posenet\.onnx: is no file of the scene"):
+        Scene.load(path)
+    (path / "networks" / "posenet.onnx").unlink()
+    values = yaml.safe_load((path / MANIFEST).read_text())
+    for files, message in (({}, "files is empty"), ({"../other": "00"}, "is no name of a file in the scene")):
+        (path / MANIFEST).write_text(yaml.safe_dump({**values, "files": files}))
+        with pytest.raises(SceneError, match=message):
+            Scene.load(path)

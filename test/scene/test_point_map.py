@@ -93,7 +93,10 @@ def test_a_map_is_read_back_as_it_was_written(tiny_map: Path, tmp_path: Path) ->
     [
         ("points", np.zeros((3, 2)), "array shapes do not fit together"),
         ("descriptors", np.zeros((1, 8), np.uint8), "array shapes do not fit together"),
-        ("T_cam_refined", np.full((4, 4), np.nan), "does not fit its arrays"),
+        ("T_cam_refined", np.full((4, 4), np.nan), "T_cam_refined has values that are not finite"),
+        ("T_cam_refined", np.ones((4, 4)), "does not fit its arrays"),
+        ("points", np.full((3, 3), np.inf), "points has values that are not finite"),
+        ("names", np.array([b"x"]), "names: expected numbers or text"),
         ("observation_point", None, "observation_point missing"),
     ],
 )
