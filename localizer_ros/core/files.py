@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from localizer_ros.core.types import LocalizerError, SceneError, SourceError
 _LONGEST_YAML, _LONGEST_TEXT = 4 << 20, 1 << 30
 # Values of a YAML file with every alias written out.
 _MOST_VALUES = 1_000_000
+_DEEPEST = 200
 
 
 @contextmanager
@@ -165,14 +167,18 @@ def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:
             exist).
     """
     try:
+        # The parser takes quadratic time to find that out.
+        steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+        if max(accumulate(steps), default=0) > _DEEPEST:
+            raise RecursionError
         # An alias costs nothing here, and everything where a value is walked through or written.
         if "*" in text and _written_out(yaml.compose(text, yaml.SafeLoader), {}) > _MOST_VALUES:
             raise error(f"{where}: cannot be read (aliases that stand for too many values)")
         return yaml.safe_load(text)
-    except LocalizerError:
-        raise
     except RecursionError as failure:
         raise error(f"{where}: cannot be read (nested too deeply)") from failure
+    except LocalizerError:
+        raise
     except Exception as failure:
         # PyYAML lets through whatever its constructors of numbers, dates and booleans raise.
         why = " ".join(str(failure).split()) or type(failure).__name__
