@@ -16,24 +16,23 @@ class MapCorrection:
     """Bounds the rate at which the robot is moved in the map by corrections, which its own motion is no part of.
 
     Args:
-        rate_m_s: rate of corrections of the position.
-        rate_deg_s: of the orientation.
+        rate_m_s: rate of corrections of the position; that of the orientation follows.
 
     Attributes:
         jumps: steps that were larger than bounded ones.
         last_jump: how large the last of them was, and why, in words.
     """
 
-    def __init__(self, rate_m_s: float, rate_deg_s: float) -> None:
-        self.reconfigure(rate_m_s, rate_deg_s)
+    def __init__(self, rate_m_s: float) -> None:
+        self.reconfigure(rate_m_s)
         self._last: tuple[int, SE3] | None = None
         self._anew = True
         self.jumps = 0
         self.last_jump = ""
 
-    def reconfigure(self, rate_m_s: float, rate_deg_s: float) -> None:
+    def reconfigure(self, rate_m_s: float) -> None:
         """Other rates from now on."""
-        self._rate_m_s, self._rate_rad_s = rate_m_s, float(np.radians(rate_deg_s))
+        self._rate_m_s, self._rate_rad_s = rate_m_s, rate_m_s * LARGEST_STEP_RAD / LARGEST_STEP_M
 
     def restart(self) -> None:
         """The next pose was found anew: it owes nothing to the last one."""

@@ -129,7 +129,7 @@ class _AnswerWriter:
     def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
         self._bag = bag
         self._frames, self._odometry, self._config = frames, source.odometry, config
-        self._correction = MapCorrection(config.correction_m_s, config.correction_deg_s)
+        self._correction = MapCorrection(config.correction_m_s)
         self._path: deque[Any] = deque(maxlen=config.path_length)
         self._path_due_ns = self._diagnostics_due_ns = 0
         self._status: Status | None = None

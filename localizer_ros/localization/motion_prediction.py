@@ -124,9 +124,10 @@ class MotionPrediction:
         Raises:
             FrameRejected: the stamp repeats, or is a little older than the last.
         """
-        if self._last is None:
+        last_ns = self.last_ns
+        if last_ns is None:
             return None
-        gap_s = (stamp_ns - self._last.stamp_ns) * 1e-9
+        gap_s = (stamp_ns - last_ns) * 1e-9
         if gap_s == 0.0:
             raise FrameRejected("stamp_repeats", f"frame at {stamp_ns} ns: the stamp repeats")
         if -self._config.status.time_jump_s < gap_s < 0.0:

@@ -74,7 +74,7 @@ class MapBroadcaster:
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque(maxlen=_MOST_WAITING)
-        self._correction = MapCorrection(config.correction_m_s, config.correction_deg_s)
+        self._correction = MapCorrection(config.correction_m_s)
         self._lateness_ms: deque[float] = deque(maxlen=_RECENT)
         self._owed_since_s: float | None = None
         self._child = self._disputed = ""
@@ -86,7 +86,7 @@ class MapBroadcaster:
         """Publish or be silent, with another tolerance and other rates, from now on."""
         with self._lock:
             self._tolerance_ns = round(config.transform_tolerance * 1e9)
-            self._correction.reconfigure(config.correction_m_s, config.correction_deg_s)
+            self._correction.reconfigure(config.correction_m_s)
             if config.publish_tf and self._publisher is None:
                 self._publisher = self._node.create_publisher(TFMessage, TF_TOPIC, TF_QOS)
         if not config.publish_tf:

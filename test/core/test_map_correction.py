@@ -22,7 +22,7 @@ def drive(index: int) -> SE3:
 def steps_m(offsets: list[SE3], rate_m_s: float = 0.3) -> tuple[list[float], list[float], MapCorrection]:
     """How far each transform moves the robot, and how far it is off the pose, for poses that are off the odometry by
     ``offsets``."""
-    correction = MapCorrection(rate_m_s, 15.0)
+    correction = MapCorrection(rate_m_s)
     moved, off, last = [], [], None
     for index, offset in enumerate(offsets):
         T_map_base, T_odom_base = offset @ drive(index), drive(index)
@@ -63,7 +63,7 @@ def test_a_turn_counts_as_well() -> None:
 
 
 def test_a_pose_found_anew_owes_nothing_to_the_last_one() -> None:
-    correction = MapCorrection(0.3, 15.0)
+    correction = MapCorrection(0.3)
     correction.step(0, SE3.identity(), drive(0))
     correction.restart()
     T = correction.step(PERIOD_NS, shifted(0.2), drive(1))
@@ -75,7 +75,7 @@ def test_a_pose_found_anew_owes_nothing_to_the_last_one() -> None:
 
 
 def test_no_step_is_larger_than_what_is_counted_however_rare_transforms_are() -> None:
-    correction = MapCorrection(0.3, 15.0)
+    correction = MapCorrection(0.3)
     correction.step(0, SE3.identity(), SE3.identity())
     T = correction.step(2_000_000_000, shifted(0.25), SE3.identity())
     assert T.distance_to(SE3.identity()) == pytest.approx(LARGEST_STEP_M) and correction.jumps == 0

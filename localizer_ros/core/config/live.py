@@ -7,7 +7,6 @@ LIVE = (
     "publish_tf",
     "transform_tolerance",
     "correction_m_s",
-    "correction_deg_s",
     "path_length",
     "gate.",
     "status.",

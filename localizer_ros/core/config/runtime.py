@@ -283,17 +283,8 @@ class RunConfig(LocalizerConfig, frozen=True):
         ),
     ] = 0.0
     correction_m_s: Annotated[
-        float,
-        Meta(
-            gt=0.0,
-            le=100.0,
-            description="Rate at which corrections of the odometry move the robot in the map; what would take "
-            "longer than 1 s is corrected at once, as a jump that is counted",
-        ),
+        float, Meta(gt=0.0, le=100.0, description="Rate of small corrections of the odometry, 50 deg a metre")
     ] = 0.3
-    correction_deg_s: Annotated[
-        float, Meta(gt=0.0, le=3600.0, description="Rate at which corrections of the odometry turn it there")
-    ] = 15.0
     image_transport: Annotated[
         Literal["raw", "compressed"],
         Meta(extra=USER, description="Transport of images; compressed subscribes to image/compressed"),
