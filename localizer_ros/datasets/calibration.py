@@ -11,7 +11,6 @@ import yaml
 
 from localizer_ros.core.files import read_yaml
 from localizer_ros.core.types import Camera, ConfigError, SourceError
-from localizer_ros.datasets.lens_fit import nearest_camera
 
 # What drivers and calibration tools call a model -> name of core.types.Camera.
 _MODELS = {
@@ -130,6 +129,9 @@ def camera_from_colmap(model: str, width_px: int, height_px: int, params: Sequen
         ConfigError: unknown model, wrong number of parameters, or a lens that OpenCV has no model near enough for.
     """
     if model not in _COLMAP_MODELS:
+        # Late: fitting a lens needs an optimiser, which no robot that has a CameraInfo does.
+        from localizer_ros.datasets.lens_fit import nearest_camera
+
         return nearest_camera(model, width_px, height_px, params)
     n_focal, name, n_distortion = _COLMAP_MODELS[model]
     expected = n_focal + 2 + n_distortion

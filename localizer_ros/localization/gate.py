@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 
 import numpy as np
-from scipy.stats import chi2
 
 from localizer_ros.core.config.runtime import GateConfig
+from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import PoseEstimate
 
 # Answers in a row that are not sure of themselves, to start from the last of them: two that err alike are not rare.
@@ -50,7 +50,7 @@ class Gate:
     def reconfigure(self, config: GateConfig) -> None:
         """Other thresholds from now on."""
         self._config = config
-        self._limit = float(chi2.ppf(config.probability, 6))
+        self._limit = chi2_quantile(config.probability, 6)
 
     def believes(self, answer: PoseEstimate, predicted: PoseEstimate | None) -> bool:
         """True for a pose inside the gate around the prediction for its frame, and where there is none.

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import chi2
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
+from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import Array, Frame, FrameRejected, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.gate import squared_mahalanobis
@@ -88,18 +88,18 @@ class MotionPrediction:
     """
 
     def __init__(self, config: LocalizerConfig) -> None:
-        self._config = config
         self._odometry = ExternalOdometry(config.odometry)
+        self.reconfigure(config)
         self._last: _Last | None = None
         self._passed: Passed | None = None
-        self._still = float(chi2.ppf(config.gate.probability, DEGREES_OF_FREEDOM))
         self._estimate: PoseEstimate | None = None
         self._velocity: RelativePose | None = None
         self._travelled: deque[RelativePose] = deque(maxlen=KEPT_MOTIONS)
 
     def reconfigure(self, config: LocalizerConfig) -> None:
-        """Other errors of the odometry from now on."""
+        """Other errors of the odometry, and another gate, from now on."""
         self._config = config
+        self._still = chi2_quantile(config.gate.probability, DEGREES_OF_FREEDOM)
         self._odometry.reconfigure(config.odometry)
 
     @property
