@@ -71,6 +71,8 @@ class Health:
         self._began_s = clock()
         self.active = False
         """The node is in the lifecycle state active."""
+        self.opening = ""
+        """The scene that is being opened; empty when that is done."""
         self.paused = False
         """Somebody paused it."""
         self.image_topic = ""
@@ -156,6 +158,9 @@ class Health:
 
     def _judge(self) -> tuple[str, str]:
         """Level and message; what comes first in the way of an image is told first."""
+        if self.opening:
+            so_far_s = self.clock() - self._began_s
+            return "STALE", f"opening the scene {self.opening}: {so_far_s:.1f} s so far"
         if not self.active:
             return "STALE", "inactive: activate the node (ros2 lifecycle set)"
         if self.paused:

@@ -152,21 +152,19 @@ def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | 
 
 
 def _serve(node: LocalizerNode, executor: Executor, end: _End) -> int:
-    """The exit code, after the node was started where it starts by itself, and served until the end was asked for."""
+    """The exit code, after the node was served until the end was asked for, and started where it starts by itself."""
     import rclpy
-    from rclpy.lifecycle import TransitionCallbackReturn
 
     try:
-        if node.autostart:
-            for transition in (node.trigger_configure, node.trigger_activate):
-                if end.asked:
-                    return 0
-                if transition() is not TransitionCallbackReturn.SUCCESS:
-                    # The transition has logged why.
-                    return 1
-        else:
+        start = executor.create_task(node.start) if node.autostart else None
+        if start is None:
             node.get_logger().info("waiting for a lifecycle manager: autostart is false")
         while not end.asked and executor.context.ok():
+            if start is not None and start.done():
+                if start.exception() is not None or not start.result():
+                    # The transition has logged why.
+                    return 1
+                start = None
             try:
                 executor.spin_once()
             except Exception:

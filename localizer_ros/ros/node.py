@@ -76,16 +76,17 @@ class LocalizerNode(ManagedNode):
 
     # --- the steps of the lifecycle ---
 
+    def prepare(self, prepared: Callable[[], None]) -> None:
+        """Begin to open the scene."""
+        self._create_worker().begin(prepared)
+
     def configure(self) -> None:
-        """Read the parameters, open the scene, create publishers and services."""
-        self._config = config = read_parameters(self)
-        if not config.scene:
-            raise ConfigError("parameter scene: expected the folder of a scene, got nothing")
-        path = Path(config.scene).expanduser()
-        self.health = Health(self._machine.clock, config.search.latency_s)
-        self._report = Reporter(self, self.health, path.name)
-        self._undo_configure.callback(self._report.destroy)
-        self._open_scene(path)
+        """Wait for the scene, create publishers and services."""
+        worker = self._worker if self._worker is not None else self._create_worker()
+        worker.start()
+        scene, self.health.opening = self.health.opening, ""
+        took_s = self.health.clock() - self._begun_s
+        self.get_logger().info(f"scene {scene} opened in {took_s:.1f} s; poses in frame {self._map_frame!r}")
         self._create_parts()
 
     def activate(self) -> None:
@@ -120,8 +121,19 @@ class LocalizerNode(ManagedNode):
         self._undo_activate.close()
         self._undo_configure.close()
 
-    def _open_scene(self, path: Path) -> None:
-        config = self._config
+    def _create_worker(self) -> Worker[Job, OnlineLocalizer]:
+        """Read the parameters; the thread that will open the scene."""
+        self._config = config = read_parameters(self)
+        if not config.scene:
+            raise ConfigError("parameter scene: expected the folder of a scene, got nothing")
+        path = Path(config.scene).expanduser()
+        self.health = Health(self._machine.clock, config.search.latency_s)
+        self._report = Reporter(self, self.health, path.name)
+        self._undo_configure.callback(self._report.destroy)
+        self._begun_s, self.health.opening = self.health.clock(), str(path)
+        Endpoints(self, self._report, self._undo_configure).timer(
+            DIAGNOSTICS_PERIOD_S, self._publish_diagnostics
+        )
 
         def create() -> OnlineLocalizer:
             opened = self._opener(path, config)
@@ -136,10 +148,7 @@ class LocalizerNode(ManagedNode):
             create, self._handle, lambda localizer: localizer.close(), self._report.command_failed
         )
         self._mailbox = self._worker.mailbox
-        started_s = self._machine.clock()
-        self._worker.start()
-        took_s = self._machine.clock() - started_s
-        self.get_logger().info(f"scene {path} opened in {took_s:.1f} s; poses in frame {self._map_frame!r}")
+        return self._worker
 
     def _create_parts(self) -> None:
         config, endpoints = self._config, Endpoints(self, self._report, self._undo_configure)
@@ -166,7 +175,6 @@ class LocalizerNode(ManagedNode):
         endpoints.service(Trigger, "relocalize", self._on_relocalize)
         endpoints.service(Trigger, "reset", self._on_reset)
         endpoints.service(SetBool, "pause", self._on_pause)
-        endpoints.timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         endpoints.timer(WATCH_PERIOD_S, self._watch)
         endpoints.timer(DISPLAY_PERIOD_S, self._display.publish)
         self._transforms.subscribe()
@@ -216,7 +224,8 @@ class LocalizerNode(ManagedNode):
         self._report.watch()
 
     def _publish_diagnostics(self) -> None:
-        self._note_transforms()
+        if not self.health.opening:
+            self._note_transforms()
         self._report.publish_diagnostics()
 
     def _note_transforms(self) -> None:

@@ -113,11 +113,18 @@ class Worker(Generic[Item, Owned]):
         self.mailbox: Mailbox[Item, Owned] = Mailbox()
         self._opened = threading.Event()
         self._failure: BaseException | None = None
+        self._on_opened: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Start the thread and wait until the object exists; raises what ``create`` raised."""
+    def begin(self, opened: Callable[[], None]) -> None:
+        """Start the thread; it calls ``opened`` when the object exists, or could not be made."""
+        self._on_opened = opened
         self._thread.start()
+
+    def start(self) -> None:
+        """Start the thread, where it has not begun, and wait until the object exists; raises what ``create`` raised."""
+        if self._thread.ident is None:
+            self._thread.start()
         self._opened.wait()
         if self._failure is not None:
             self._thread.join()
@@ -138,6 +145,7 @@ class Worker(Generic[Item, Owned]):
             return
         finally:
             self._opened.set()
+            self._on_opened()
         while (mail := self.mailbox.take()) is not None:
             for command in mail.commands:
                 self._guarded(command, owned)

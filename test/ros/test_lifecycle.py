@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from pathlib import Path
 
 import pytest
 from fake_robot import (
     SECOND,
+    TIMEOUT_S,
     Robot,
     parameters,
 )
@@ -72,6 +75,35 @@ def test_the_frame_of_the_odometry_cannot_be_that_of_the_scenes_map(robot: Robot
     assert not robot.change(Transition.TRANSITION_CONFIGURE)
     assert robot.node.failure == "map_frame and odom_frame: expected two frames, got map for both"
     assert robot.fake.calls == ["close"]
+
+
+def test_the_node_answers_while_its_scene_is_opened(robot: Robot) -> None:
+    may_open, good, answers = threading.Event(), robot.opener, []
+
+    def slow(path: Path, config: LocalizerConfig) -> OpenedScene:
+        may_open.wait(TIMEOUT_S)
+        return good(path, config)
+
+    def configure() -> None:
+        answers.append(robot.change(Transition.TRANSITION_CONFIGURE))
+
+    robot.opener = slow
+    robot.start(activate=False)
+    # Two managers, who do not know of each other.
+    managers = [threading.Thread(target=configure) for _ in range(2)]
+    for manager in managers:
+        manager.start()
+    robot.until(lambda: hasattr(robot.node, "health"), "opening has not begun")
+    message = robot.node.health.diagnose().message
+    assert re.fullmatch(r"opening the scene somewhere: \d\.\d s so far", message)
+    assert robot.state() == "unconfigured" and not answers
+    assert not robot.change(Transition.TRANSITION_ACTIVATE)
+    may_open.set()
+    for manager in managers:
+        manager.join(TIMEOUT_S)
+    assert sorted(answers) == [False, True] and robot.state() == "inactive"
+    assert robot.change(Transition.TRANSITION_ACTIVATE)
+    assert "opening" not in robot.node.health.diagnose().message
 
 
 def test_an_unexpected_error_while_configuring_leaves_an_unconfigured_node(robot: Robot) -> None:
