@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from localizer_ros.core.camera_frames import CONVENTIONS, optical_in
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, ConfigError, Frame, SourceError
@@ -146,14 +145,6 @@ class FirstFrames(SomeFrames):
         return FirstFrames(self._source.split(name), self._count)
 
 
-# Axes of the optical frame (x right, y down, z forward) in the camera frame that poses may be given of: columns.
-CONVENTIONS: dict[str, Array] = {
-    "optical": np.eye(3),
-    "forward": np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
-    "opengl": np.diag([1.0, -1.0, -1.0]),
-}
-
-
 class TurnedSource(SomeFrames):
     """A recording whose poses are of a camera frame that is not optical; a ``FrameSource`` with those of the optical
     one.
@@ -164,7 +155,7 @@ class TurnedSource(SomeFrames):
     """
 
     def __init__(self, source: FrameSource, convention: str) -> None:
-        self._T_given_optical = SE3(CONVENTIONS[convention], np.zeros(3))
+        self._T_given_optical = optical_in(convention)
         records = [
             replace(r, T_map_cam=None if r.T_map_cam is None else r.T_map_cam @ self._T_given_optical)
             for r in source.records

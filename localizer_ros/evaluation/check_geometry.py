@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.preprocess import to_gray
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
@@ -126,12 +127,13 @@ def _explanations(source: FrameSource, focal_px: float) -> Iterator[_Explanation
         "invert them: T_map_cam is the camera in the map",
         _inverse,
     )
-    for name, R in _CONVENTIONS.items():
+    for convention, name in _CONVENTIONS.items():
         yield _Explanation(
             "frame_convention",
             f"the camera's axes look like {name}, not optical (x right, y down, z forward)",
-            "give poses of the optical frame, or its TF",
-            _turned(SE3(R, np.zeros(3))),
+            f"map it with --camera-convention {convention}, and set camera_convention: {convention} on a robot whose "
+            "images have that frame; or give poses of the optical frame",
+            _turned(optical_in(convention)),
         )
     if source.stamps == "recorded":
         yield from _times(source)
@@ -163,10 +165,9 @@ def _inverse(pair: _Pair) -> SE3 | None:
     return pair.first.T_map_cam @ pair.second.T_map_cam.inverse()
 
 
-# Columns: the axes of the optical frame in the given one.
 _CONVENTIONS = {
-    "a robot's (x forward, y left, z up)": np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
-    "OpenGL's (x right, y up, z back)": np.diag([1.0, -1.0, -1.0]),
+    "forward": "a robot's (x forward, y left, z up)",
+    "opengl": "OpenGL's (x right, y up, z back)",
 }
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.core.types import Camera, ConfigError, FrameRejected
@@ -70,9 +71,13 @@ class FrameAssembler:
         rectified: images are rectified already, see ``camera_from_info``.
         info_topic: where the calibration is expected, for messages.
         lookup: static extrinsics by the names of the frames.
+        convention: of the axes of the frame that images name, a key of ``CONVENTIONS``.
     """
 
-    def __init__(self, base_frame: str, rectified: bool, info_topic: str, lookup: Lookup) -> None:
+    def __init__(
+        self, base_frame: str, rectified: bool, info_topic: str, lookup: Lookup, convention: str = "optical"
+    ) -> None:
+        self._T_given_cam = optical_in(convention)
         self._base_frame, self._rectified = base_frame, rectified
         self._info_topic, self._lookup = info_topic, lookup
         self._camera_problem = ""
@@ -148,7 +153,7 @@ class FrameAssembler:
         T_odometry_cam, problem = None, ""
         if self._odometry_frame and camera_frame:
             try:
-                T_odometry_cam = self._lookup(self._odometry_frame, camera_frame)
+                T_odometry_cam = self._lookup(self._odometry_frame, camera_frame) @ self._T_given_cam
             except TransformError as error:
                 problem = str(error)
         return Job(
@@ -165,10 +170,10 @@ class FrameAssembler:
     def _T_base_cam(self, camera_frame: str) -> SE3:
         if not self._base_frame:
             # The pose of the camera itself is asked for: here, and only here, the two frames are one.
-            return SE3.identity()
+            return self._T_given_cam
         if not camera_frame:
             raise FrameRejected("no_frame_id", "the image has no frame_id, so base_frame cannot be used")
         try:
-            return self._lookup(self._base_frame, camera_frame)
+            return self._lookup(self._base_frame, camera_frame) @ self._T_given_cam
         except TransformError as error:
             raise FrameRejected("no_extrinsics", str(error)) from error

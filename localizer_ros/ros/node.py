@@ -163,6 +163,7 @@ class LocalizerNode(ManagedNode):
             config.image_rectified,
             endpoints.resolved("camera_info"),
             self._transforms.lookup,
+            config.camera_convention,
         )
         self._intake = Intake(config, frames, self._odometry, self._mailbox, self._report, self._map_frame)
         broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config, self._machine.clock)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from small_recordings import Changed
 
+from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera
+from localizer_ros.datasets.derived import turned
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameRecord, FrameSource, open_source
 from localizer_ros.evaluation.check_images import blur_of
@@ -148,6 +150,16 @@ def test_a_defect_is_found_and_named(source, defect):
     found = check_recording(break_it(source))
     assert found.word != "good"
     assert name in {f.check for f in found.findings if f.severity != "note"}, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convention", ["forward", "opengl"])
+def test_another_frame_of_the_camera_is_named_with_the_option_that_mends_it(source, convention):
+    R = optical_in(convention).R
+    given = _posed(source, lambda T: SE3(T.R @ R.T, T.t))
+    (finding,) = [f for f in check_recording(given).findings if f.check == "frame_convention"]
+    assert finding.severity == "bad" and f"--camera-convention {convention}" in finding.advice
+    assert check_recording(turned(given, convention)).word == "good"
 
 
 @pytest.mark.slow

@@ -54,6 +54,19 @@ def test_a_complete_image_becomes_a_job() -> None:
     assert job.T_odometry_cam is None and job.odometry_problem == ""
 
 
+@pytest.mark.parametrize("base_frame", ["", "base_link"])
+def test_a_frame_that_looks_along_x_is_turned(base_frame: str) -> None:
+    tree = tree_with_camera()
+    frames = FrameAssembler(base_frame, False, "/camera_info", tree.lookup, "forward")
+    frames.add_camera_info(info())
+    job = frames.add_image(image(), 5.0).job
+    assert job is not None
+    given = T_BASE_CAM if base_frame else SE3.identity()
+    # Forward of the optical frame is x of the one that images name.
+    np.testing.assert_allclose(job.T_base_cam.R[:, 2], given.R[:, 0], atol=1e-12)
+    np.testing.assert_allclose(job.T_base_cam.t, given.t, atol=1e-12)
+
+
 def test_the_newest_image_waits_and_those_before_it_are_dropped_with_the_reason() -> None:
     tree = TransformTree()
     frames = assembler("base_link", tree)

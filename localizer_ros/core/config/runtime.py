@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from localizer_ros.core.camera_frames import Convention
 from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
 from localizer_ros.core.config.schema import RESEARCH, USER, Config
 from localizer_ros.core.types import ConfigError
@@ -302,6 +303,7 @@ class RunConfig(LocalizerConfig, frozen=True):
             description="Images are rectified already: P of camera_info is used, not its distortion",
         ),
     ] = False
+    camera_convention: Convention = "optical"
     path_length: Annotated[int, Meta(ge=2, le=100_000, description="Poses kept in the published path")] = 1000
 
     def __post_init__(self) -> None:
