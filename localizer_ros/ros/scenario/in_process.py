@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,16 @@ class _Play:
         """A transition, as its service is asked for it."""
         service = next(s for s in self._node.services if s.srv_type is ChangeState)
         request = ChangeState.Request(transition=Transition(label=label))
-        return bool(service.callback(request, ChangeState.Response()).success)
+        return bool(_finished(service.callback(request, ChangeState.Response())).success)
+
+
+def _finished(answer: Coroutine[Any, Any, Any]) -> Any:
+    """What a callback that may wait answers; nothing is waited for where all threads take turns."""
+    try:
+        answer.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a transition waits for what does not come")
 
 
 def _is_crash(level: str, text: str) -> bool:

@@ -75,6 +75,10 @@ class _Publisher:
     def publish(self, message: Any) -> None:
         serialize_message(message)
         self._wire.heard(self.topic_name, message)
+        if any(subscription.topic_name == self.topic_name for subscription in self._wire.subscriptions):
+            # A node hears itself.
+            simulation = self._wire.simulation
+            simulation.at(simulation.now_ns, partial(self._wire.deliver, self.topic_name, message))
 
     def get_subscription_count(self) -> int:
         return 0 if self.topic_name.endswith(_FOR_EYES) else 1

@@ -111,11 +111,26 @@ class SteppedWorker:
         self.mailbox = _Mailbox(self)
         self.busy = False
         self._owned: Any = None
+        self._failure: Exception | None = None
+
+    def begin(self, opened: Callable[[], None]) -> None:
+        """Make the object, in no time."""
+        self._make()
+        opened()
 
     def start(self) -> None:
-        """Make the object; raises what that raises."""
-        self._owned = self._create()
+        """Make the object where that was not done; raises what that raised."""
+        if self._owned is None and self._failure is None:
+            self._make()
+        if self._failure is not None:
+            raise self._failure
         self._simulation.worker = self
+
+    def _make(self) -> None:
+        try:
+            self._owned = self._create()
+        except Exception as error:
+            self._failure = error
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Close the object; always in time."""
