@@ -124,12 +124,6 @@ class Refiner:
             return ViewResult(None, f"pose of {solved.count} inliers was not confirmed by its surroundings")
         return ViewResult(verified)
 
-    def sigma_rad(self, covariance: Array) -> float:
-        """How uncertain a view is: the turn, and the move as seen from the median depth."""
-        turn = np.trace(covariance[:3, :3])
-        move = np.trace(covariance[3:, 3:]) / self._scene.point_map.median_depth**2
-        return float(np.sqrt((turn + move) / 2.0))
-
     def _least_squares(self, view: View, T: SE3, matches: GuidedMatches, wide: bool) -> SE3 | None:
         """The pose that the matches in a window agree on."""
         focal_px, min_inliers = self._scene.focal_px, self._config.min_inliers
@@ -149,7 +143,7 @@ class Refiner:
         return None if solved is None else solved.T_map_refined
 
     def _window_px(self, covariance: Array) -> float:
-        sigma_px = self.sigma_rad(covariance) * self._scene.focal_px
+        sigma_px = self._scene.view_sigma_rad(covariance) * self._scene.focal_px
         return float(np.clip(_WINDOW_SIGMAS * sigma_px, _LEAST_WINDOW_PX, self._widest_px))
 
 

@@ -23,6 +23,8 @@ from localizer_ros.geometry.triangulation import reprojection_errors
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.colmap_model import write_colmap_model
+from localizer_ros.mapping.confidence_fit import fit_confidence
+from localizer_ros.mapping.examination import examine
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, choose_pairs, find_keyframes
@@ -36,7 +38,7 @@ from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
 
 # Frames that the new map is validated on, at most.
-_VALIDATION_IMAGES = 40
+_VALIDATION_IMAGES = 24
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,14 @@ def build_point_map(
             localizer, source, keyframes, point_map.median_depth, _VALIDATION_IMAGES, progress
         )
         refuse_dead(validation, str(source.path))
+    with timer.stage("examination"):
+        scene = replace(scene, point_map=replace(point_map, systematic_covariance=systematic))
+        confidence = fit_confidence(examine(scene, source, keyframes, config.seed, progress))
     with timer.stage("write"):
         statistics = _statistics(point_map, len(keyframes.posed), validation)
         point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
+        written += confidence.save(out_dir / MAP_FOLDER)
         if correction is not None:
             written += correction.save(out_dir / MAP_FOLDER)
         written += write_colmap_model(point_map, out_dir / MAP_FOLDER / "colmap")

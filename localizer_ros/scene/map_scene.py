@@ -20,6 +20,7 @@ from localizer_ros.geometry.rays import half_view_of
 from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.inference.model_card import COPIED_CARD
 from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
+from localizer_ros.scene.confidence import PRIOR, ConfidenceModel
 from localizer_ros.scene.image_index import ImageDatabase
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
@@ -79,6 +80,7 @@ class MapScene:
         correction: from the map's poses to the given ones, None when there is none.
         folder: of the scene, None for one that is still being made.
         static_mask: (H, W) bool, false where every frame shows the robot itself; None without.
+        confidence: what the scene has learned of its own answers.
     """
 
     point_map: PointMap
@@ -87,6 +89,7 @@ class MapScene:
     correction: PoseCorrection | None
     folder: Path | None = None
     static_mask: Mask | None = None
+    confidence: ConfidenceModel = PRIOR
 
     @staticmethod
     def open(scene_dir: Path) -> MapScene:
@@ -104,6 +107,7 @@ class MapScene:
             PoseCorrection.load(scene_dir / MAP_FOLDER),
             scene_dir,
             open_static_mask(scene_dir),
+            ConfidenceModel.load(scene_dir / MAP_FOLDER),
         )
 
     @property
@@ -174,11 +178,27 @@ class MapScene:
             source: what has found it.
             confidence: in it, 0..1.
         """
+        T_map_cam, covariance = self.given_answer(solved, confidence)
+        return PoseEstimate(stamp_ns, T_map_cam, covariance, source, solved.count, confidence, CORRELATION_S)
+
+    def given_answer(self, solved: SolvedPose, confidence: float) -> tuple[SE3, Array]:
+        """``T_map_cam`` of a solved pose and its (6, 6) covariance: the noise of keypoints and the map's own error, as
+        much larger as answers have shown that are so doubtful, and that far from mapped views."""
         T_map_cam, systematic = self.given_pose(solved.T_map_refined)
         noise = compose_covariance(solved.covariance, self.point_map.T_cam_refined.inverse())
-        return PoseEstimate(
-            stamp_ns, T_map_cam, noise + systematic, source, solved.count, confidence, CORRELATION_S
-        )
+        inflation = self.confidence.inflation_at(self.beyond_rad(solved.T_map_refined), confidence)
+        return T_map_cam, (noise + systematic) * inflation
+
+    def view_sigma_rad(self, covariance: Array) -> float:
+        """How uncertain a view is, of its pose's (6, 6) covariance: the turn, and the move as seen from the median
+        depth."""
+        turn = np.trace(covariance[:3, :3])
+        move = np.trace(covariance[3:, 3:]) / self.point_map.median_depth**2
+        return float(np.sqrt((turn + move) / 2.0))
+
+    def beyond_rad(self, T_map_refined: SE3) -> float:
+        """Distance of a view from the nearest mapped one."""
+        return float(self.point_map.view_distances(T_map_refined).min())
 
     def nearest_keyframes(self, T_map_refined: SE3, count: int) -> Index:
         """(count,) keyframes whose view is most like that of a camera at the pose, the most alike first."""

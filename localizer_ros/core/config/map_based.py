@@ -39,16 +39,16 @@ class SearchConfig(Config, frozen=True):
     max_iterations: Annotated[int, Meta(ge=10, le=1_000_000, description="Iterations of RANSAC at most")] = (
         2000
     )
-    min_confidence: Annotated[
+    max_wrong: Annotated[
         float,
         Meta(
-            ge=0.0,
-            le=1.0,
+            gt=0.0,
+            lt=1.0,
             extra=USER,
-            description="Confidence below which an answer is dropped; 0 to 1, from the number, share and coverage of "
-            "inliers",
+            description="Probability of being wrong above which an answer is dropped, by what the scene has learned of "
+            "its own answers",
         ),
-    ] = 0.5
+    ] = 0.001
     fine_features: Annotated[
         Literal["never", "fallback", "always"],
         Meta(

@@ -32,8 +32,8 @@ from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
 from localizer_ros.scene.point_map import PointMap
 
-# Of the points matched last, and of confidence: with less, new points are matched before it is time.
-_LEAST_KEPT, _SURE = 0.6, 0.9
+# Of the points matched last: with less, new points are matched before it is time.
+_LEAST_KEPT = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,8 @@ class TrackingFrontEnd:
         matching: LateMatching | None = None,
     ) -> None:
         self._scene, self._localizer, self._late, self._matching = scene, localizer, late, matching
-        self._config, self._min_confidence = config.tracking, config.search.min_confidence
+        self._config = config.tracking
+        self._least_confidence = scene.confidence.least_accepted(config.search.max_wrong)
         self._tracker = Tracker(scene, config.tracking, PoseVerifier(scene, config.search.min_inliers))
         self._flow = OpticalFlow(scene.point_map.camera)
         self._last: _Seen | None = None
@@ -207,12 +208,12 @@ class TrackingFrontEnd:
     def _is_believed(self, track: Track) -> bool:
         """Whether a match may be an answer. Tracking confirms its own errors: what contradicts the prior is searched
         for as if nothing were known."""
-        return track.verified.agrees is not False and track.verified.confidence >= self._min_confidence
+        verified = track.verified
+        return verified.evidence.agrees is not False and verified.confidence >= self._least_confidence
 
     def _is_sure(self, track: Track) -> bool:
         """Whether followed points are enough, without new ones."""
-        verified = track.verified
-        return track.kept >= _LEAST_KEPT and verified.confidence >= _SURE and verified.agrees is not False
+        return track.kept >= _LEAST_KEPT and self._is_believed(track)
 
     def _track_near(
         self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timer: StageTimer
@@ -268,7 +269,7 @@ class TrackingFrontEnd:
             )
         if prior.covariance is None:
             return None
-        if self._tracker.sigma_rad(prior.covariance) > np.radians(self._config.max_prior_sigma_deg):
+        if self._scene.view_sigma_rad(prior.covariance) > np.radians(self._config.max_prior_sigma_deg):
             return None
         return self._scene.refined_pose(prior.T_map_cam), prior.covariance
 

@@ -20,12 +20,11 @@ from localizer_ros.localization.map_based.search import SearchResult, ViewResult
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
 
-# A pose this sure ends the search; a less sure one is held against the next place.
-_SURE = 0.9
+# A place with this share of the images of the first one is looked at even where a pose is sure: two rooms that are
+# furnished alike share them.
+_RIVAL_SHARE = 0.5
 # Poses further apart than this are rivals, not the same answer twice: a share of the median depth, or a turn.
 _APART_OF_DEPTH, _APART_RAD = 0.1, np.radians(5.0)
-# An inlier of the rival counts as this many; a pose with twice the rival's weighted inliers keeps its confidence.
-_RIVAL_WEIGHT, _RIVAL_MARGIN = 2, 1.5
 # Fewer inliers than this are asked of RANSAC even where a search wants more: verification finds the others.
 _LEAST_SOLVED = 8
 
@@ -46,6 +45,8 @@ class PlaceSearch:
         self._scene, self._config = scene, config
         self._places = Places(scene, config, whole)
         self._verifier = PoseVerifier(scene, config.min_inliers)
+        # A pose this sure ends the search; a less sure one is held against the next place.
+        self._enough = scene.confidence.least_accepted(config.max_wrong)
 
     def search(self, frame: Frame, view: View, prior: PoseEstimate | None, timer: StageTimer) -> ViewResult:
         """The best verified pose of a view.
@@ -62,23 +63,19 @@ class PlaceSearch:
         timer.lap("retrieve")
         if not places:
             return ViewResult(None, "no neighbours: the index holds no keyframes")
-        best: VerifiedPose | None = None
-        rival: VerifiedPose | None = None
+        tried: list[VerifiedPose] = []
         reasons: list[str] = []
         for place in places:
-            tried = self._try_place(view, place, prior, timer)
-            if tried.verified is None:
-                reasons.append(tried.reason)
-                continue
-            if best is None or tried.verified.confidence > best.confidence:
-                best, rival = tried.verified, best
-            elif rival is None or tried.verified.confidence > rival.confidence:
-                rival = tried.verified
-            if best.confidence > _SURE:
+            if tried and self._is_settled(tried, places[0], place):
                 break
-        if best is None:
+            result = self._try_place(view, place, prior, timer)
+            if result.verified is None:
+                reasons.append(result.reason)
+                continue
+            tried.append(result.verified)
+        if not tried:
             return ViewResult(None, "; ".join(dict.fromkeys(reasons)))
-        return ViewResult(best if rival is None else self._against(best, rival))
+        return ViewResult(self._best(tried))
 
     def _try_place(
         self, view: View, place: Index | None, prior: PoseEstimate | None, timer: StageTimer
@@ -106,15 +103,26 @@ class PlaceSearch:
             return ViewResult(None, f"pose of {solved.count} inliers was not confirmed by its surroundings")
         return ViewResult(verified)
 
-    def _against(self, best: VerifiedPose, rival: VerifiedPose) -> VerifiedPose:
-        """The better of two places that explain the image, believed only as far as it is better."""
-        a, b = best.solved, rival.solved
+    def _is_settled(self, tried: list[VerifiedPose], first: Index | None, place: Index | None) -> bool:
+        """Whether a pose is sure enough, and the next place looks so much less like the image than the first one that
+        it is no rival."""
+        sure = max(verified.confidence for verified in tried) >= self._enough
+        return sure and (first is None or place is None or len(place) < _RIVAL_SHARE * len(first))
+
+    def _best(self, tried: list[VerifiedPose]) -> VerifiedPose:
+        """The surest of the poses that places propose, held against the next best one that lies elsewhere."""
+        best = max(tried, key=lambda verified: verified.confidence)
+        elsewhere = [v.evidence for v in tried if not self._same(best, v)]
+        if best.evidence.agrees:
+            # What is known otherwise has chosen between them.
+            elsewhere = [evidence for evidence in elsewhere if evidence.agrees]
+        rival = max((evidence.inliers for evidence in elsewhere), default=0)
+        return self._verifier.with_evidence(best, replace(best.evidence, rival=rival)) if rival else best
+
+    def _same(self, a: VerifiedPose, b: VerifiedPose) -> bool:
+        T_a, T_b = a.solved.T_map_refined, b.solved.T_map_refined
         apart_m = _APART_OF_DEPTH * self._scene.point_map.median_depth
-        same = a.T_map_refined.distance_to(b.T_map_refined) <= apart_m
-        if same and a.T_map_refined.angle_to(b.T_map_refined) <= _APART_RAD:
-            return best
-        share = a.count / max(a.count + _RIVAL_WEIGHT * b.count, 1)
-        return replace(best, confidence=best.confidence * min(1.0, _RIVAL_MARGIN * share))
+        return T_a.distance_to(T_b) <= apart_m and T_a.angle_to(T_b) <= _APART_RAD
 
 
 class HierarchicalLocalizer:

@@ -89,7 +89,7 @@ class RetrievalLocalizer:
         timer.lap("rerank")
         most = len(found[0]) if found else 0
         confidence = most / (most + _LEAST_INLIERS)
-        if most < _LEAST_INLIERS or confidence < c.min_confidence:
+        if most < _LEAST_INLIERS or confidence < 0.5:
             return None, f"{most} keypoints match the best of {len(found)} retrieved images"
         kept = [m for m in found if len(m) >= _LEAST_INLIERS]
         kept = kept[: 1 if c.interpolation == "nearest" else c.interpolation_neighbours]

@@ -108,7 +108,7 @@ class RelativeLocalizer:
         against = sum(len(view) for n, view in enumerate(views) if n not in agreeing)
         confidence = refined.inliers / (refined.inliers + _USUAL_COUNT + _AGAINST_WEIGHT * against)
         sigma_m = float(np.sqrt(np.trace(refined.covariance[3:, 3:])))
-        if confidence < self._config.min_confidence or sigma_m > _MAX_SIGMA_OF_DEPTH * depth_m:
+        if confidence < 0.5 or sigma_m > _MAX_SIGMA_OF_DEPTH * depth_m:
             return None, (
                 f"confidence {confidence:.2f}: {len(agreeing)} of {len(views)} matched images agree, position known "
                 f"to {sigma_m:.2f} m"

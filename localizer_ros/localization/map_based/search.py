@@ -97,6 +97,7 @@ def search_in_passes(
     timer = StageTimer()
     best: VerifiedPose | None = None
     reason = ""
+    least = scene.confidence.least_accepted(config.max_wrong)
     for fine in _PASSES[config.fine_features]:
         view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine)
         timer.lap("extract")
@@ -104,12 +105,12 @@ def search_in_passes(
         reason = found.reason
         if found.verified is not None and (best is None or found.verified.confidence > best.confidence):
             best = found.verified
-        if best is not None and best.confidence >= config.min_confidence:
+        if best is not None and best.confidence >= least:
             answer = scene.answer(frame.stamp_ns, best.solved, source, best.confidence)
             return SearchResult(answer, "", best, timer.timings_ms())
     if best is not None:
         reason = (
             f"confidence {best.confidence:.2f} of {best.solved.count} inliers, "
-            f"{best.visible} points expected in view"
+            f"{best.evidence.visible} points expected in view"
         )
     return SearchResult(None, reason, None, timer.timings_ms())

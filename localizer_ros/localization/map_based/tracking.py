@@ -113,12 +113,8 @@ class Tracker:
             motion.map_point,
             motion.xy_px,
             motion.rays,
-            last.verified.visible,
+            (last.verified.evidence.visible, last.verified.evidence.excess),
             prior,
         )
         kept = last.kept * motion.share * solved.count / len(motion.rays)
         return Track(verified, last.age + 1, kept)
-
-    def sigma_rad(self, covariance: Array) -> float:
-        """How uncertain a view is; see :meth:`Refiner.sigma_rad`."""
-        return self._refiner.sigma_rad(covariance)

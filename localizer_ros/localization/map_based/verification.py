@@ -2,21 +2,26 @@
 
 A success of a search is more than many inliers. The points that the nearest keyframes saw are projected with the pose
 and looked for near where they should be: a wrong pose finds few of them, and not where they should be. Their share,
-number, coverage of the image and errors, and the prior make the confidence.
+number, coverage of the image and errors, and the prior are the evidence; what the scene has learned of its own answers
+makes a probability of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from localizer_ros.core.se3 import SE3, compose_covariance
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Float32, Index, PoseEstimate
 from localizer_ros.geometry.pose_solver import SolvedPose, coverage_of, refine_pose
 from localizer_ros.geometry.rays import half_view_of
 from localizer_ros.localization.map_based.guided_matching import guided_matches
+from localizer_ros.scene.confidence import Evidence
 from localizer_ros.scene.map_scene import MapScene, View
+
+AGREEMENT = 27.9
+"""Squared Mahalanobis distance (six degrees of freedom) that one pose in ten thousand exceeds."""
 
 # Keyframes whose points a pose must show again.
 _KEYFRAMES = 8
@@ -29,17 +34,6 @@ _FEWEST_POINTS = 8
 # regressor and found by RANSAC, 22 right poses had 8.6 to 70 more, and five of six wrong ones -0.2 to 3.4, with
 # confidences of 0.4 to 0.9; of another place (TUM fr1_rpy) the two that were taken for right had -1.6 and 0.6.
 _BACKGROUND_PX, _LEAST_EXCESS = 12.0, 5.0
-# Squared Mahalanobis distance (six degrees of freedom) that one pose in ten thousand exceeds.
-_AGREEMENT = 27.9
-# The logistic function of confidence. Its weights were set by hand on 7-Scenes Red Kitchen with one mapping sequence
-# left out at a time (62 of 70 frames answered, none wrong); of frames of another place (TUM fr1_rpy in that map, and
-# the other way round) 0 of 87 were answered. What counts as 0: so many inliers, such a share of the points expected
-# in view, such a share of the image's cells with an inlier.
-_USUAL_COUNT, _USUAL_SHARE, _USUAL_COVERAGE = 25.0, 0.08, 0.15
-_COUNT_WEIGHT, _SHARE_WEIGHT, _COVERAGE_WEIGHT, _PRIOR_WEIGHT = 2.5, 2.0, 3.0, 1.0
-# Inliers of a right pose err by 1.8 to 3.5 times as much as the map's own observations (medians), even from where
-# nobody has been; inliers of a pose that is one floor tile off, which fit by chance, by 3.3 to 6.7 times as much.
-_USUAL_ERROR, _ERROR_WEIGHT = 3.0, 8.0
 # No keypoint is better than this, whatever a map of few observations says.
 _LEAST_ERROR_PX = 0.4
 
@@ -53,19 +47,15 @@ class VerifiedPose:
         points: (K,) map points matched.
         xy_px: (K, 2) the keypoints that they were matched with.
         rays: (K, 2) where those look, plane z = 1.
-        visible: number of points that should have been seen.
-        coverage: share of the image's cells with an inlier.
-        agrees: whether the prior allows it; None where there was none.
-        confidence: 0..1.
+        evidence: what speaks for the pose.
+        confidence: probability that it is right.
     """
 
     solved: SolvedPose
     points: Index
     xy_px: Float32
     rays: Array
-    visible: int
-    coverage: float
-    agrees: bool | None
+    evidence: Evidence
     confidence: float
 
 
@@ -118,7 +108,8 @@ class PoseVerifier:
         assert refined is not None
         around = guided_matches(scene.point_map, T, near, view, _BACKGROUND_PX / scene.focal_px)
         errors_px = np.linalg.norm(around.offset, axis=1) * scene.focal_px
-        if excess_over_chance(errors_px, _INLIER_PX, _BACKGROUND_PX) < _LEAST_EXCESS:
+        excess = excess_over_chance(errors_px, _INLIER_PX, _BACKGROUND_PX)
+        if excess < _LEAST_EXCESS:
             return None
         return self.rated(
             view.camera,
@@ -126,7 +117,7 @@ class PoseVerifier:
             matches.point,
             view.features.xy_px[matches.keypoint],
             view.rays[matches.keypoint],
-            matches.visible,
+            (matches.visible, excess),
             prior,
         )
 
@@ -137,7 +128,7 @@ class PoseVerifier:
         points: Index,
         xy_px: Float32,
         rays: Array,
-        visible: int,
+        seen: tuple[int, float],
         prior: PoseEstimate | None,
     ) -> VerifiedPose:
         """A pose with its confidence.
@@ -148,48 +139,33 @@ class PoseVerifier:
             points: (K,) map points matched.
             xy_px: (K, 2) the keypoints that they were matched with.
             rays: (K, 2) where those look, plane z = 1.
-            visible: number of points that should have been seen.
+            seen: number of points that should have been seen, and excess of inliers over chance.
             prior: what is known of the pose otherwise.
         """
-        coverage = coverage_of(rays[solved.inliers], half_view_of(camera))
-        agrees = self._agrees(solved, prior)
-        confidence = self.confidence(camera, solved, visible, coverage, agrees)
-        return VerifiedPose(solved, points, xy_px, rays, visible, coverage, agrees, confidence)
-
-    def confidence(
-        self, camera: Camera, solved: SolvedPose, visible: int, coverage: float, agrees: bool | None
-    ) -> float:
-        """How far to believe a pose, 0..1.
-
-        Args:
-            camera: of the frame.
-            solved: the pose and its inliers.
-            visible: number of points that should have been seen.
-            coverage: share of the image's cells with an inlier.
-            agrees: whether the prior allows it; None where there was none.
-        """
-        count = solved.count
-        share = count / max(visible, 1)
-        logit = (
-            _COUNT_WEIGHT * np.log(count / _USUAL_COUNT)
-            + _SHARE_WEIGHT * np.log(max(share, 1e-3) / _USUAL_SHARE)
-            + _COVERAGE_WEIGHT * (coverage - _USUAL_COVERAGE)
+        visible, excess = seen
+        evidence = Evidence(
+            inliers=solved.count,
+            visible=visible,
+            coverage=coverage_of(rays[solved.inliers], half_view_of(camera)),
+            error=float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(camera),
+            excess=excess,
+            beyond_rad=self._scene.beyond_rad(solved.T_map_refined),
         )
-        error = float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(camera)
-        logit -= _ERROR_WEIGHT * np.log(max(error / _USUAL_ERROR, 1.0))
-        if agrees is not None:
-            logit += _PRIOR_WEIGHT if agrees else -_PRIOR_WEIGHT
-        return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0))))
+        model = self._scene.confidence
+        if prior is not None and prior.covariance is not None:
+            agrees = self._agree(solved, model.probability(evidence), prior.T_map_cam, prior.covariance)
+            evidence = replace(evidence, agrees=agrees)
+        return VerifiedPose(solved, points, xy_px, rays, evidence, model.probability(evidence))
 
-    def _agrees(self, solved: SolvedPose, prior: PoseEstimate | None) -> bool | None:
-        """Whether a pose is where the prior says, as far as both are certain; None when the prior does not say."""
-        if prior is None or prior.covariance is None:
-            return None
-        T_map_cam, systematic = self._scene.given_pose(solved.T_map_refined)
-        noise = compose_covariance(solved.covariance, self._scene.point_map.T_cam_refined.inverse())
-        difference = (prior.T_map_cam.inverse() @ T_map_cam).log()
-        distance = difference @ np.linalg.solve(prior.covariance + systematic + noise, difference)
-        return bool(distance < _AGREEMENT)
+    def with_evidence(self, verified: VerifiedPose, evidence: Evidence) -> VerifiedPose:
+        """The same pose with other evidence, rated anew."""
+        return replace(verified, evidence=evidence, confidence=self._scene.confidence.probability(evidence))
+
+    def _agree(self, solved: SolvedPose, confidence: float, T_map_prior: SE3, prior: Array) -> bool:
+        """Whether a pose is where a prior of covariance (6, 6) says, as far as both are certain."""
+        T_map_cam, covariance = self._scene.given_answer(solved, confidence)
+        difference = (T_map_prior.inverse() @ T_map_cam).log()
+        return bool(difference @ np.linalg.solve(prior + covariance, difference) < AGREEMENT)
 
     def _map_error_px(self, camera: Camera) -> float:
         """Error of the map's own observations, in its pixels, if they had been made by the frame's camera."""
