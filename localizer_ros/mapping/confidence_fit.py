@@ -21,8 +21,8 @@ _WEIGHT_SIGMA = 0.7
 # Pseudo-samples that the inflation of other places counts as, at all distances and at each; and that their slope by
 # doubt counts as.
 _PRIOR_SAMPLES, _PRIOR_PAIRS = 8.0, 40.0
-# Answers so far from a distance say little of it, and fewer than this nothing; halves of answers that are hardly more or
-# less sure, nothing of the slope.
+# Answers so far from a distance say little of it, and fewer than this nothing; halves of answers that are equally sure
+# say nothing of the slope.
 _BEYOND_SIGMA_RAD, _LEAST_COUNT, _LEAST_APART = np.radians(6.0), 1e-3, 1.0
 # One prior in so many is taken to be wrong.
 _WRONG_PRIORS = 10

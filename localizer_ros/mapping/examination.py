@@ -112,7 +112,10 @@ def _examine_group(
 ) -> list[Sample]:
     first = questions[0]
     assert first.T_map_cam is not None
-    lit = [replace(first, frame=replace(first.frame, image=image), kind=kind) for kind, image in _lights(first, n, rng)]
+    lit = [
+        replace(first, frame=replace(first.frame, image=image), kind=kind)
+        for kind, image in _lights(first, n, rng)
+    ]
     tiles = _Question(replace(first.frame, image=exchanged_tiles(first.frame.image, rng)), None, "tiles")
     seen = [(q, _view(scene, q.frame)) for q in (*questions, *lit, tiles)]
     names = {q.frame.name for q in questions}

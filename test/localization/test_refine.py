@@ -120,7 +120,7 @@ def test_a_network_keeps_its_map_and_is_never_wrong_with_it(tiny_source: FrameSo
     assert {"point_map", "index", "networks"} <= set(scene_info(tmp_path / "scene"))
     errors: dict[str, list[float]] = {"map": [], "none": []}
     for refine, found in errors.items():
-        settings = config_from_dict(LocalizerConfig, {"refine": refine, "search": {"min_confidence": 0.3}})
+        settings = config_from_dict(LocalizerConfig, {"refine": refine, "search": {"max_wrong": 0.03}})
         front_end = open_front_end(Scene.load(tmp_path / "scene"), settings)
         for index in range(0, len(tiny_source.records), 4):
             front_end.reset()

@@ -14,7 +14,7 @@ from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.late_matching import LateMatching, Matched
 from localizer_ros.localization.map_based.search import ViewResult
 from localizer_ros.localization.map_based.tracking import Tracker
-from localizer_ros.localization.map_based.verification import PoseVerifier
+from localizer_ros.scene.confidence import ConfidenceModel
 
 pytestmark = pytest.mark.slow
 
@@ -110,10 +110,10 @@ def test_what_a_late_matching_does_not_confirm_is_matched_in_place(
 def test_every_frame_is_matched_while_confidence_is_low(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PoseVerifier, "confidence", lambda *_: 0.7)
+    monkeypatch.setattr(ConfidenceModel, "probability", lambda *_: 0.7)
     observations, extracted = tracked(kitchen, range(4), match_every=10)
     assert extracted == [True] * 4
-    assert all(o.absolute is not None and o.absolute.confidence == 0.7 for o in observations)
+    assert all(o.absolute is None for o in observations)
 
 
 def test_a_track_that_contradicts_the_prior_is_dropped_and_the_frame_searched(kitchen: Kitchen) -> None:

@@ -17,6 +17,7 @@ from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer, PlaceSearch
 from localizer_ros.localization.map_based.verification import VerifiedPose
+from localizer_ros.scene.confidence import Evidence
 from localizer_ros.scene.map_scene import MapScene
 
 
@@ -65,10 +66,11 @@ def test_methods_without_points_answer_nearby(kitchen: Kitchen, method: str) -> 
     assert np.median(found) < (0.3 if method == "retrieval" else 0.12)
 
 
-def verified(T: SE3, inliers: int, confidence: float) -> VerifiedPose:
+def verified(T: SE3, inliers: int, confidence: float, agrees: bool | None = None) -> VerifiedPose:
     nothing: Any = np.zeros(0)
     solved = SolvedPose(T, np.eye(6), np.ones(inliers, dtype=bool), np.zeros(inliers))
-    return VerifiedPose(solved, nothing, nothing, nothing, inliers, 0.5, None, confidence)
+    evidence = Evidence(inliers, inliers, 0.5, 1.0, 30.0, 0.0, agrees=agrees)
+    return VerifiedPose(solved, nothing, nothing, nothing, evidence, confidence)
 
 
 @pytest.mark.parametrize("depth_m", [0.5, 4.0, 40.0])
@@ -82,5 +84,22 @@ def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
     scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
     search = PlaceSearch(scene, SearchConfig(), whole=True)
     apart = SE3.exp([0, turn_rad, 0, 0, 0, of_depth * point_map.median_depth])
-    best = search._against(verified(SE3.identity(), 60, 0.8), verified(apart, 50, 0.6))
-    assert best.confidence == pytest.approx(0.8 * (1.5 * 60 / 160 if rivals else 1.0))
+    best = search._best([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)])
+    assert best.solved.T_map_refined.distance_to(SE3.identity()) == 0.0
+    assert best.evidence.rival == (50 if rivals else 0)
+    # Two places that explain the image alike: a coin decides.
+    assert best.confidence <= 0.5 if rivals else best.confidence == 0.9
+
+
+def test_a_rival_that_the_prior_does_not_allow_is_none(rng: np.random.Generator) -> None:
+    scene = MapScene(synthetic_map(rng), None, None, None)  # type: ignore[arg-type]
+    search = PlaceSearch(scene, SearchConfig(), whole=True)
+    far = SE3.exp([0, 0, 0, 9.0, 0, 0])
+    assert (
+        search._best([verified(far, 50, 0.6, False), verified(SE3.identity(), 50, 0.9, True)]).confidence
+        == 0.9
+    )
+    assert (
+        search._best([verified(far, 50, 0.6, True), verified(SE3.identity(), 50, 0.9, True)]).confidence
+        <= 0.5
+    )

@@ -1,4 +1,4 @@
-"""How far a pose in a map is believed."""
+"""What speaks for a pose in a map."""
 
 from dataclasses import replace
 
@@ -7,30 +7,43 @@ import pytest
 from kitchen import Kitchen
 
 from localizer_ros.core.config.map_based import SearchConfig
-from localizer_ros.core.types import Camera
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import Camera, PoseEstimate
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
-from localizer_ros.localization.map_based.verification import PoseVerifier
+from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene
 
 pytestmark = pytest.mark.slow
 
 
-def test_inliers_that_fit_worse_than_the_map_are_doubted(kitchen: Kitchen) -> None:
+def test_evidence_and_what_is_made_of_it(kitchen: Kitchen) -> None:
     scene, config = MapScene.open(kitchen.scene), SearchConfig()
     verifier = PoseVerifier(scene, config.min_inliers)
     found = HierarchicalLocalizer(scene, config).localize(kitchen.queries.read(0), None).verified
     assert found is not None
     map_error_px = scene.point_map.statistics["reprojection_error_px"]
 
-    def confidence(error: float, camera: Camera = kitchen.source.camera) -> float:
+    def rated(
+        error: float, camera: Camera = kitchen.source.camera, prior: PoseEstimate | None = None
+    ) -> VerifiedPose:
         solved = replace(found.solved, error_px=np.full(len(found.solved.error_px), error * map_error_px))
-        return verifier.confidence(camera, solved, found.visible, found.coverage, None)
+        return verifier.rated(camera, solved, found.points, found.xy_px, found.rays, (500, 20.0), prior)
 
-    # As well as the map's own observations, and as well as right poses do, is all the same.
-    assert confidence(1.0) == confidence(2.5) > 0.9
-    assert confidence(2.5) > confidence(4.0) > confidence(6.0)
-    odds = [value / (1.0 - value) for value in (confidence(2.5), confidence(6.0))]
-    assert odds[1] < 0.01 * odds[0]
+    # As well as the map's own observations is as well as it gets.
+    assert rated(0.5).confidence == rated(1.0).confidence > 0.99
+    assert rated(1.0).confidence > rated(4.0).confidence > rated(8.0).confidence
     # A camera of half the resolution cannot do better.
     camera = kitchen.source.camera
-    assert confidence(5.0, camera.scaled(camera.width_px // 2, camera.height_px // 2)) == confidence(2.5)
+    half = camera.scaled(camera.width_px // 2, camera.height_px // 2)
+    assert rated(5.0, half).evidence.error == pytest.approx(2.5)
+    # A prior that allows it speaks for it, one elsewhere against it.
+    T, covariance = scene.given_answer(found.solved, found.confidence)
+    there = PoseEstimate(0, T, covariance, "test")
+    elsewhere = replace(there, T_map_cam=T @ SE3.exp([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
+    agreeing, unknown, contradicted = (rated(4.0, prior=prior) for prior in (there, None, elsewhere))
+    assert (agreeing.evidence.agrees, unknown.evidence.agrees, contradicted.evidence.agrees) == (
+        True,
+        None,
+        False,
+    )
+    assert agreeing.confidence >= unknown.confidence >= contradicted.confidence

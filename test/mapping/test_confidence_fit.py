@@ -1,0 +1,64 @@
+"""From answers to the model of confidence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from localizer_ros.core.types import Array
+from localizer_ros.mapping.confidence_fit import fit_confidence, monotone_logistic
+from localizer_ros.mapping.examination import Sample
+from localizer_ros.scene.confidence import PRIOR, Evidence
+
+
+def test_the_logistic_regression_finds_the_weights_and_keeps_their_signs(rng: np.random.Generator) -> None:
+    features = rng.normal(size=(20_000, 3))
+    truth = np.array([0.5, 2.0, -1.0, 0.0])
+    right = rng.uniform(size=20_000) < 1.0 / (1.0 + np.exp(-(truth[0] + features @ truth[1:])))
+    fitted = monotone_logistic(features, right, np.full(4, 0.1), np.full(4, 1e-3))
+    # The one that would be negative is held at zero.
+    free = monotone_logistic(features[:, [0, 2]], right, np.full(3, 0.1), np.full(3, 1e-3))
+    assert fitted[2] == 0.0
+    assert fitted[[0, 1, 3]] == pytest.approx(free, abs=0.02)
+
+
+def test_few_samples_stay_near_the_prior_and_none_are_the_prior(rng: np.random.Generator) -> None:
+    assert fit_confidence([]) is PRIOR
+    few = fit_confidence(samples(rng, 3, 1.0))
+    assert np.abs(few.weights - PRIOR.weights).max() < 0.5
+    assert np.abs(np.log(few.inflation / PRIOR.inflation)).max() < 1.0
+
+
+@pytest.mark.parametrize("too_small", [0.1, 1.0, 30.0])
+def test_inflated_covariances_are_honest(rng: np.random.Generator, too_small: float) -> None:
+    drawn = samples(rng, 400, too_small)
+    model = fit_confidence(drawn)
+    errors = []
+    for s in drawn:
+        assert s.error is not None
+        factor = model.inflation_at(s.evidence.beyond_rad, model.probability(s.evidence))
+        errors.append(s.error @ np.linalg.solve(s.covariance * factor, s.error))
+    assert np.median(errors) == pytest.approx(chi2.ppf(0.5, 6), rel=0.3)
+    assert np.percentile(errors, 90) == pytest.approx(chi2.ppf(0.9, 6), rel=0.3)
+
+
+def test_wrong_answers_lower_the_probability_of_their_like(rng: np.random.Generator) -> None:
+    right = samples(rng, 60, 1.0)
+    weak = Evidence(20, 900, 0.1, 4.0, 6.0, 0.5)
+    wrong = [replace(s, evidence=weak, right=False, error=None) for s in samples(rng, 30, 1.0)]
+    model = fit_confidence([*right, *wrong])
+    assert model.probability(weak) < PRIOR.probability(weak)
+    assert np.all(model.weights >= 0.0)
+
+
+def samples(rng: np.random.Generator, count: int, too_small: float) -> list[Sample]:
+    """Right answers with errors of a covariance that is ``too_small`` times the one they say, more far away."""
+    drawn = []
+    for _ in range(count):
+        beyond = rng.uniform(0.0, 0.8)
+        covariance: Array = np.diag(rng.uniform(0.5, 2.0, 6))
+        error = np.sqrt(too_small * (1.0 + 3.0 * beyond) * np.diag(covariance)) * rng.normal(size=6)
+        evidence = Evidence(int(rng.integers(40, 300)), 900, 0.5, 2.0, 30.0, beyond)
+        drawn.append(Sample(evidence, error, covariance, True, True, "hidden"))
+    return drawn
