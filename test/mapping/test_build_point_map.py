@@ -42,6 +42,7 @@ def test_a_second_build_takes_what_the_first_left(
 
     monkeypatch.setattr(kitchen.source, "read", must_not_run)
     monkeypatch.setattr(builder, "_VALIDATION_IMAGES", 0)
+    monkeypatch.setattr(builder, "examine", lambda *_: [])
     monkeypatch.setattr(matching, "open_matcher", must_not_run)
     report = build_point_map(kitchen.source, CONFIG, tmp_path / "again", kitchen.work)
     assert report.points == kitchen.report.points
