@@ -37,6 +37,9 @@ _ROUGH_KEYFRAMES = 3
 # regressor that is off by 21 cm and 6.7 deg (medians; p90 63 cm and 12.5 deg), 82 % were confirmed with windows of at
 # most 80 px, 86 % with 160 px and 87 % with 300 px, at three times the time.
 _WIDEST_OF_FOCAL = 0.33
+# Where the map does not confirm what a method proposes, so many of the most similar keyframes are proposals beside it:
+# no method is worse than its nearest image.
+_NEAREST_IMAGES = 3
 # Fewer inliers than this are asked of RANSAC even where a search wants more: verification finds the others.
 _LEAST_SOLVED = 8
 
@@ -90,7 +93,7 @@ class Refiner:
         self,
         view: View,
         T_map_refined: SE3,
-        covariance: Array,
+        covariance: Array | None,
         prior: PoseEstimate | None,
         search: SearchConfig,
     ) -> ViewResult:
@@ -99,11 +102,12 @@ class Refiner:
         Args:
             view: of the frame.
             T_map_refined: proposed pose.
-            covariance: (6, 6) of the proposal in its tangent.
+            covariance: (6, 6) of the proposal in its tangent; None = it is as far off as one may be.
             prior: for the confidence.
             search: of RANSAC.
         """
-        scene, window_px = self._scene, self._window_px(covariance)
+        scene = self._scene
+        window_px = self._widest_px if covariance is None else self._window_px(covariance)
         keyframes = scene.nearest_keyframes(T_map_refined, self._config.images)
         matches = guided_matches(scene.point_map, T_map_refined, keyframes, view, window_px / scene.focal_px)
         solved = solve_pose(
@@ -169,23 +173,41 @@ class ProposalSearch:
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
         """See :class:`GlobalLocalizer`."""
-        if self.proposal is None:
-            return SearchResult(None, self.reason)
-        result = search_in_passes(self, self.scene, self.config, self.source, frame, prior)
-        if result.answer is not None:
-            return result
-        reason = f"the map does not confirm the pose that {self.source} proposes ({result.reason})"
-        return SearchResult(None, reason, None, result.timings_ms)
+        return search_in_passes(self, self.scene, self.config, self.source, frame, prior)
 
     def search(self, frame: Frame, view: View, prior: PoseEstimate | None, timer: StageTimer) -> ViewResult:
         """See :class:`ViewSearch`."""
-        assert self.proposal is not None
-        if self.proposal.covariance is None:
-            return ViewResult(None, "its uncertainty is not known")
+        proposed = self._proposed(view, prior)
+        timer.lap("refine")
+        if self._is_believed(proposed):
+            return proposed
+        nearest = self._nearest(frame, view, prior)
+        timer.lap("nearest_image")
+        return proposed if nearest is None else nearest
+
+    def _proposed(self, view: View, prior: PoseEstimate | None) -> ViewResult:
+        """What the method's proposal becomes."""
+        if self.proposal is None:
+            return ViewResult(None, self.reason)
         T = self.scene.refined_pose(self.proposal.T_map_cam)
         result = self.refiner.find(view, T, self.proposal.covariance, prior, self.config)
-        timer.lap("refine")
-        return result
+        reason = f"the map does not confirm the pose that {self.source} proposes ({result.reason})"
+        return result if result.verified is not None else ViewResult(None, reason)
+
+    def _nearest(self, frame: Frame, view: View, prior: PoseEstimate | None) -> ViewResult | None:
+        """What the keyframes most like this frame become, None when the map confirms none of them."""
+        similar, _ = self.scene.similar_keyframes(self.scene.global_descriptor(frame, view), _NEAREST_IMAGES)
+        best: ViewResult | None = None
+        for keyframe in self.scene.database.keyframe[similar]:
+            T = SE3.from_matrix(self.scene.point_map.T_map_refined[keyframe])
+            result = self.refiner.find(view, T, None, prior, self.config)
+            if self._is_believed(result):
+                return result
+            best = result if best is None and result.verified is not None else best
+        return best
+
+    def _is_believed(self, result: ViewResult) -> bool:
+        return result.verified is not None and result.verified.confidence >= self.config.min_confidence
 
 
 def proposal_window_px(scene: MapScene) -> float:

@@ -97,13 +97,21 @@ def test_the_first_frame_is_fixed_from_a_proposal_and_then_tracked(kitchen: Kitc
 
 
 @pytest.mark.slow
-def test_what_is_not_proposed_or_not_confirmed_has_no_pose_but_a_reason(kitchen: Kitchen) -> None:
+def test_without_a_proposal_the_nearest_images_are_proposals_and_another_place_has_no_pose(
+    kitchen: Kitchen, rng: np.random.Generator
+) -> None:
     scene, away = MapScene.open(kitchen.scene), SE3.exp([0.0, np.pi, 0.0, 0.0, 0.0, 0.0])
+    frame = kitchen.queries.read(0)
+    # The same textures in another order are no place of this map.
+    tiles = [tile for row in np.split(frame.image, 8) for tile in np.split(row, 8, axis=1)]
+    rows = np.split(rng.permutation(64), 8)
+    shuffled = np.concatenate([np.concatenate([tiles[n] for n in row], axis=1) for row in rows])
     for disturbance, reason in ((away, "does not confirm"), (None, "resembles nothing")):
-        front_end = RefinedFrontEnd(
-            Proposer(kitchen.queries, disturbance), scene, "posenet", LocalizerConfig()
-        )
-        observation = front_end.observe(kitchen.queries.read(0), None)
+        proposer = Proposer(kitchen.queries, disturbance)
+        front_end = RefinedFrontEnd(proposer, scene, "posenet", LocalizerConfig())
+        observation = front_end.observe(frame, None)
+        assert observation.absolute is not None and kitchen.errors(0, observation.absolute)[0] < 0.08
+        observation = front_end.observe(Frame(frame.stamp_ns, shuffled, frame.camera), None)
         assert observation.absolute is None and reason in observation.reason
 
 
