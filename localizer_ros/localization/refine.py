@@ -207,7 +207,8 @@ class ProposalSearch:
         return best
 
     def _is_believed(self, result: ViewResult) -> bool:
-        return result.verified is not None and result.verified.confidence >= self.config.min_confidence
+        least = self.scene.confidence.least_accepted(self.config.max_wrong)
+        return result.verified is not None and result.verified.confidence >= least
 
 
 def proposal_window_px(scene: MapScene) -> float:

@@ -27,7 +27,7 @@ class Simulation:
     def __init__(self, begin_ns: int = 0) -> None:
         self.now_ns = begin_ns
         self.worker: SteppedWorker | None = None
-        self._events: list[tuple[int, int, Callable[[], None], bool]] = []
+        self._events: list[tuple[int, int, Callable[[], object], bool]] = []
         self._count = 0
         self.on_time: Callable[[int], None] = lambda now_ns: None
         """Told of the time before every event."""
@@ -37,7 +37,7 @@ class Simulation:
         # Some way from zero, as on a machine that has been on for a while.
         return 1000.0 + self.now_ns / NS
 
-    def at(self, at_ns: int, event: Callable[[], None], alone: bool = False) -> None:
+    def at(self, at_ns: int, event: Callable[[], object], alone: bool = False) -> None:
         """Do something at a time; ``alone`` waits for the worker to be idle, as what waits for it does on a machine."""
         heapq.heappush(self._events, (at_ns, self._count, event, alone))
         self._count += 1
@@ -113,7 +113,7 @@ class SteppedWorker:
         self._owned: Any = None
         self._failure: Exception | None = None
 
-    def begin(self, opened: Callable[[], None]) -> None:
+    def begin(self, opened: Callable[[], object]) -> None:
         """Make the object, in no time."""
         self._make()
         opened()
