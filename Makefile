@@ -28,7 +28,9 @@ demo: venv ## Record a drive, map it, localise a second drive live over ROS 2, s
 
 .PHONY: test
 test: lint types ## Everything that must pass: lint, types, all tests
-	$(PYTHON_VENV) -m pytest
+# Files of tests beside each other, each of one thread; then live nodes, which need the machine for themselves.
+	OMP_NUM_THREADS=1 $(PYTHON_VENV) -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not ros"
+	$(PYTHON_VENV) -m pytest -q -m ros
 
 # The rooms that the inner loop tests: `make quick ROOMS="datasets cli"` for others.
 ROOMS := core geometry smoothing

@@ -182,5 +182,5 @@ PRIOR = ConfidenceModel(
 Weights, quantiles and inflations are those of 259 answers (247 right) of the examinations of maps made of four fifths
 of 7-Scenes Red Kitchen, TUM fr1_rpy, KITTI 00 and a simulated room and hall. With each of the five left out in turn,
 the model of the other four told its right answers from wrong ones with an AUROC of 0.96 to 1.00, and accepted none of
-14 wrong ones at ``max_wrong`` 0.001. The weight of rivals is assumed.
+14 wrong ones at ``search.max_wrong`` 0.001. The weight of rivals is assumed.
 """
