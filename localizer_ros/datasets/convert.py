@@ -12,6 +12,7 @@ frame ``map``): the pose of the camera's optical frame, the one of the image hea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ from localizer_ros.datasets.bag_writer import (
 )
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
 from localizer_ros.datasets.derived import readable
+from localizer_ros.datasets.folder import INVENTED_NOTE
 from localizer_ros.datasets.images import encode_jpeg, encode_png
-from localizer_ros.datasets.source import FrameSource, frame_names, require_camera
+from localizer_ros.datasets.source import FrameSource, by_sequence, frame_names, is_image, require_camera
 
 FramesDone = Callable[[int, int], None]
 """Called with (frames done, frames in total)."""
@@ -88,17 +90,17 @@ def write_tum(source: FrameSource, out: Path, progress: FramesDone | None = None
     source = readable(source)
     with new_folder(out) as folder:
         (folder / "rgb").mkdir()
-        names: dict[str, str] = {}
+        names = {name: f"rgb/{file}" for name, file in _file_names(source).items()}
         lines = ["# timestamp filename\n"]
         for frame in _frames(source, progress):
             _same_camera(source, frame)
             stamp = f"{frame.stamp_ns // 1_000_000_000}.{frame.stamp_ns % 1_000_000_000:09d}"
-            names[frame.name] = f"rgb/{stamp}.png"
+            (folder / names[frame.name]).parent.mkdir(parents=True, exist_ok=True)
             (folder / names[frame.name]).write_bytes(encode_png(frame.image))
             lines.append(f"{stamp} {names[frame.name]}\n")
         (folder / "rgb.txt").write_text("".join(lines))
         _write_trajectory(source, folder / "groundtruth.txt")
-        (folder / "ground_truth.txt").write_text(f"{source.ground_truth}\n")
+        _write_notes(source, folder)
         write_camera_yaml(folder / "camera.yaml", source.camera)
         _write_splits(source, folder, names)
 
@@ -120,13 +122,11 @@ def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = 
         sensors = folder / "sensors"
         images = sensors / "records_data"
         images.mkdir(parents=True)
-        names: dict[str, str] = {}
+        names = _file_names(source)
         records, poses = [], []
         for record, frame in zip(source.records, _frames(source, progress), strict=True):
             _same_camera(source, frame)
-            # A sequence may be called ../.. by whoever made the recording.
-            file = f"{inside_name(record.sequence)}/{frame.stamp_ns}.png"
-            names[frame.name] = file
+            file = names[frame.name]
             (images / file).parent.mkdir(parents=True, exist_ok=True)
             (images / file).write_bytes(encode_png(frame.image))
             records.append(f"{frame.stamp_ns}, {CAMERA_ID}, {file}\n")
@@ -148,7 +148,7 @@ def write_kapture(source: FrameSource, out: Path, progress: FramesDone | None = 
             (sensors / "trajectories.txt").write_text(
                 f"{version}# timestamp, device_id, qw, qx, qy, qz, tx, ty, tz\n" + "".join(poses)
             )
-            (folder / "ground_truth.txt").write_text(f"{source.ground_truth}\n")
+        _write_notes(source, folder)
         _write_splits(source, folder, names)
 
 
@@ -171,6 +171,7 @@ class _Recorder:
         odometry = self._odometry(source.odometry)
         pending = next(odometry, None)
         for record, frame in zip(source.records, _frames(source, progress), strict=True):
+            _same_camera(source, frame)
             while pending is not None and pending[0] <= frame.stamp_ns:
                 bag.write(ODOM_TOPIC, *pending)
                 pending = next(odometry, None)
@@ -276,6 +277,30 @@ def _same_camera(source: FrameSource, frame: Frame) -> None:
         raise SourceError(
             f"{source.path}: frame {frame.label} has another camera, and the format holds only one"
         )
+
+
+def _file_names(source: FrameSource) -> dict[str, str]:
+    """The file of every frame by its name: the same where it can be, in a folder for each of several sequences."""
+    several = len(by_sequence(source.records)) > 1
+    files: dict[str, str] = {}
+    for record in source.records:
+        plain = record.name.rpartition(".")[0] if is_image(Path(record.name)) else record.name
+        if several and not plain.startswith(f"{record.sequence}/"):
+            plain = f"{record.sequence}/{plain}"
+        # A name may lead to ../.., and lists of names are divided by blanks and commas.
+        file = re.sub(r"[\s,]", "_", inside_name(plain))
+        files[record.name] = f"{file}.png"
+    if len(set(files.values())) < len(files):
+        return {r.name: f"{inside_name(r.sequence)}/{r.stamp_ns}.png" for r in source.records}
+    return files
+
+
+def _write_notes(source: FrameSource, folder: Path) -> None:
+    """What the poses are, and whether times are made up: the formats have no place for either."""
+    if source.ground_truth != "none":
+        (folder / "ground_truth.txt").write_text(f"{source.ground_truth}\n")
+    if source.stamps == "invented":
+        (folder / INVENTED_NOTE).write_text("invented\n")
 
 
 def _write_trajectory(source: FrameSource, file: Path) -> None:

@@ -38,6 +38,9 @@ class ImageFile:
     camera: Camera | None
 
 
+INVENTED_NOTE = "stamps.txt"
+"""File that says ``invented`` where a converted recording had no times of its own."""
+
 # (width, height), None where the header does not tell, or why the file cannot be used.
 _Size = tuple[int, int] | FrameRejected | SourceError | None
 # Of the longer side of an image.
@@ -76,7 +79,7 @@ class FolderSource:
     ) -> None:
         self.path = path
         self.format = format
-        self.stamps: Stamps = stamps
+        self.stamps: Stamps = "invented" if _says_invented(path) else stamps
         self.odometry: Trajectory | None = None
         self.T_base_cam: SE3 | None = None
         self.records: Sequence[FrameRecord] = [frame.record for frame in frames]
@@ -171,6 +174,11 @@ def _size_px(path: Path) -> tuple[int, int] | None:
             # Headers larger than that, or something behind the end: the whole file says.
             pass
     return file_size_px(read_bytes(path, SourceError))
+
+
+def _says_invented(folder: Path) -> bool:
+    note = folder / INVENTED_NOTE
+    return note.is_file() and [text for _, text in read_lines(note)][:1] == ["invented"]
 
 
 def _size_or_fault(file: Path) -> _Size:

@@ -20,7 +20,7 @@ def check_camera(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
     problem = camera_problem(source)
     if problem is None:
         return check_geometry(source)
-    advice = "calibrate it, or let `localizer sfm` find it together with the poses"
+    advice = "calibrate the camera; for localising in a scene that it has mapped, nothing is needed"
     facts = {"pose_check_pairs": 0, "epipolar_error_px": None}
     return facts, [Finding("no_camera", "bad", problem, advice)]
 
@@ -84,7 +84,7 @@ def check_lines(check: RecordingCheck, source: str) -> list[str]:
     for finding in check.findings:
         at = f" (first at {finding.where})" if finding.where is not None else ""
         lines += [f"  {finding.severity}: {finding.text}{at}", f"    {finding.advice}"]
-    if any(finding.check in ("no_poses", "no_camera") for finding in check.findings):
+    if check.word != "bad" and any(finding.check == "no_poses" for finding in check.findings):
         return [*lines, f"next: localizer sfm {source} --out sfm"]
     if check.word == "bad":
         return [*lines, f"next: mend what is bad, then `localizer check {source}` again"]

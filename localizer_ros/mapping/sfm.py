@@ -10,7 +10,7 @@ from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.datasets.derived import readable
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.source import FrameSource, require_camera
 from localizer_ros.mapping.alignment import Reference, aligned, scaled
 from localizer_ros.mapping.reconstruction import reconstruct
 from localizer_ros.mapping.work_folder import work_folder
@@ -43,6 +43,7 @@ def run_sfm(
     """
     rms_m = None
     source = readable(source)
+    require_camera(source)
     with work_folder(out, source, part, dump_yaml(config), resume) as work, new_folder(out) as folder:
         found = reconstruct(source, config, folder, work, progress)
         if isinstance(world, Reference):

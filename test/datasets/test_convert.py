@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from small_recordings import assert_pose, picture, write
+from small_recordings import CAMERA, assert_pose, picture, write
 
 from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.calibration import write_camera_yaml
 from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
-from localizer_ros.datasets.images import encode_png
+from localizer_ros.datasets.images import encode_jpeg, encode_png
 from localizer_ros.datasets.source import open_source
 
 
@@ -31,6 +34,42 @@ def test_conversion_keeps_everything_a_format_can_hold(seven_scenes, tmp_path, w
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     with pytest.raises(SourceError, match="exists already"):
         writer(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("writer", [write_tum, write_kapture, write_bag])
+def test_stills_stay_stills_and_keep_their_names(tmp_path, writer):
+    for name in ("b 10,5", "b 2"):
+        write(tmp_path / "stills" / f"{name}.jpg", encode_jpeg(picture(1)))
+    write_camera_yaml(tmp_path / "stills" / "camera.yaml", CAMERA)
+    writer(open_source(tmp_path / "stills"), tmp_path / "out")
+    again = open_source(tmp_path / "out")
+    assert again.stamps == "invented"
+    if writer is not write_bag:
+        assert [record.name.removeprefix("rgb/") for record in again.records] == ["b_2.png", "b_10_5.png"]
+
+
+def test_names_that_differ_in_their_ending_only_do_not_meet(tmp_path):
+    for i, name in enumerate(("a.png", "a.jpg")):
+        write(tmp_path / "stills" / name, encode_png(picture(i)))
+    write_camera_yaml(tmp_path / "stills" / "camera.yaml", CAMERA)
+    source = open_source(tmp_path / "stills")
+    write_kapture(source, tmp_path / "out")
+    again = open_source(tmp_path / "out")
+    assert len(again.records) == 2
+    np.testing.assert_array_equal(again.read(1).image, source.read(1).image)
+
+
+def test_a_recording_of_two_cameras_is_not_written_as_one_of_one(tmp_path):
+    for i in range(2):
+        write(tmp_path / f"{i}.png", encode_png(picture(i)))
+    frames = [
+        {"file_path": f"{i}.png", "fl_x": 50 + i, "w": 64, "h": 48, "transform_matrix": np.eye(4).tolist()}
+        for i in range(2)
+    ]
+    write(tmp_path / "transforms.json", json.dumps({"frames": frames}))
+    for writer in (write_tum, write_kapture, write_bag):
+        with pytest.raises(SourceError, match=r"1\.png has another camera, and the format holds only one"):
+            writer(open_source(tmp_path), tmp_path / "out")
 
 
 def test_broken_conversion_leaves_nothing(seven_scenes, tmp_path):
