@@ -68,7 +68,8 @@ class GtsamSmoother:
         self._start_ns: int | None = None
         self._newest: PoseEstimate | None = None
         self._guess: dict[int, SE3] = {}
-        self._period_s: float | None = None
+        # Stamps of the window's absolute poses.
+        self._absolute_ns: set[int] = set()
 
     def add_relative(self, relative: RelativePose) -> None:
         """See :class:`Smoother`. No robust kernel here: what measures motion has rejected its outliers itself."""
@@ -82,7 +83,6 @@ class GtsamSmoother:
             newest_ns = next(reversed(self._keys))
             if relative.stamp_cur_ns <= newest_ns:
                 raise ValueError(f"add_relative: {relative.stamp_cur_ns} ns is older than the newest frame")
-            self._period_s = (relative.stamp_cur_ns - newest_ns) * 1e-9
             self._add_frame(relative.stamp_cur_ns, self._pose_guess(prev) @ relative.T_prev_cur)
         cur = self._keys[relative.stamp_cur_ns]
         elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
@@ -102,12 +102,13 @@ class GtsamSmoother:
         if key is None:
             return False
         noise: gtsam.noiseModel.Base = _gaussian(
-            absolute.covariance * self._repeats(self._period_s, absolute.correlation_s)
+            absolute.covariance * self._repeats(self._spacing_s(absolute.stamp_ns), absolute.correlation_s)
         )
         # The first pose anchors the graph: a robust kernel there would leave it loose.
         if self._kernel is not None and not first:
             noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
         self._factors.add(gtsam.PriorFactorPose3(key, _pose3(absolute.T_map_cam), noise))
+        self._absolute_ns.add(absolute.stamp_ns)
         return True
 
     def estimate(self) -> PoseEstimate | None:
@@ -134,9 +135,15 @@ class GtsamSmoother:
         # Twice the lag is never reached; the margin keeps late factors off keys about to be marginalised.
         oldest_ns = stamp_ns - int((self._config.lag_s - 1e-3) * 1e9)
         while next(iter(self._keys)) < oldest_ns:
-            self._keys.popitem(last=False)
+            self._absolute_ns.discard(self._keys.popitem(last=False)[0])
         self._newest = PoseEstimate(stamp_ns, T_map_cam, 0.5 * (covariance + covariance.T), "smoother")
         return self._newest
+
+    def _spacing_s(self, stamp_ns: int) -> float | None:
+        """Time to the nearest other absolute pose, which has the same error for a while; None for the first."""
+        others = (abs(stamp_ns - other_ns) for other_ns in self._absolute_ns if other_ns != stamp_ns)
+        nearest_ns = min(others, default=None)
+        return None if nearest_ns is None else nearest_ns * 1e-9
 
     def _repeats(self, period_s: float | None, correlation_s: float | None = None) -> float:
         """How many measurements fall within the correlation time: together they weigh as one."""
@@ -148,7 +155,7 @@ class GtsamSmoother:
         logger.warning(
             "smoother: rebuilt after a numerical failure (%s)", error.splitlines()[0] if error else ""
         )
-        last, rebuilds, period_s = self._newest, self.rebuilds + 1, self._period_s
+        last, rebuilds = self._newest, self.rebuilds + 1
         self.reset()
         self.rebuilds = rebuilds
         if last is None or last.covariance is None or not np.all(np.isfinite(guess.matrix())):
@@ -166,7 +173,7 @@ class GtsamSmoother:
             {},
             {},
         )
-        self._newest, self._period_s = anchor, period_s
+        self._newest = anchor
         return anchor
 
     def _add_frame(self, stamp_ns: int, guess: SE3) -> None:

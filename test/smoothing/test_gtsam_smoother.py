@@ -75,6 +75,25 @@ def test_repeated_absolute_errors_are_not_counted_as_independent(rng: np.random.
     assert sigma(1.0) > 3.0 * sigma(0.0)
 
 
+def test_poses_weigh_by_their_own_spacing_not_by_that_of_frames() -> None:
+    def sigma(frames: int, every: int, correlation_s: float) -> float:
+        config = SmootherConfig(correlation_s=correlation_s, robust_kernel="none")
+        smoother = GtsamSmoother(config)
+        for index, T in enumerate(drive(frames)):
+            if index:
+                smoother.add_relative(replace(relative(index, STEP, 1e-4), correlation_s=0.0))
+            if index % every == 0:
+                smoother.add_absolute(absolute(index, T))
+            answer = smoother.estimate()
+            assert answer is not None
+        return float(np.sqrt(answer.covariance[3, 3]))
+
+    # One pose a second, each new: as many measurements as poses, however many frames lie between them.
+    assert sigma(61, 30, 1.0) == pytest.approx(sigma(61, 30, 0.0), rel=0.01)
+    # Thirty a second are one: twice as many of them tell nothing new.
+    assert sigma(61, 1, 1.0) == pytest.approx(sigma(61, 2, 1.0), rel=0.05)
+
+
 def test_what_measures_says_how_long_its_errors_last() -> None:
     def fused(poses_s: float | None, motions_s: float | None) -> PoseEstimate:
         noise = np.random.default_rng(0)
