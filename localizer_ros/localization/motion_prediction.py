@@ -19,8 +19,8 @@ from localizer_ros.localization.gate import squared_mahalanobis
 # correlate by 0.45 after 0.3 s and by 0.20 after 1 s.
 VELOCITY_FADES_S = 0.3
 DEGREES_OF_FREEDOM = 6
-# Motions kept to bring late answers forward: 10 s, the longest search.latency_s, at 30 Hz.
-KEPT_MOTIONS = 300
+# Motions are kept so long, to bring late answers forward: the longest search.latency_s, whatever the camera's rate.
+KEPT_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ class MotionPrediction:
         self._passed: Passed | None = None
         self._estimate: PoseEstimate | None = None
         self._velocity: RelativePose | None = None
-        self._travelled: deque[RelativePose] = deque(maxlen=KEPT_MOTIONS)
+        self._travelled: deque[RelativePose] = deque()
 
     def reconfigure(self, config: LocalizerConfig) -> None:
         """Other errors of the odometry, and another gate, from now on."""
@@ -205,6 +205,9 @@ class MotionPrediction:
         """Note the way to the newest frame, along which late answers are brought forward."""
         if motions.best is not None:
             self._travelled.append(motions.best)
+            newest_ns = motions.best.stamp_cur_ns
+            while self._travelled[0].stamp_cur_ns < newest_ns - KEPT_NS:
+                self._travelled.popleft()
 
     def bring_forward(self, answer: PoseEstimate, stamp_ns: int) -> PoseEstimate | None:
         """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since; None when those are not known."""

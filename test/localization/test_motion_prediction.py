@@ -10,7 +10,7 @@ import pytest
 from localizer_ros.core.config.runtime import LocalizerConfig, SmootherConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
-from localizer_ros.localization.motion_prediction import VELOCITY_FADES_S, MotionPrediction
+from localizer_ros.localization.motion_prediction import VELOCITY_FADES_S, MotionPrediction, Motions
 
 PERIOD_NS = 100_000_000
 STEP = SE3.exp([0.0, 0.02, 0.0, 0.05, 0.0, 0.1])
@@ -133,6 +133,18 @@ def test_a_late_answer_is_brought_forward_by_the_motions_since() -> None:
     assert moved is not None and moved.stamp_ns == 5 * PERIOD_NS
     assert moved.T_map_cam.distance_to(truth(5)) < 1e-12
     assert moved.covariance is not None and np.trace(moved.covariance) > np.trace(SHARP)
+
+
+@pytest.mark.parametrize("rate_hz", [10, 100])
+def test_a_late_answer_is_brought_forward_for_ten_seconds_at_any_rate(rate_hz: int) -> None:
+    motion = MotionPrediction(LocalizerConfig())
+    period_ns, count = 10**9 // rate_hz, 11 * rate_hz
+    for i in range(1, count + 1):
+        moved = RelativePose((i - 1) * period_ns, i * period_ns, SE3.identity(), np.eye(6) * 1e-9, "vo")
+        motion.travel(Motions((moved,)))
+    for ago_s, known in ((9.0, True), (10.9, False)):
+        late = replace(estimate(0), stamp_ns=count * period_ns - round(ago_s * 1e9))
+        assert (motion.bring_forward(late, count * period_ns) is not None) is known
 
 
 def test_an_answer_from_before_the_known_motions_cannot_be_brought_forward() -> None:
