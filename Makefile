@@ -12,7 +12,7 @@ export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds.xml
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
 venv: $(STAMP) ## Make .venv: pinned requirements, ROS (or the sourced distribution's), this package
@@ -40,6 +40,10 @@ quick: venv ## The inner loop: style, floors and sizes, and the quick tests of R
 	$(PYTHON_VENV) -m ruff check
 	$(PYTHON_VENV) tools/check_house.py
 	$(PYTHON_VENV) -m pytest -q -m "not slow and not ros" $(addprefix test/,$(ROOMS))
+
+.PHONY: scenarios
+scenarios: venv ## Try all faults of test/scenarios on the node, in simulated time and over DDS; a page of results
+	$(PYTHON_VENV) tools/scenarios.py
 
 .PHONY: lint
 lint: venv ## Check style, formatting, and the floors and sizes of the code

@@ -25,6 +25,8 @@ from localizer_ros.features.onnx_descriptor import DescriptorCard
 from localizer_ros.features.onnx_extractor import ExtractorCard
 from localizer_ros.inference.model_card import Card, read_card
 from localizer_ros.networks.encoders.build import ENCODERS
+from localizer_ros.ros.scenario.fault_kinds import FAULTS, STREAMS
+from localizer_ros.ros.scenario.schema import Fault, Scenario, load_scenarios
 from localizer_ros.scene.bundle import FORMAT_VERSION
 
 REFERENCE = DOCS / "reference"
@@ -201,3 +203,29 @@ def test_topics_and_services_are_those_of_the_node(node: Any) -> None:
     subscribed = named(node.get_subscriber_names_and_types_by_node(name, namespace))
     assert described("Subscribed") - {("/image/compressed", "sensor_msgs/msg/CompressedImage")} == subscribed
     assert described("Services") == named(node.get_service_names_and_types_by_node(name, namespace))
+
+
+def test_the_page_of_scenarios_has_every_entry_stream_and_fault_and_no_other() -> None:
+    page = REFERENCE / "scenarios.md"
+
+    def described(heading: str) -> list[str]:
+        return [spans(row[0])[0] for row in tables(page, heading)]
+
+    assert sorted(described("Entries of a scenario")) == sorted(Scenario.__struct_encode_fields__)
+    assert sorted(described("Entries of a fault")) == sorted(Fault.__struct_encode_fields__)
+    assert {row[0]: row[1] for row in tables(page, "Streams")} == {
+        f"`{n}`": text for n, text in STREAMS.items()
+    }
+    for row, (name, kind) in zip(tables(page, "Faults"), FAULTS.items(), strict=True):
+        assert (spans(row[0]), spans(row[1]), row[2]) == (
+            [name],
+            list(kind.streams),
+            kind.meaning.replace("|", "\\|"),
+        )
+        assert row[3] == (f"{kind.value} ({kind.default:g})" if kind.value else "")
+
+
+def test_the_example_on_the_page_of_scenarios_is_read(tmp_path: Path) -> None:
+    example = next(block for block in blocks(REFERENCE / "scenarios.md") if block.language == "yaml")
+    (tmp_path / "faults.yaml").write_text(example.text)
+    assert list(load_scenarios(tmp_path / "faults.yaml")) == ["frozen"]

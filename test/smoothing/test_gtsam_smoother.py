@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from localizer_ros.core.config.runtime import SmootherConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import PoseEstimate, RelativePose
+from localizer_ros.core.types import ConfigError, PoseEstimate, RelativePose
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.gtsam_smoother import GtsamSmoother
 from localizer_ros.smoothing.smoother import PassThroughSmoother
@@ -271,3 +272,10 @@ def test_pass_through_answers_only_with_this_frames_own_pose() -> None:
     smoother.add_relative(relative(1, STEP))
     assert smoother.estimate() is None
     assert not smoother.add_absolute(absolute(0, STEP))
+
+
+def test_a_gtsam_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gtsam", None)
+    monkeypatch.delitem(sys.modules, "localizer_ros.smoothing.gtsam_smoother")
+    with pytest.raises(ConfigError, match=r"gtsam cannot be imported.*set smoother\.kind to none"):
+        open_smoother(SmootherConfig())

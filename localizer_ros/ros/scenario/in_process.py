@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class InProcess:
 
     def __init__(self, scene: Path, source: FrameSource) -> None:
         self._scene, self._source = scene, source
-        self._map_frame = Scene.load(scene).map_frame
+        self.map_frame = Scene.load(scene).map_frame
         self._pictures = Pictures(source)
         # Opened once for all scenarios of the same settings; each begins with a reset.
         self._localizers: dict[str, Localizer] = {}
@@ -64,20 +64,31 @@ class InProcess:
         """What came of a scenario. Raises ConfigError for parameters that the node refuses."""
         timeline = recorded(self._source, scenario)
         apply_faults(timeline, scenario)
-        play = _Play(scenario, timeline, self._map_frame)
-        names = timeline.robot.names
-        play.messages = Messages(self._source, self._pictures, names, self._map_frame, scenario.transport)
-        with _context() as context:
-            play.run(context, self._scene, self._open)
+        with self.node(scenario, timeline) as play:
+            play.feed(timeline.packets)
+            play.run(timeline.end_ns)
         return play.record, timeline
 
-    def _open(self, play: _Play, path: Path, config: LocalizerConfig) -> OpenedScene:
+    @contextlib.contextmanager
+    def node(self, scenario: Scenario, timeline: Timeline) -> Iterator[Play]:
+        """An active node, to be fed; destroyed at the end."""
+        names = timeline.robot.names
+        messages = Messages(self._source, self._pictures, names, self.map_frame, scenario.transport)
+        play = Play(scenario, timeline, messages, self.map_frame)
+        with _context() as context:
+            play.start(context, self._scene, self._open)
+            try:
+                yield play
+            finally:
+                play.end()
+
+    def _open(self, play: Play, path: Path, config: LocalizerConfig) -> OpenedScene:
         key = json.dumps(config_to_dict(config), sort_keys=True)
         if key not in self._localizers:
             self._localizers[key] = open_localizer(path, config)
         localizer = self._localizers[key]
         localizer.reset()
-        return OpenedScene(_TimedLocalizer(localizer, play), self._map_frame)
+        return OpenedScene(_TimedLocalizer(localizer, play), self.map_frame)
 
 
 @contextlib.contextmanager
@@ -102,7 +113,7 @@ def _context() -> Iterator[rclpy.Context]:
 class _TimedLocalizer:
     """A localizer that takes its time, in the simulation."""
 
-    def __init__(self, localizer: Localizer, play: _Play) -> None:
+    def __init__(self, localizer: Localizer, play: Play) -> None:
         self._localizer, self._play = localizer, play
 
     def process(self, frame: Frame) -> LocalizerOutput:
@@ -117,57 +128,72 @@ class _TimedLocalizer:
         return getattr(self._localizer, name)
 
 
-class _Play:
-    """One scenario being played."""
+class Play:
+    """A node in simulated time, and what is played to it.
 
-    messages: Messages
+    Args:
+        scenario: parameters and the time that a frame takes.
+        timeline: the robot, and its clock.
+        messages: makes messages of packets.
+        map_frame: frame of the poses.
+    """
 
-    def __init__(self, scenario: Scenario, timeline: Timeline, map_frame: str) -> None:
-        self._scenario, self._timeline = scenario, timeline
+    def __init__(self, scenario: Scenario, timeline: Timeline, messages: Messages, map_frame: str) -> None:
+        self._scenario, self._timeline, self._messages = scenario, timeline, messages
         self.record = Record(map_frame)
         self.processing_s = scenario.processing
         self.simulation = Simulation(-LEAD_NS)
-        self._wire = Wire(self.simulation, self._on_published)
+        self.wire = Wire(self.simulation, self._on_published)
         self._node: SimulatedNode
 
-    def run(self, context: rclpy.Context, scene: Path, open_scene: Any) -> None:
+    def start(self, context: rclpy.Context, scene: Path, open_scene: Any) -> None:
+        """Configure and activate a node. Raises ConfigError for parameters that it refuses."""
         simulation = self.simulation
-        machine = Machine(simulation.clock, partial(SteppedWorker, simulation), simulation.wait)
-        transport = "raw" if self._scenario.transport == "raw" else "compressed"
         given = {
             "scene": str(scene),
             "use_sim_time": True,
-            "image_transport": transport,
+            "image_transport": "raw" if self._scenario.transport == "raw" else "compressed",
             **self._timeline.robot.parameters,
             **self._scenario.parameters,
         }
         self._node = SimulatedNode(
-            self._wire,
+            self.wire,
             partial(open_scene, self),
-            machine,
+            Machine(simulation.clock, partial(SteppedWorker, simulation), simulation.wait),
             context=context,
             cli_args=[],
             use_global_arguments=False,
             parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
         )
         simulation.on_time = self._tick
+        self._tick(simulation.now_ns)
+        for transition in ("configure", "activate"):
+            if not self._change(transition):
+                self.record.crashes.append((simulation.now_ns, f"{transition}: {self._node.failure}"))
+
+    def feed(self, packets: Iterable[Packet]) -> None:
+        """Plan packets."""
+        for packet in packets:
+            self.simulation.at(packet.at_ns, partial(self._send, packet), alone=packet.stream == "call")
+
+    def run(self, until_ns: int) -> None:
+        """Let everything happen that is due until a time of the scenario."""
         try:
-            self._tick(simulation.now_ns)
-            for transition in ("configure", "activate"):
-                if not self._change(transition):
-                    self.record.crashes.append((simulation.now_ns, f"{transition}: {self._node.failure}"))
-            for packet in self._timeline.packets:
-                simulation.at(packet.at_ns, partial(self._send, packet), alone=packet.stream == "call")
-            simulation.run(self._timeline.end_ns)
+            self.simulation.run(until_ns)
             self.record.state = str(self._node._state_machine.current_state[1])
         except Exception as error:
-            self.record.crashes.append((simulation.now_ns, f"the node would be down: {error!r}"))
-        finally:
-            self._node.destroy_node()
-        self.record.crashes += [(at, text) for at, level, text in self._wire.log if _is_crash(level, text)]
+            # Here it would leave the executor.
+            self.record.state = ""
+            self.record.crashes.append((self.simulation.now_ns, f"the node would be down: {error!r}"))
+        self.record.crashes += [(at, text) for at, level, text in self.wire.log if _is_crash(level, text)]
+        self.wire.log.clear()
+
+    def end(self) -> None:
+        """Destroy the node."""
+        self._node.destroy_node()
 
     def _tick(self, now_ns: int) -> None:
-        self._wire.deliver("/clock", Clock(clock=convert.stamp_msg(self._timeline.clock_ns(now_ns))))
+        self.wire.deliver("/clock", Clock(clock=convert.stamp_msg(self._timeline.clock_ns(now_ns))))
 
     def _on_published(self, topic: str, message: Any) -> None:
         if topic in HEARD_TOPICS:
@@ -181,18 +207,18 @@ class _Play:
             assert packet.fault is not None
             value = packet.fault.value
             self.processing_s = self._scenario.processing if value is None else value
-        elif (made := self.messages.of(packet)) is not None:
+        elif (made := self._messages.of(packet)) is not None:
             topic, message = made
             self.record.sent(packet)
-            self._wire.deliver(self._node.resolve_topic_name(topic), message)
+            self.wire.deliver(self._node.resolve_topic_name(topic), message)
 
     def _call(self, name: str) -> None:
         if name in _PAUSE:
-            call = self._wire.services.get("/localizer/pause")
+            call = self.wire.services.get("/localizer/pause")
             response = SetBool.Response()
             request: Any = SetBool.Request(data=_PAUSE[name])
         elif name in _TRIGGERS:
-            call = self._wire.services.get(f"/localizer/{name}")
+            call = self.wire.services.get(f"/localizer/{name}")
             request, response = Trigger.Request(), Trigger.Response()
         else:
             self.record.calls.append((self.simulation.now_ns, name, self._change(name)))

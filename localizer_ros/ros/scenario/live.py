@@ -68,18 +68,26 @@ class Live:
 
     def play(self, scenario: Scenario) -> tuple[Record, Timeline]:
         """What came of a scenario. Raises ConfigError when the node does not start."""
+        with self.started(scenario) as (robot, process, record):
+            robot.play(process)
+        return record, robot.timeline
+
+    @contextlib.contextmanager
+    def started(self, scenario: Scenario) -> Iterator[tuple[LiveRobot, subprocess.Popen[str], Record]]:
+        """The node's process, the robot beside it, and what it hears; the process ends at the end."""
         timeline = recorded(self._source, scenario)
         apply_faults(timeline, scenario)
         for number in sorted({p.number for p in timeline.packets if p.stream == "image"}):
             # A recording that is rendered or decoded while it is played would shake the rhythm.
             self._pictures[number]
-        messages = Messages(
-            self._source, self._pictures, timeline.robot.names, self._map_frame, scenario.transport
-        )
+        names = timeline.robot.names
+        messages = Messages(self._source, self._pictures, names, self._map_frame, scenario.transport)
         record = Record(self._map_frame)
-        with _process(self._scene, scenario, timeline, record) as process, _robot(scenario) as robot:
-            robot.play(timeline, messages, record, process)
-        return record, timeline
+        with (
+            _process(self._scene, scenario, timeline, record) as process,
+            _node() as node,
+        ):
+            yield LiveRobot(node, scenario, timeline, messages, record), process, record
 
 
 @contextlib.contextmanager
@@ -125,7 +133,7 @@ def _process(
 
 
 @contextlib.contextmanager
-def _robot(scenario: Scenario) -> Iterator[_Robot]:
+def _node() -> Iterator[Node]:
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     node = rclpy.create_node("robot", context=context, use_global_arguments=False)
@@ -139,7 +147,7 @@ def _robot(scenario: Scenario) -> Iterator[_Robot]:
     thread = threading.Thread(target=spin, name="robot", daemon=True)
     thread.start()
     try:
-        yield _Robot(node, scenario)
+        yield node
     finally:
         executor.shutdown()
         thread.join(_END_TIMEOUT_S)
@@ -147,16 +155,28 @@ def _robot(scenario: Scenario) -> Iterator[_Robot]:
         rclpy.try_shutdown(context=context)
 
 
-class _Robot:
-    """The node that plays the robot, and listens."""
+class LiveRobot:
+    """Plays the robot to a live node, and listens.
 
-    def __init__(self, node: Node, scenario: Scenario) -> None:
-        self._node, self._scenario = node, scenario
+    Args:
+        node: to play it with.
+        scenario: that is played.
+        timeline: of it.
+        messages: makes messages of packets.
+        record: takes what is heard.
+    """
+
+    def __init__(
+        self, node: Node, scenario: Scenario, timeline: Timeline, messages: Messages, record: Record
+    ) -> None:
+        self._node, self._scenario, self.timeline, self._record = node, scenario, timeline, record
+        self._ready = [(packet, messages.of(packet)) for packet in timeline.packets]
         self._publishers = {topic: self._publisher(topic, kind) for topic, kind in self._sent().items()}
         self._clock = node.create_publisher(Clock, "/clock", 10)
         self._began_s = time.monotonic()
-        self._record: Record
         self._lock = threading.Lock()
+        for topic, kind in _HEARD_KINDS.items():
+            node.create_subscription(kind, topic, partial(self._on_heard, topic), QoSProfile(depth=100))
 
     def _sent(self) -> dict[str, type]:
         kinds = dict(KINDS)
@@ -169,26 +189,32 @@ class _Robot:
         qos = {"/tf": TF_QOS, "/tf_static": TF_STATIC_QOS}.get(topic, QoSProfile(depth=10))
         return self._node.create_publisher(kind, topic, qos)
 
-    def play(
-        self, timeline: Timeline, messages: Messages, record: Record, process: subprocess.Popen[str]
-    ) -> None:
-        """All packets at their times."""
-        self._record = record
-        for topic, kind in _HEARD_KINDS.items():
-            self._node.create_subscription(kind, topic, partial(self._on_heard, topic), QoSProfile(depth=100))
-        self._tick(timeline, -LEAD_NS)
+    def play(self, process: subprocess.Popen[str]) -> None:
+        """All packets at their times, once the node is active; then the state it is in."""
+        self._tick(-LEAD_NS)
         self._until_active(process)
-        ready = [(packet, messages.of(packet)) for packet in timeline.packets]
-        self._began_s = time.monotonic() + LEAD_NS / SECOND_NS
-        for packet, made in ready:
-            self._sleep_until(packet.at_ns, timeline)
+        self._begin()
+        for packet, made in self._ready:
+            self._sleep_until(packet.at_ns)
             if process.poll() is not None:
                 return
             self._send(packet, made)
-        self._sleep_until(timeline.end_ns, timeline)
+        self._sleep_until(self.timeline.end_ns)
         if process.poll() is None:
             with contextlib.suppress(TimeoutError):
-                record.state = str(self._call(GetState, "get_state", GetState.Request()).current_state.label)
+                self._record.state = self.state()
+
+    def state(self) -> str:
+        """Of the node's lifecycle. Raises TimeoutError when it does not answer."""
+        return str(self._call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def change(self, label: str) -> bool:
+        """Ask for a transition. Raises TimeoutError when that is not answered."""
+        request = ChangeState.Request(transition=Transition(label=label))
+        return bool(self._call(ChangeState, "change_state", request).success)
+
+    def _begin(self) -> None:
+        self._began_s = time.monotonic() + LEAD_NS / SECOND_NS
 
     def _send(self, packet: Packet, made: tuple[str, Any] | None) -> None:
         if packet.stream == "call":
@@ -210,8 +236,7 @@ class _Robot:
             elif name in _TRIGGERS:
                 answered = bool(self._call(Trigger, name, Trigger.Request()).success)
             else:
-                request = ChangeState.Request(transition=Transition(label=name))
-                answered = bool(self._call(ChangeState, "change_state", request).success)
+                answered = self.change(name)
         with self._lock:
             self._record.calls.append((packet.at_ns, name, answered))
 
@@ -241,17 +266,17 @@ class _Robot:
             time.sleep(0.02)
         time.sleep(_SETTLE_S)
 
-    def _sleep_until(self, at_ns: int, timeline: Timeline) -> None:
+    def _sleep_until(self, at_ns: int) -> None:
         while (left_s := self._began_s + at_ns / SECOND_NS - time.monotonic()) > 0.0:
-            self._tick(timeline, self._now_ns())
+            self._tick(self._now_ns())
             time.sleep(min(left_s, _CLOCK_PERIOD_S))
-        self._tick(timeline, max(at_ns, self._now_ns()))
+        self._tick(max(at_ns, self._now_ns()))
 
     def _now_ns(self) -> int:
         return round((time.monotonic() - self._began_s) * SECOND_NS)
 
-    def _tick(self, timeline: Timeline, at_ns: int) -> None:
-        self._clock.publish(Clock(clock=convert.stamp_msg(timeline.clock_ns(at_ns))))
+    def _tick(self, at_ns: int) -> None:
+        self._clock.publish(Clock(clock=convert.stamp_msg(self.timeline.clock_ns(at_ns))))
 
     def _on_heard(self, topic: str, message: Any) -> None:
         with self._lock:
