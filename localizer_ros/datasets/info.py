@@ -78,10 +78,12 @@ def _duration_s(part: Sequence[FrameRecord]) -> float:
 
 def _gaps(sequences: Mapping[str, Sequence[FrameRecord]], step_s: float | None) -> list[dict[str, Any]]:
     return [
-        {"sequence": name, "after": part[i].name, "seconds": float(seconds)}
+        {"sequence": name, "after": part[i].name, "seconds": float(steps_s[i])}
         for name, part in sequences.items()
-        for i, seconds in enumerate(_steps_s(part))
-        if step_s is not None and seconds > _GAP_STEPS * step_s
+        # Recordings that are mapped together need not have the same rate.
+        for steps_s in (_steps_s(part),)
+        for i in range(len(steps_s))
+        if step_s is not None and steps_s[i] > _GAP_STEPS * max(step_s, float(np.median(steps_s)))
     ]
 
 

@@ -19,7 +19,7 @@ _JITTER, _JITTER_BAD = 0.2, 0.4
 _LOST, _LOST_BAD = 0.05, 0.5
 # A pause is long enough to be one: many periods, and more than a second.
 _PAUSE_STEPS, _PAUSE_S = 10.0, 1.0
-_FEWEST = 10
+_FEWEST, _FEWEST_OF_A_PART = 10, 4
 
 
 def check_stamps(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
@@ -37,16 +37,17 @@ def check_stamps(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
     every = np.concatenate(steps) if steps else np.zeros(0)
     if len(every) < _FEWEST:
         return {"jitter": None, "dropped_fraction": None}, []
-    period_s = float(np.median(every))
+    # Recordings that are mapped together need not have the same rate.
+    periods = [float(np.median(each if len(each) >= _FEWEST_OF_A_PART else every)) for each in steps]
     findings, lost = [], 0
-    for part, step_s in zip(parts, steps, strict=True):
+    for part, step_s, period_s in zip(parts, steps, periods, strict=True):
         jumps = _clock_jumps(part, step_s, period_s)
         missing = np.maximum(np.round(step_s / period_s) - 1, 0)
         missing[jumps] = 0
         lost += int(missing.sum())
         findings += [_jumped(part[i + 1].name, float(step_s[i])) for i in jumps]
-    usual = every[every < 1.5 * period_s]
-    jitter = float(np.std(usual) / period_s)
+    shares = np.concatenate([each / period_s for each, period_s in zip(steps, periods, strict=True)])
+    jitter = float(np.std(shares[shares < 1.5]))
     dropped = lost / (lost + len(every))
     if severity := graded(jitter, _JITTER, _JITTER_BAD):
         text = f"stamps wander by {100 * jitter:.0f} % of the time between two frames"
@@ -55,7 +56,7 @@ def check_stamps(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
         )
     if severity := graded(dropped, _LOST, _LOST_BAD):
         text = f"{100 * dropped:.0f} % of the frames were dropped"
-        where = _first_gap(parts, steps, period_s)
+        where = _first_gap(parts, steps, periods)
         advice = "record to a faster disk, compressed, or at a lower rate"
         findings.append(Finding("dropped", severity, text, advice, where))
     return {"jitter": jitter, "dropped_fraction": dropped}, findings
@@ -85,8 +86,8 @@ def _jumped(name: str, seconds: float) -> Finding:
     return Finding("clock_jump", "doubtful", text, advice, name)
 
 
-def _first_gap(parts: list[list[FrameRecord]], steps: list[Array], period_s: float) -> str | None:
-    for part, step_s in zip(parts, steps, strict=True):
+def _first_gap(parts: list[list[FrameRecord]], steps: list[Array], periods: list[float]) -> str | None:
+    for part, step_s, period_s in zip(parts, steps, periods, strict=True):
         gaps = np.flatnonzero(step_s > 1.5 * period_s)
         if len(gaps):
             return part[int(gaps[0]) + 1].name

@@ -9,9 +9,13 @@ import pytest
 from small_recordings import assert_pose, picture, write
 
 from localizer_ros.core.types import SourceError
+from localizer_ros.datasets.derived import SomeFrames
 from localizer_ros.datasets.images import encode_png
+from localizer_ros.datasets.info import recording_info
+from localizer_ros.datasets.restamped import with_rate
 from localizer_ros.datasets.several import JoinedSource
 from localizer_ros.datasets.source import open_source
+from localizer_ros.evaluation.check_stamps import check_stamps
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,20 @@ def test_a_folder_of_recordings_is_one(drives, world):
     assert source.odometry.length_m > 0 and len(source.odometry) == 2 * len(
         open_source(drives / "monday").odometry
     )
+
+
+def test_recordings_of_different_rates_have_no_gaps(drives, world):
+    slow = with_rate(_stills(world, 2), 2.0)
+    joined = JoinedSource([open_source(drives / "monday"), slow])
+    assert recording_info(joined)["gaps"] == []
+    assert not [f for f in check_stamps(joined)[1] if f.severity != "note"]
+
+
+def _stills(source, step):
+    """Every ``step``-th frame, without times."""
+    stills = SomeFrames(source, range(0, len(source.records), step), source.records[::step])
+    stills.stamps = "invented"
+    return stills
 
 
 def test_recordings_of_different_forms_splits_and_faults(drives, seven_scenes):

@@ -18,12 +18,14 @@ import pytest
 import typer
 import yaml
 from documents import DOCS, REPOSITORY, Block, blocks, code_spans, pages
+from recordings_in_hand import write_all
 
 from localizer_ros.cli.main import app
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import load_config
 from localizer_ros.datasets.simulated import WorldConfig
+from localizer_ros.datasets.source import open_source
 from localizer_ros.ros.parameters import config_from_parameters
 
 TUTORIAL = DOCS / "tutorial.md"
@@ -156,6 +158,8 @@ def test_a_how_to_works_as_it_is_written(page: Path, tutorial_folder: Path, tmp_
     for made in tutorial_folder.iterdir():
         if not made.name.startswith("."):
             (tmp_path / made.name).symlink_to(made)
+    if page.stem == "your-recording":
+        write_all(open_source(tutorial_folder / "drive1"), tmp_path)
     _run_page(page, tmp_path)
 
 
