@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from localizer_ros.ros.memory import keep_small
+
 if TYPE_CHECKING:
     from rclpy.executors import Executor
 
@@ -49,6 +51,7 @@ def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener
     Returns:
         The exit code: 0 after a signal, 1 when the node could not start.
     """
+    keep_small()
     end = _End()
     # Late: signals are taken before anything is imported that takes a while.
     from rclpy.executors import SingleThreadedExecutor
