@@ -303,6 +303,8 @@ class LocalizerOutput:
         reset: True when this frame, or a rejected one since the last output, started over: time jumped back, a long
             gap, or a re-localisation. ``reason`` says which.
         motions: all that were measured since the previous frame (the front end's, external odometry's).
+        out_of_distribution: how little the frame resembles what a network was trained on (0 not at all, about 1 another
+            place); None for methods without one.
     """
 
     stamp_ns: int
@@ -314,3 +316,4 @@ class LocalizerOutput:
     timings_ms: dict[str, float]
     reset: bool = False
     motions: tuple[RelativePose, ...] = ()
+    out_of_distribution: float | None = None

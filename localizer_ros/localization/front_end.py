@@ -19,6 +19,7 @@ class Observation:
         reason: why there is no absolute pose, or no late one where one was due; empty otherwise.
         timings_ms: wall time of each stage, in order.
         beside_ms: wall time of what ran beside the frames and whose result has come with this one.
+        out_of_distribution: see ``LocalizerOutput``.
     """
 
     absolute: PoseEstimate | None = None
@@ -27,6 +28,7 @@ class Observation:
     reason: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)
     beside_ms: dict[str, float] = field(default_factory=dict)
+    out_of_distribution: float | None = None
 
 
 class FrontEnd(Protocol):

@@ -110,6 +110,7 @@ class Localizer:
             timings_ms={**timer.timings_ms(), "total": timer.elapsed_ms()},
             reset=restart_gap_s is not None or AnswerOutcome.RELOCALIZED in outcomes,
             motions=motions.measured,
+            out_of_distribution=observation.out_of_distribution,
         )
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
@@ -162,9 +163,8 @@ class Localizer:
     def _pass_over(self, frame: Frame, since_ns: int, timer: StageTimer) -> LocalizerOutput:
         """The answer to a frame whose image tells nothing new: what was known, moved. It is no new measurement, and the
         graph goes on from the frame before it."""
-        estimate, judgement, self._accepted_ns = carried_over(
-            self._motion, frame, since_ns, self._accepted_ns, self._config.status
-        )
+        carried = carried_over(self._motion, frame, since_ns, self._accepted_ns, self._config.status)
+        self._accepted_ns, judgement, estimate = carried.accepted_ns, carried.judgement, carried.estimate
         if not judgement.usable:
             self._give_up()
             self._motion.forget_pose()
@@ -177,6 +177,7 @@ class Localizer:
             relative=None,
             reason=judgement.why,
             timings_ms={"total": timer.elapsed_ms()},
+            motions=carried.motions,
         )
 
     def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:

@@ -6,10 +6,12 @@ a camera that stands still and has no noise: a simulated one, or a video stream 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from localizer_ros.core.config.runtime import StatusConfig
-from localizer_ros.core.types import Frame, PoseEstimate, UInt8
+from localizer_ros.core.types import Frame, PoseEstimate, RelativePose, UInt8
 from localizer_ros.localization.motion_prediction import MotionPrediction
 from localizer_ros.localization.status import Judgement, bounded, judge_repeated
 
@@ -63,10 +65,27 @@ def _blank(image: UInt8) -> bool:
     return bool(np.all(image[_ROWS] == image[0, 0])) and bool(np.all(image == image[0, 0]))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CarriedOver:
+    """What there is to say of a frame whose image tells nothing new.
+
+    Attributes:
+        estimate: its pose, None when none was known before.
+        judgement: what it is worth.
+        accepted_ns: when a pose was accepted last; later by the time for which the camera has not moved.
+        motions: external odometry's since the last frame that told something, where it has measured the way.
+    """
+
+    estimate: PoseEstimate | None
+    judgement: Judgement
+    accepted_ns: int | None
+    motions: tuple[RelativePose, ...]
+
+
 def carried_over(
     motion: MotionPrediction, frame: Frame, since_ns: int, accepted_ns: int | None, config: StatusConfig
-) -> tuple[PoseEstimate | None, Judgement, int | None]:
-    """The pose of a frame whose image tells nothing new, what it is worth, and when a pose was accepted last.
+) -> CarriedOver:
+    """What was known, moved to a frame whose image tells nothing new.
 
     Args:
         motion: from the last frame that told something; goes on to this one.
@@ -87,4 +106,7 @@ def carried_over(
     if moved is None and estimate is not None and estimate.covariance is not None:
         estimate = bounded(estimate, config)
     stamps_ns = (frame.stamp_ns, new_ns, since_ns)
-    return estimate, judge_repeated(stamps_ns, accepted_ns, estimate, config, moved), accepted_ns
+    judgement = judge_repeated(stamps_ns, accepted_ns, estimate, config, moved)
+    return CarriedOver(
+        estimate, judgement, accepted_ns, () if passed.odometry is None else (passed.odometry,)
+    )

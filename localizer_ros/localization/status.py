@@ -59,8 +59,8 @@ def judge(
     if estimate is None or estimate.covariance is None:
         return Judgement(Status.DEGRADED, "no estimate for this frame")
     sigma_deg, sigma_m = (
-        np.degrees(_largest_sigma(estimate.covariance[:3, :3])),
-        _largest_sigma(estimate.covariance[3:, 3:]),
+        np.degrees(largest_sigma(estimate.covariance[:3, :3])),
+        largest_sigma(estimate.covariance[3:, 3:]),
     )
     uncertain = f"position known to {sigma_m:.1f} m only"
     if sigma_m > config.lost_sigma_m:
@@ -108,8 +108,8 @@ def bounded(estimate: PoseEstimate, config: StatusConfig) -> PoseEstimate:
     """The estimate with standard deviations that just do not make it LOST."""
     assert estimate.covariance is not None
     share = 0.99
-    sigma_rad = _largest_sigma(estimate.covariance[:3, :3])
-    sigma_m = _largest_sigma(estimate.covariance[3:, 3:])
+    sigma_rad = largest_sigma(estimate.covariance[:3, :3])
+    sigma_m = largest_sigma(estimate.covariance[3:, 3:])
     scale = np.repeat(
         [
             min(1.0, share * np.radians(config.lost_sigma_deg) / sigma_rad),
@@ -120,7 +120,7 @@ def bounded(estimate: PoseEstimate, config: StatusConfig) -> PoseEstimate:
     return replace(estimate, covariance=estimate.covariance * np.outer(scale, scale))
 
 
-def _largest_sigma(covariance: Array) -> float:
+def largest_sigma(covariance: Array) -> float:
     """Standard deviation along the axis that is known least, of a (3, 3) covariance."""
     return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]))
 

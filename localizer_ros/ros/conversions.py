@@ -279,15 +279,19 @@ LEVELS = {
 }
 
 
-def diagnostics_msg(
-    stamp: int, name: str, hardware_id: str, level: str, message: str, values: dict[str, str]
-) -> DiagnosticArray:
-    """One status; ``level`` is a key of ``LEVELS``."""
-    status = DiagnosticStatus(
+def diagnostic_status(
+    name: str, hardware_id: str, level: str, message: str, values: dict[str, str]
+) -> DiagnosticStatus:
+    """A status; ``level`` is a key of ``LEVELS``."""
+    return DiagnosticStatus(
         level=LEVELS[level],
         name=name,
         message=message,
         hardware_id=hardware_id,
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
+
+
+def diagnostics_msg(stamp: int, status: DiagnosticStatus) -> DiagnosticArray:
+    """One status and its time."""
     return DiagnosticArray(header=header(stamp, ""), status=[status])

@@ -46,7 +46,7 @@ class Endpoints:
             f"~/{name}",
             qos,
             event_callbacks=PublisherEventCallbacks(
-                incompatible_qos=partial(self._report.output_qos_differs, name, qos)
+                incompatible_qos=partial(self._report.qos.output_differs, name, qos)
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -80,7 +80,7 @@ class Endpoints:
             qos,
             callback_group=self._group,
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=partial(self._report.input_qos_differs, topic, qos), **events
+                incompatible_qos=partial(self._report.qos.input_differs, topic, qos), **events
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )

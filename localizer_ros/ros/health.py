@@ -7,36 +7,39 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, Status
+from localizer_ros.localization.status import largest_sigma
+from localizer_ros.ros.rates import SILENT_AFTER_S, Rates
+from localizer_ros.ros.stamps import MissingFrames
+from localizer_ros.ros.what_helps import HELP, LOST_HELP, OVERLOAD_HELP
 
 _RECENT = 300
-# Nobody calls a camera slow that has not sent for so long.
-_SILENT_AFTER_S = 2.0
-# A camera whose rhythm is known has stopped after so many of its periods, but not sooner than a driver may hang.
-_SILENT_AFTER_PERIODS, _HANGS_S = 3.5, 0.3
-# Arrivals that tell the rhythm of a camera.
-_FEWEST_ARRIVALS = 5
+# Poses whose transforms do not go out for so long are of no use to a robot.
+_TF_SILENT_S = 0.3
+# A remark is made for so long after the last time that there was a reason for it.
+_REMARKED_S = 2.0
 # Searches that may take longer than declared before anybody is told, and how many say anything at all.
 _OVERDUE_SHARE, _FEWEST_SEARCHES = 0.2, 5
 
-# What would help, by the kind of the last drop.
-_HELP = {
-    "no_camera_info": "publish sensor_msgs/CameraInfo beside the image, or remap camera_info to where it is",
-    "camera_info": "calibrate the camera (camera_calibration), then restart the driver",
-    "no_extrinsics": "publish the static transform from base_frame to the camera, or set base_frame to ''",
-    "no_frame_id": "set header.frame_id in the camera driver",
-    "encoding": "set another encoding in the camera driver, or use image_transport: compressed",
-    "image_size": "camera_info and image must come from the same camera at the same resolution",
-    "stamp_zero": "the driver must stamp its images",
-    "superseded": "frames arrive faster than they are processed: only the newest is used",
-}
-_LOST_HELP = (
-    "bring the camera to a mapped place with the view it had there, give an initialpose, "
-    "or call ~/relocalize; if it stays lost, map the place again under this light"
-)
+
+class Verdict(NamedTuple):
+    """What a robot is told at once.
+
+    Attributes:
+        level: OK, WARN, ERROR or STALE.
+        message: what is the matter and what would help.
+        status: how far what the robot consumes can be trusted, poses and transforms alike.
+        help: the part of the message that says what would help; empty where nobody knows.
+    """
+
+    level: str
+    message: str
+    status: Status
+    help: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,13 @@ class Diagnosis:
     Attributes:
         level: OK, WARN, ERROR or STALE.
         message: what is the matter and what would help.
+        summary: what a program acts on: status, certainty, rates.
         values: details, in order.
     """
 
     level: str
     message: str
+    summary: dict[str, str]
     values: dict[str, str]
 
 
@@ -89,20 +94,26 @@ class Health:
         self.reason = ""
         self.notes: dict[str, str] = {}
         """Lines of the details that others set."""
+        self._rates = Rates(clock)
+        self._missing = MissingFrames()
+        self._remarks: dict[str, tuple[float, str]] = {}
+        self._tf_silent: tuple[float, str] = (0.0, "")
+        self._output: LocalizerOutput | None = None
         self._last_received_s: float | None = None
+        self._last_processed_s: float | None = None
         self._last_drop: tuple[float, str, str] | None = None
         self._waits_ms: deque[float] = deque(maxlen=_RECENT)
         self._delays_ms: deque[float] = deque(maxlen=_RECENT)
         self._ages_ms: deque[float] = deque(maxlen=_RECENT)
-        self._arrivals_s: deque[float] = deque(maxlen=60)
         self._timings_ms: dict[str, deque[float]] = {}
 
-    def frame_received(self) -> None:
+    def frame_received(self, stamp_ns: int = 0) -> None:
         """An image message arrived."""
         with self._lock:
             self.received += 1
             self._last_received_s = self.clock()
-            self._arrivals_s.append(self._last_received_s)
+            self._rates.received()
+            self._missing.add(stamp_ns)
 
     def frames_lost(self, count: int) -> None:
         """The middleware says that images never arrived."""
@@ -113,12 +124,17 @@ class Health:
         """A frame was not processed; ``kind`` is what it is counted by."""
         with self._lock:
             self.dropped[kind] += 1
+            if kind == "superseded":
+                self._rates.superseded()
+                return
             self._last_drop = (self.clock(), kind, message)
 
     def frame_processed(self, output: LocalizerOutput, waited_s: float) -> bool:
         """The localizer answered; True when the status changed."""
         with self._lock:
             self.processed += 1
+            self._output, self._last_processed_s = output, self.clock()
+            self._rates.answered()
             self.answered += output.estimate is not None
             self._waits_ms.append(waited_s * 1e3)
             for stage, value in output.timings_ms.items():
@@ -145,32 +161,43 @@ class Health:
             if value is not None:
                 self.notes[key] = value
 
-    def judge(self) -> tuple[str, str]:
-        """Level and message alone."""
+    def remark(self, key: str, text: str) -> None:
+        """Something that is no fault of the answers, but that a user must know; forgotten soon after the last time."""
+        with self._lock:
+            self._remarks[key] = (self.clock(), text)
+
+    def transforms(self, silent_s: float, why: str) -> None:
+        """For how long poses have had no transform, and why; 0 where they have."""
+        with self._lock:
+            self._tf_silent = (silent_s, why)
+
+    def judge(self) -> Verdict:
+        """What is told at once."""
         with self._lock:
             return self._judge()
 
     def diagnose(self) -> Diagnosis:
         """The state in words."""
         with self._lock:
-            level, message = self._judge()
-            return Diagnosis(level, message, self._values())
+            verdict = self._judge()
+            return Diagnosis(verdict.level, verdict.message, self._summary(verdict), self._values(verdict))
 
-    def _judge(self) -> tuple[str, str]:
-        """Level and message; what comes first in the way of an image is told first."""
+    def _judge(self) -> Verdict:
+        """What comes first in the way of an image is told first."""
         if self.opening:
             so_far_s = self.clock() - self._began_s
-            return "STALE", f"opening the scene {self.opening}: {so_far_s:.1f} s so far"
+            opening = f"opening the scene {self.opening}: {so_far_s:.1f} s so far"
+            return Verdict("STALE", opening, Status.INITIALIZING)
         if not self.active:
-            return "STALE", "inactive: activate the node (ros2 lifecycle set)"
+            return Verdict("STALE", "inactive: activate the node (ros2 lifecycle set)", Status.INITIALIZING)
         if self.paused:
-            return "STALE", "paused: call ~/pause with false to go on"
+            return Verdict("STALE", "paused: call ~/pause with false to go on", self._without_answers())
         return self._judge_input() or self._judge_drops() or self._judge_answers()
 
-    def _judge_input(self) -> tuple[str, str] | None:
+    def _judge_input(self) -> Verdict | None:
         received_s = self._last_received_s
         silent_s = self.clock() - (received_s if received_s is not None else self._began_s)
-        if silent_s <= self._silent_after_s():
+        if silent_s <= self._rates.silent_after_s():
             return None
         topic, publishers = self.image_topic, self.image_publishers
         if publishers == 0:
@@ -178,46 +205,73 @@ class Health:
         else:
             help_ = f"{topic} has {publishers} publisher(s) that send nothing: check the camera"
         if received_s is None:
-            return "STALE", f"no image yet; {help_}"
-        return "ERROR" if silent_s > _SILENT_AFTER_S else "WARN", f"no image for {silent_s:.1f} s; {help_}"
+            return Verdict("STALE", f"no image yet; {help_}", Status.INITIALIZING, help_)
+        level = "ERROR" if silent_s > SILENT_AFTER_S else "WARN"
+        return Verdict(level, f"no image for {silent_s:.1f} s; {help_}", self._without_answers(), help_)
 
-    def _silent_after_s(self) -> float:
-        """Time without an image that is no pause of the camera any more."""
-        if len(self._arrivals_s) < _FEWEST_ARRIVALS:
-            return _SILENT_AFTER_S
-        period_s = float(np.median(np.diff(self._arrivals_s)))
-        return min(_SILENT_AFTER_S, max(_HANGS_S, _SILENT_AFTER_PERIODS * period_s))
-
-    def _judge_drops(self) -> tuple[str, str] | None:
+    def _judge_drops(self) -> Verdict | None:
         drop = self._last_drop
-        if drop is None or self.clock() - drop[0] >= _SILENT_AFTER_S or drop[1] == "superseded":
+        if drop is None or self.clock() - drop[0] >= SILENT_AFTER_S:
             return None
         _, kind, text = drop
-        help_ = f"; {_HELP[kind]}" if kind in _HELP else ""
-        return ("ERROR" if self.processed == 0 else "WARN"), f"frames are dropped ({kind}): {text}{help_}"
+        help_ = HELP.get(kind, "")
+        level = "ERROR" if self.processed == 0 else "WARN"
+        said = "; ".join(filter(None, (f"frames are dropped ({kind}): {text}", help_)))
+        return Verdict(level, said, self._without_answers(), help_)
 
-    def _judge_answers(self) -> tuple[str, str]:
+    def _without_answers(self) -> Status:
+        """The status while images do not come, or are not answered: that of the last answer, for a moment."""
+        if self.status is None or self.status is Status.INITIALIZING or self._last_processed_s is None:
+            return Status.INITIALIZING
+        since_s = self.clock() - self._last_processed_s
+        if since_s > SILENT_AFTER_S:
+            return Status.LOST
+        degraded = self.status is Status.TRACKING and since_s > self._rates.silent_after_s()
+        return Status.DEGRADED if degraded else self.status
+
+    def _judge_answers(self) -> Verdict:
+        status = self._without_answers()
         if self.status is None:
-            return "WARN", "waiting for the first answer"
-        reason = f": {self.reason}" if self.reason else ""
-        if self.status is Status.LOST:
-            return "ERROR", f"LOST{reason}; {_LOST_HELP}"
-        if self.status is Status.INITIALIZING:
-            return "WARN", f"INITIALIZING{reason}; {_LOST_HELP}"
-        return ("OK" if self.status is Status.TRACKING else "WARN"), f"{self.status.value}{reason}"
+            return Verdict("WARN", "waiting for the first answer", status)
+        faults, help_ = [], ""
+        silent_s, why = self._tf_silent
+        if silent_s > _TF_SILENT_S:
+            faults.append(f"no TF for {silent_s:.1f} s: {why}")
+        if overload := self._rates.overload():
+            faults.append(overload)
+            help_ = OVERLOAD_HELP
+        if faults and status is Status.TRACKING:
+            status = Status.DEGRADED
+        now_s = self.clock()
+        remarks = [text for at_s, text in self._remarks.values() if now_s - at_s < _REMARKED_S]
+        if status in (Status.LOST, Status.INITIALIZING):
+            help_ = LOST_HELP
+        said = "; ".join(text for text in (*faults, self.reason, help_, *remarks) if text)
+        level = "ERROR" if status is Status.LOST else "WARN"
+        if status is Status.TRACKING and not remarks:
+            level = "OK"
+        return Verdict(level, f"{status.value}: {said}" if said else status.value, status, help_)
 
-    def _values(self) -> dict[str, str]:
-        arrivals = self._arrivals_s
-        rate = ""
-        if len(arrivals) > 1 and arrivals[-1] > arrivals[0]:
-            rate = f"{(len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.1f}"
-        values = {
-            "status": self.status.value if self.status is not None else "NONE",
+    def _summary(self, verdict: Verdict) -> dict[str, str]:
+        """What a program acts on; a value that is not known is empty."""
+        age_s = None if self._last_processed_s is None else self.clock() - self._last_processed_s
+        return {
+            "status": verdict.status.value,
             "reason": self.reason,
+            **certainty(self._output),
+            "image rate Hz": _number(self._rates.image_hz, 1),
+            "answer rate Hz": _number(self._rates.answer_hz, 1),
+            "last answer s ago": _number(age_s, 2),
+            "what would help": verdict.help,
+        }
+
+    def _values(self, verdict: Verdict) -> dict[str, str]:
+        values = {
+            **self._summary(verdict),
             "image topic": self.image_topic,
             "image publishers": str(self.image_publishers),
-            "image rate Hz": rate,
             "frames lost on the way": str(self.lost),
+            "frames missing by their stamps": str(self._missing.count),
             "frames received": str(self.received),
             "frames processed": str(self.processed),
             "frames answered": str(self.answered),
@@ -248,6 +302,30 @@ class Health:
             f"{over} of the last {len(took_ms)} searches took longer than search.latency_s = "
             f"{self._search_latency_s:g} s and came late: declare {np.percentile(took_ms, 95) / 1e3:.2f} s"
         )
+
+
+def certainty(output: LocalizerOutput | None) -> dict[str, str]:
+    """What an answer says of how sure it is; what it does not say is empty."""
+    absolute = None if output is None else output.absolute
+    estimate = None if output is None else output.estimate
+    covariance = None if estimate is None else estimate.covariance
+    sigma_m = sigma_deg = score = None
+    if covariance is not None:
+        sigma_m = largest_sigma(covariance[3:, 3:])
+        sigma_deg = float(np.degrees(largest_sigma(covariance[:3, :3])))
+    if output is not None:
+        score = output.out_of_distribution
+    return {
+        "confidence": _number(None if absolute is None else absolute.confidence, 3),
+        "inliers": _number(None if absolute is None else absolute.inliers, 0),
+        "sigma m": _number(sigma_m, 3),
+        "sigma deg": _number(sigma_deg, 2),
+        "out-of-distribution score": _number(score, 2),
+    }
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _percentiles(name: str, values_ms: deque[float]) -> dict[str, str]:

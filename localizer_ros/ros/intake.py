@@ -84,10 +84,11 @@ class Intake:
         self._pass_on(self._frames.retry())
 
     def _on_image(self, message: ImageMessage) -> None:
-        self._report.health.frame_received()
+        stamp_ns = convert.stamp_ns(message.header.stamp)
+        self._report.health.frame_received(stamp_ns)
         if self._report.health.paused:
             self._drop_paused()
-        else:
+        elif self._report.stamp_is_usable(stamp_ns):
             self._pass_on(self._frames.add_image(message, self._report.health.clock()))
 
     def _on_camera_info(self, message: CameraInfo) -> None:

@@ -232,6 +232,7 @@ class LocalizerNode(ManagedNode):
     def _note_transforms(self) -> None:
         for key, value in self._outputs.transform_details().items():
             self.health.note(key, value or None)
+        self.health.transforms(*self._outputs.transform_silence())
 
     def _forget_motion(self) -> None:
         """Nothing that moves is known any more."""

@@ -7,16 +7,21 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 
 from localizer_ros.core.robot_pose import BasePose
 from localizer_ros.core.types import Camera, FrameRejected, LocalizerError, LocalizerOutput, Status
-from localizer_ros.ros.conversions import diagnostics_msg
+from localizer_ros.localization.external_odometry import ODOMETRY
+from localizer_ros.ros.conversions import diagnostic_status, diagnostics_msg
 from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.health import Health
+from localizer_ros.ros.qos_report import QosReport
+from localizer_ros.ros.stamps import stamp_problem
 
+# The last status is there for whoever comes later.
+STATUS_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 WARNING_PERIOD_S = 5.0
 _NUMBER = re.compile(r"-?\d[\d.]*")
 
@@ -33,7 +38,10 @@ class Reporter:
     def __init__(self, node: Node, health: Health, scene_name: str) -> None:
         self._node, self._log, self._scene_name = node, node.get_logger(), scene_name
         self.health = health
+        self.qos = QosReport(node, health)
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._status_publisher = node.create_publisher(DiagnosticStatus, "~/status", STATUS_QOS)
+        self._odometry_used = False
         self._camera_problem = ""
         self._last_ns: int | None = None
         self._told = ""
@@ -41,25 +49,23 @@ class Reporter:
     def destroy(self) -> None:
         """Say no more."""
         self._node.destroy_publisher(self._publisher)
+        self._node.destroy_publisher(self._status_publisher)
 
     def publish_diagnostics(self) -> None:
-        """One message on /diagnostics."""
+        """One message on /diagnostics, and one on ~/status."""
+        self.qos.refresh()
         diagnosis = self.health.diagnose()
         self._told = _kind(diagnosis.level, diagnosis.message)
-        self._publisher.publish(
-            diagnostics_msg(
-                self._node.get_clock().now().nanoseconds,
-                f"{self._node.get_fully_qualified_name().lstrip('/')}: localization",
-                self._scene_name,
-                diagnosis.level,
-                diagnosis.message,
-                diagnosis.values,
-            )
-        )
+        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: localization"
+        about = (name, self._scene_name, diagnosis.level, diagnosis.message)
+        status = diagnostic_status(*about, diagnosis.values)
+        self._publisher.publish(diagnostics_msg(self._node.get_clock().now().nanoseconds, status))
+        self._status_publisher.publish(diagnostic_status(*about, diagnosis.summary))
 
     def watch(self) -> None:
         """Publish the diagnostics where they have changed since they were last published."""
-        if _kind(*self.health.judge()) != self._told:
+        verdict = self.health.judge()
+        if _kind(verdict.level, verdict.message) != self._told:
             self.publish_diagnostics()
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -77,6 +83,18 @@ class Reporter:
         return call
 
     # --- frames ---
+
+    def stamp_is_usable(self, stamp_ns: int) -> bool:
+        """Whether an image of this stamp may be taken; tells what is wrong with it, and counts it where it may not."""
+        try:
+            problem = stamp_problem(stamp_ns, self._node.get_clock().now().nanoseconds)
+        except FrameRejected as error:
+            self.frame_dropped(error)
+            return False
+        if problem:
+            self._log.warning(problem, throttle_duration_sec=WARNING_PERIOD_S)
+            self.health.remark("stamps", problem)
+        return True
 
     def frame_dropped(self, error: FrameRejected) -> None:
         """A frame gets no answer."""
@@ -103,9 +121,7 @@ class Reporter:
 
     def frame_assembled(self, job: Job) -> None:
         """A frame is complete."""
-        if job.T_odometry_cam is not None:
-            self.health.note("odometry", "used")
-        elif job.odometry_problem:
+        if job.odometry_problem:
             self.health.note("odometry", f"not used: {job.odometry_problem}")
 
     def frame_answered(
@@ -124,6 +140,7 @@ class Reporter:
             self._log.warning(f"time jumped back by {back_s:.1f} s: started over")
             self.health.jumps_back += 1
         self._last_ns = output.stamp_ns
+        self._tell_odometry(output)
         if pose is not None:
             age_s = (self._node.get_clock().now().nanoseconds - pose.stamp_ns) * 1e-9
             self.health.pose_published(self.health.clock() - job.arrived_s, age_s)
@@ -140,6 +157,16 @@ class Reporter:
                 self._log.warning(line)
             self.publish_diagnostics()
 
+    def _tell_odometry(self, output: LocalizerOutput) -> None:
+        """Whether odometry has measured the way to this frame."""
+        if any(motion.source == ODOMETRY for motion in output.motions):
+            self._odometry_used = True
+            self.health.note("odometry", "used")
+        elif output.relative is not None and self._odometry_used:
+            text = "odom is not used any more: it has ended, or its samples come too late"
+            self.health.note("odometry", text)
+            self.health.remark("odometry", text)
+
     def forget_time(self) -> None:
         """The next frame may have any stamp."""
         self._last_ns = None
@@ -151,7 +178,7 @@ class Reporter:
         lens = f"{camera.model} distortion" if camera.distorted else "no distortion"
         text = f"{camera.width_px}x{camera.height_px}, f {camera.K[0, 0]:.1f} px, {lens}"
         if "camera" in self.health.notes:
-            self._log.warning(f"camera_info changed: now {text}")
+            self._log.warning(f"camera_info changed: now {text}", throttle_duration_sec=WARNING_PERIOD_S)
         self._camera_problem = ""
         self.health.note("camera", text)
 
@@ -166,6 +193,7 @@ class Reporter:
         """A sample of odometry is not usable."""
         self._log.warning(f"odom is ignored: {error}", throttle_duration_sec=WARNING_PERIOD_S)
         self.health.note("odometry", f"not used: {error}")
+        self.health.remark("odometry", f"odom is ignored: {error}")
 
     def initialpose_refused(self, error: Exception) -> None:
         """An initial pose is not usable."""
@@ -190,44 +218,7 @@ class Reporter:
             throttle_duration_sec=WARNING_PERIOD_S,
         )
 
-    def input_qos_differs(self, topic: str, ours: QoSProfile, event: Any) -> None:
-        """A publisher of ``topic`` offers less than this node's subscription asks for."""
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        theirs = ", ".join(f"{node_name(info)} offers {_qos_text(info.qos_profile)}" for info in publishers)
-        resolved = self._node.resolve_topic_name(topic)
-        settings = {
-            self.health.image_topic: "image_reliability, or ",
-            "camera_info": "camera_info_reliability, or ",
-        }
-        self._log.warning(
-            f"QoS of {resolved} does not fit ({qos_policy_name_from_kind(event.last_policy_kind)}), no "
-            f"messages will come: {theirs or 'the publisher'}; this node asks for {_qos_text(ours)}. Set "
-            f"{settings.get(topic, '')}qos_overrides.{resolved}.subscription.reliability"
-        )
-        self.health.note(f"QoS {resolved}", f"does not fit: {theirs}; asked for {_qos_text(ours)}")
-
-    def output_qos_differs(self, name: str, ours: QoSProfile, event: Any) -> None:
-        """A subscriber of the topic ``~/name`` asks for more than this node offers."""
-        topic = self._node.resolve_topic_name(f"~/{name}")
-        theirs = ", ".join(
-            f"{node_name(info)} asks for {_qos_text(info.qos_profile)}"
-            for info in self._node.get_subscriptions_info_by_topic(topic)
-        )
-        self._log.warning(
-            f"QoS of {topic} does not fit ({qos_policy_name_from_kind(event.last_policy_kind)}), no messages "
-            f"will be sent: {theirs or 'the subscriber'}; this node offers {_qos_text(ours)}"
-        )
-
 
 def _kind(level: str, message: str) -> str:
     """What stays the same while only numbers change; all that is well is the same."""
     return level if level == "OK" else f"{level} {_NUMBER.sub('#', message)}"
-
-
-def _qos_text(qos: QoSProfile) -> str:
-    return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
-
-
-def node_name(info: Any) -> str:
-    """Full name of the node at an endpoint of a topic."""
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

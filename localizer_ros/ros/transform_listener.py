@@ -17,7 +17,7 @@ from tf2_msgs.msg import TFMessage
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformTree
 from localizer_ros.ros.conversions import stamp_ns, transform_from_msg
-from localizer_ros.ros.reporting import node_name
+from localizer_ros.ros.qos_report import node_name
 
 TF_TOPIC, TF_STATIC_TOPIC = "/tf", "/tf_static"
 TF_QOS = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)

@@ -93,7 +93,7 @@ def test_the_node_answers_while_its_scene_is_opened(robot: Robot) -> None:
     managers = [threading.Thread(target=configure) for _ in range(2)]
     for manager in managers:
         manager.start()
-    robot.until(lambda: hasattr(robot.node, "health"), "opening has not begun")
+    robot.until(lambda: hasattr(robot.node, "health") and robot.node.health.opening, "opening has not begun")
     message = robot.node.health.diagnose().message
     assert re.fullmatch(r"opening the scene somewhere: \d\.\d s so far", message)
     assert robot.state() == "unconfigured" and not answers

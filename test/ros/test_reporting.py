@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fake_robot import CAMERA, SECOND, T_BASE_CAM, Robot, parameters
 from rclpy.qos import QoSPolicyKind, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import ConfigError, FrameRejected, LocalizerOutput, NumericalError, Status
+from localizer_ros.core.types import (
+    ConfigError,
+    FrameRejected,
+    LocalizerOutput,
+    NumericalError,
+    PoseEstimate,
+    RelativePose,
+    Status,
+)
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.health import Health
@@ -42,6 +51,8 @@ class Speaker:
     def __init__(self) -> None:
         self.log = Log()
         self.published: list[DiagnosticArray] = []
+        self.statuses: list[DiagnosticStatus] = []
+        self.now_ns = SECOND
 
     def get_logger(self) -> Log:
         return self.log
@@ -50,10 +61,10 @@ class Speaker:
         return "/robot1/localizer"
 
     def get_clock(self) -> SimpleNamespace:
-        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=SECOND))
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
 
-    def create_publisher(self, kind: type, topic: str, depth: int) -> SimpleNamespace:
-        return SimpleNamespace(publish=self.published.append)
+    def create_publisher(self, kind: type, topic: str, depth: Any) -> SimpleNamespace:
+        return SimpleNamespace(publish=(self.published if topic == "/diagnostics" else self.statuses).append)
 
     def resolve_topic_name(self, topic: str) -> str:
         return topic if topic.startswith("/") else f"/robot/{topic}"
@@ -130,16 +141,86 @@ def test_a_camera_is_told_when_it_changes_and_a_refused_one_once() -> None:
     assert log.lines[-1][1].startswith("camera_info changed: now 32x24")
 
 
-def test_whether_odometry_is_used_stands_in_the_diagnostics() -> None:
+def moved(source: str, stamp_ns: int) -> LocalizerOutput:
+    """An answer to a frame whose motion was measured by ``source``."""
+    motion = RelativePose(stamp_ns - 1, stamp_ns, SE3.identity(), np.eye(6), source)
+    return replace(answer(Status.TRACKING, stamp_ns), relative=motion, motions=(motion,))
+
+
+def test_the_diagnostics_say_that_odometry_is_used_only_while_it_is() -> None:
     report, _, health = reporter()
-    report.frame_assembled(job())
+    health.active, health.image_publishers = True, 1
+    health.frame_received()
+    report.frame_answered(job(), moved("vo", 1), None, 0.0)
     assert "odometry" not in health.notes
     report.frame_assembled(job(problem="no transform"))
     assert health.notes["odometry"] == "not used: no transform"
-    report.frame_assembled(job(T_BASE_CAM))
-    assert health.notes["odometry"] == "used"
+    report.frame_answered(job(T_BASE_CAM), moved("odom", 2), None, 0.0)
+    assert health.notes["odometry"] == "used" and health.judge().level == "OK"
+    report.frame_answered(job(T_BASE_CAM), moved("vo", 3), None, 0.0)
+    assert "has ended" in health.notes["odometry"]
+    verdict = health.judge()
+    assert verdict.level == "WARN" and "odom is not used any more" in verdict.message
     report.odometry_refused(ValueError("zero quaternion"))
     assert health.notes["odometry"] == "not used: zero quaternion"
+    assert "odom is ignored: zero quaternion" in health.judge().message
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "usable", "said"), [(0.3, True, ""), (1000.0, False, "ahead"), (-100.0, True, "past")]
+)
+def test_stamps_are_held_against_the_clock(ahead_s: float, usable: bool, said: str) -> None:
+    report, log, health = reporter()
+    health.active, health.image_publishers = True, 1
+    report._node.now_ns = 5000 * SECOND
+    health.frame_received()
+    assert report.stamp_is_usable(report._node.now_ns + round(ahead_s * SECOND)) is usable
+    report.frame_answered(job(), answer(Status.TRACKING, 1), None, 0.0)
+    verdict = health.judge()
+    assert said in verdict.message and (verdict.level == "OK") is (said == "")
+    assert bool(health.dropped["stamp_future"]) is not usable
+    assert any(f"{abs(ahead_s):.1f} s" in text for _, text in log.lines) is (said != "")
+
+
+def test_without_a_simulated_clock_no_stamp_is_in_the_future() -> None:
+    report, _, _ = reporter()
+    report._node.now_ns = 0
+    assert report.stamp_is_usable(100 * SECOND)
+
+
+def test_the_status_is_a_message_of_its_own_with_what_a_program_acts_on() -> None:
+    speaker, health = Speaker(), Health()
+    report = Reporter(speaker, health, "room")
+    health.active, health.image_publishers = True, 1
+    health.frame_received()
+    S = np.diag([0.01**2, 0.02**2, 0.01**2, 0.1**2, 0.2**2, 0.1**2])
+    estimate = PoseEstimate(1, SE3.identity(), S, "smoother")
+    absolute = PoseEstimate(1, SE3.identity(), S, "posenet", inliers=120, confidence=0.9871)
+    output = replace(
+        answer(Status.TRACKING, 1), estimate=estimate, absolute=absolute, out_of_distribution=0.31
+    )
+    report.frame_answered(job(), output, None, 0.0)
+    (status,) = speaker.statuses
+    assert (status.level, status.message, status.hardware_id) == (DiagnosticStatus.OK, "TRACKING", "room")
+    values = {value.key: value.value for value in status.values}
+    assert float(values.pop("last answer s ago")) < 1.0
+    assert values == {
+        "status": "TRACKING",
+        "reason": "",
+        "confidence": "0.987",
+        "inliers": "120",
+        "sigma m": "0.200",
+        "sigma deg": "1.15",
+        "out-of-distribution score": "0.31",
+        "image rate Hz": "",
+        "answer rate Hz": "",
+        "what would help": "",
+    }
+    report.frame_answered(job(), answer(Status.LOST, 2), None, 0.0)
+    last = {value.key: value.value for value in speaker.statuses[-1].values}
+    assert speaker.statuses[-1].level == DiagnosticStatus.ERROR
+    assert (last["status"], last["confidence"], last["sigma m"]) == ("LOST", "", "")
+    assert "map the place again" in last["what would help"]
 
 
 @pytest.mark.parametrize(
@@ -157,10 +238,27 @@ def test_qos_that_does_not_fit_is_told_with_both_sides_and_the_setting(topic: st
     report, log, _ = reporter()
     ours = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
     event = SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY)
-    report.input_qos_differs(topic, ours, event)
+    report.qos.input_differs(topic, ours, event)
     ((level, text),) = log.lines
     assert level == "warning" and text.endswith(advice)
     assert "/robot/driver offers best_effort" in text and "asks for reliable" in text
+
+
+def test_a_note_of_qos_learns_the_name_and_goes_when_the_publisher_does() -> None:
+    report, _, health = reporter()
+    publishers = report._node.get_publishers_info_by_topic("/robot/image")
+    report._node.get_publishers_info_by_topic = lambda topic: publishers
+    known = publishers[0].node_name
+    publishers[0].node_name = "_NODE_NAME_UNKNOWN_"
+    event = SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY)
+    report.qos.input_differs("/robot/image", QoSProfile(depth=5), event)
+    assert health.notes["QoS /robot/image"].startswith("does not fit: a node offers best_effort")
+    publishers[0].node_name = known
+    report.publish_diagnostics()
+    assert "/robot/driver offers best_effort" in health.notes["QoS /robot/image"]
+    publishers[0].qos_profile = QoSProfile(depth=5)
+    report.publish_diagnostics()
+    assert "QoS /robot/image" not in health.notes
 
 
 # --- with the node ---

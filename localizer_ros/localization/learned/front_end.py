@@ -97,7 +97,10 @@ class NetworkFrontEnd:
         timer.lap("absolute")
         relative = self._relative(frame.stamp_ns, outputs, unlike.sigma_inflation)
         self._last_ns = frame.stamp_ns
-        return Observation(absolute=absolute, relative=relative, reason=reason, timings_ms=timer.timings_ms())
+        score = None if self._trained_on is None else unlike.score
+        return Observation(
+            absolute, (), relative, reason, timings_ms=timer.timings_ms(), out_of_distribution=score
+        )
 
     def reset(self) -> None:
         """Forget the frame before."""

@@ -53,6 +53,7 @@ class RefinedFrontEnd:
         return replace(
             refined,
             relative=refined.relative or proposed.relative,
+            out_of_distribution=proposed.out_of_distribution,
             timings_ms={**proposed.timings_ms, **refined.timings_ms},
         )
 
