@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -24,7 +26,9 @@ from localizer_ros.datasets.source import FrameSource, broken_frames, open_sourc
 Content = dict[str, Any]
 
 WORLD = WorldConfig(width_px=96, height_px=72, duration_s=0.7, fps=8.0, moving_objects=0, odometry_noise=0.01)
-POSES = "poses.tum"
+POSES, BAG, VIDEO = "poses.tum", "one.bag", "one.mp4"
+FILES = {"rosbag1": BAG, "video": VIDEO}
+"""Recordings that are a file."""
 
 
 def build(name: str, folder: Path) -> None:
@@ -51,7 +55,7 @@ def _ros1(source: SimulatedSource, folder: Path, frames: list[Frame]) -> None:
 
     write_bag(source, folder / "two", "sqlite3", "jpeg")
     types = get_typestore(Stores.ROS1_NOETIC)
-    convert([folder / "two"], folder / "one.bag", "rosbag1", 2, None, "none", None, types, [], [], [], [])
+    convert([folder / "two"], folder / BAG, "rosbag1", 2, None, "none", None, types, [], [], [], [])
     shutil.rmtree(folder / "two")
 
 
@@ -146,6 +150,57 @@ def _colmap_binary(source: SimulatedSource, folder: Path, frames: list[Frame]) -
     reconstruction.write_binary(model)
 
 
+def _euroc(source: SimulatedSource, folder: Path, frames: list[Frame]) -> None:
+    camera, truth = folder / "mav0" / "cam0", folder / "mav0" / "state_groundtruth_estimate0"
+    (camera / "data").mkdir(parents=True)
+    truth.mkdir()
+    rows, poses = ["#timestamp [ns],filename"], ["#timestamp,px,py,pz,qw,qx,qy,qz"]
+    for frame, record in zip(frames, source.records, strict=True):
+        (camera / "data" / f"{record.stamp_ns}.png").write_bytes(encode_png(frame.image))
+        rows.append(f"{record.stamp_ns},{record.stamp_ns}.png")
+        T = _true(record.T_map_cam)
+        x, y, z, w = T.quaternion_xyzw()
+        poses.append(",".join([str(record.stamp_ns), *(f"{v:.12g}" for v in (*T.t, w, x, y, z))]))
+    K = source.camera.K
+    sensor = {
+        "T_BS": {"rows": 4, "cols": 4, "data": np.eye(4).reshape(-1).tolist()},
+        "camera_model": "pinhole",
+        "resolution": [source.camera.width_px, source.camera.height_px],
+        "intrinsics": [float(v) for v in (K[0, 0], K[1, 1], K[0, 2], K[1, 2])],
+        "distortion_model": "radial-tangential",
+        "distortion_coefficients": [0.0, 0.0, 0.0, 0.0],
+    }
+    (camera / "sensor.yaml").write_text(yaml.safe_dump(sensor))
+    (camera / "data.csv").write_text("\n".join(rows) + "\n")
+    (truth / "data.csv").write_text("\n".join(poses) + "\n")
+
+
+def _transforms(source: SimulatedSource, folder: Path, frames: list[Frame]) -> None:
+    K, optical = source.camera.K, np.diag([1.0, -1.0, -1.0, 1.0])
+    values: dict[str, Any] = {"w": source.camera.width_px, "h": source.camera.height_px}
+    values.update(fl_x=K[0, 0], fl_y=K[1, 1], cx=K[0, 2] + 0.5, cy=K[1, 2] + 0.5, frames=[])
+    for index, (frame, record) in enumerate(zip(frames, source.records, strict=True)):
+        (folder / f"{index}.png").write_bytes(encode_png(frame.image))
+        pose = (_true(record.T_map_cam).matrix() @ optical).tolist()
+        values["frames"].append({"file_path": f"{index}.png", "transform_matrix": pose})
+    (folder / "transforms.json").write_text(json.dumps(values, indent=1))
+
+
+def _images(source: SimulatedSource, folder: Path, frames: list[Frame]) -> None:
+    for index, frame in enumerate(frames):
+        (folder / f"{index}.jpg").write_bytes(encode_jpeg(frame.image))
+    write_camera_yaml(folder / "camera.yaml", source.camera)
+
+
+def _video(source: SimulatedSource, folder: Path, frames: list[Frame]) -> None:
+    size = source.camera.width_px, source.camera.height_px
+    video = cv2.VideoWriter(str(folder / VIDEO), cv2.VideoWriter.fourcc(*"mp4v"), 8.0, size)
+    for frame in frames:
+        video.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    video.release()
+    write_camera_yaml(folder / "camera.yaml", source.camera)
+
+
 READERS: dict[str, Callable[[SimulatedSource, Path, list[Frame]], None]] = {
     "rosbag2-mcap": _bag_of("mcap", "jpeg"),
     "rosbag2-sqlite3": _bag_of("sqlite3", "png"),
@@ -160,11 +215,15 @@ READERS: dict[str, Callable[[SimulatedSource, Path, list[Frame]], None]] = {
     "kitti": _kitti,
     "colmap-text": _colmap_text,
     "colmap-binary": _colmap_binary,
+    "euroc": _euroc,
+    "transforms": _transforms,
+    "images": _images,
+    "video": _video,
 }
 
 
-def read_all(name: str, folder: Path, out: Path) -> tuple[Content, bool]:
-    """What a recording holds, and whether anything was said to be wrong with it.
+def read_all(name: str, folder: Path, out: Path) -> tuple[Content, list[str]]:
+    """What a recording holds, and what was said to be wrong with it.
 
     Args:
         name: of the reader.
@@ -176,18 +235,17 @@ def read_all(name: str, folder: Path, out: Path) -> tuple[Content, bool]:
     """
     from localizer_ros.evaluation.recording_check import recording_facts
 
-    file = folder / "one.bag"
-    source: FrameSource = open_source(file if file.exists() else folder)
+    source: FrameSource = open_source(folder / FILES[name] if name in FILES else folder)
     if name == "trajectory":
         source = SourceWithPoses(source, Trajectory.read_tum(folder / POSES), POSES)
     facts = recording_facts(source)
-    said = bool(facts["problems"]) or bool(broken_frames(source))
+    said = [*map(str, facts["problems"]), *broken_frames(source)]
     images = {}
     for index, record in enumerate(source.records):
         try:
             images[record.name] = hashlib.sha256(source.read(index).image.tobytes()).hexdigest()
-        except SourceError:
-            said = True
+        except SourceError as error:
+            said.append(str(error))
     if not broken_frames(source) and len(images) == len(source.records):
         write_kapture(source, out)
     return {
@@ -265,8 +323,8 @@ def frames_to_localize() -> list[Frame]:
     return [drive.read(index) for index in (4, 5, 6)]
 
 
-def localize(folder: Path, frames: list[Frame]) -> tuple[Content, bool]:
-    """What a scene says of itself and where it finds frames, and whether anything was said to be wrong with it.
+def localize(folder: Path, frames: list[Frame]) -> tuple[Content, list[str]]:
+    """Where a scene finds frames, and what was said to be wrong with it.
 
     Raises:
         LocalizerError: it cannot be used, and why.

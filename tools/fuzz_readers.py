@@ -4,8 +4,8 @@ Usage: python tools/fuzz_readers.py [--reader NAME ...] [--count N] [--seed S]
 
 Every variant of a small recording or scene is damaged in one place (``fuzz_changes.py``), and then opened, looked at,
 read and converted in a process of its own with limits (``fuzz_cases.py``). Faults, which make this exit with 1: a
-traceback, a crash, more than ten seconds of work or forty of waiting, more than 2 GiB, an error of more than one line
-or without a file, a file outside the folder that was named. Content that differs and of which nothing was said is
+traceback, a crash, more than ten seconds of work or forty of waiting, more than 2 GiB, an error that names no
+file, a file outside the folder that was named. Content that differs and of which nothing was said is
 listed by file and damage at the end, to be looked at: it is right only where no check could see it. A line of a listing
 that is gone, a digit of a pose or pixels of an image that are others belong there; what a format says twice does not.
 """
@@ -33,9 +33,9 @@ from fuzz_cases import READERS, SCENES, build, build_scene_of, frames_to_localiz
 from fuzz_changes import ESCAPE, changed
 
 from localizer_ros.core.types import UNFORESEEN, LocalizerError
+from localizer_ros.core.words import one_line
 
 WORK_S, WAIT_S, MOST_MB = 10, 40, 2048
-LONGEST_LINE = 700
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,24 @@ class Result:
         kind: ``read``, ``refused``, or a fault: ``traceback``, ``crash``, ``hang``, ``memory``, ``line``, ``outside``.
         detail: the error or traceback.
         content: what was read.
-        said: something was said to be wrong.
+        said: what was said to be wrong.
     """
 
     kind: str
     detail: str = ""
     content: Any = None
-    said: bool = False
+    said: tuple[str, ...] = ()
 
 
-def attempt(work: Callable[[], tuple[dict[str, Any], bool]]) -> Result:
+def attempt(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
     """What comes of reading a variant, in this process."""
     try:
         content, said = work()
     except LocalizerError as error:
-        line = " ".join(str(error).split())
+        line = one_line(str(error))
         if UNFORESEEN in line:
             return Result("traceback", line + "\n" + traceback.format_exc(limit=-4))
-        return Result(
-            "refused" if len(line) < LONGEST_LINE and "/" in line else "line", line[: 2 * LONGEST_LINE]
-        )
+        return Result("refused" if "/" in line else "line", line)
     except MemoryError:
         return Result("memory", traceback.format_exc(limit=-4))
     except OSError as error:
@@ -75,10 +73,10 @@ def attempt(work: Callable[[], tuple[dict[str, Any], bool]]) -> Result:
         )
     except Exception:
         return Result("traceback", traceback.format_exc(limit=-6))
-    return Result("read", content=content, said=said)
+    return Result("read", content=content, said=tuple(said))
 
 
-def limited(work: Callable[[], tuple[dict[str, Any], bool]]) -> Result:
+def limited(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
     """What comes of it in a process of its own, with limits of time and memory."""
     with tempfile.TemporaryFile() as told:
         child = os.fork()
@@ -102,7 +100,7 @@ def limited(work: Callable[[], tuple[dict[str, Any], bool]]) -> Result:
         )
 
 
-def _child(work: Callable[[], tuple[dict[str, Any], bool]], told: int) -> None:
+def _child(work: Callable[[], tuple[dict[str, Any], list[str]]], told: int) -> None:
     """Never returns."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -111,9 +109,11 @@ def _child(work: Callable[[], tuple[dict[str, Any], bool]], told: int) -> None:
     # Twice what is allowed is still measured; beyond it, allocation fails and the machine is safe.
     resource.setrlimit(resource.RLIMIT_AS, ((now_mb + 2 * MOST_MB) << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (WORK_S, WORK_S + 5))
-    result = attempt(work)
-    os.write(told, json.dumps(vars(result)).encode())
-    os._exit(0)
+    try:
+        os.write(told, json.dumps(vars(attempt(work))).encode())
+    finally:
+        # Nothing of the parent's is tidied up here.
+        os._exit(0)
 
 
 def _waited(child: int) -> tuple[resource.struct_rusage, int | None]:
@@ -144,7 +144,8 @@ class Fuzz:
         # Before any fork: what is imported once need not be imported in every process.
         (build_scene_of if self._is_scene else build)(name, self._original)
         self._frames = frames_to_localize() if self._is_scene else []
-        self.reference = limited(lambda: self._read(self._original, work / "reference"))
+        folder = shutil.copytree(self._original, work / "in" / "variant")
+        self.reference = limited(lambda: self._read(folder, work / "reference"))
         if self.reference.kind != "read":
             raise SystemExit(f"{name}: the undamaged one cannot be read: {self.reference.detail}")
 
@@ -154,7 +155,7 @@ class Fuzz:
         folder, out = self._work / "in" / "variant", self._work / "out" / "converted"
         for old in (folder.parent, out.parent):
             shutil.rmtree(old, ignore_errors=True)
-            old.mkdir()
+            old.mkdir(exist_ok=True)
         shutil.copytree(self._original, folder)
         file, change = changed(rng, folder)
         if self._is_scene and rng.random() < 0.7:
@@ -164,7 +165,7 @@ class Fuzz:
             result = Result("outside", ", ".join(self._outside()))
         return f"{file.relative_to(folder)}: {change}", result
 
-    def _read(self, folder: Path, out: Path) -> tuple[dict[str, Any], bool]:
+    def _read(self, folder: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
         if self._is_scene:
             return localize(folder, self._frames)
         return read_all(self.name, folder, out)
@@ -181,10 +182,12 @@ class Fuzz:
             if not any(folder in path.parents for folder in inside)
         ]
 
-    def silently_different(self, result: Result) -> bool:
-        """Whether content differs and nothing was said."""
-        same = json.dumps(result.content) == json.dumps(self.reference.content)
-        return result.kind == "read" and not result.said and not same
+    def silently_different(self, result: Result) -> list[str]:
+        """Names of the parts of the content that differ while nothing was said."""
+        if result.kind != "read" or set(result.said) - set(self.reference.said):
+            return []
+        content = self.reference.content
+        return [key for key in content if json.dumps(content[key]) != json.dumps(result.content[key])]
 
 
 def fuzz(name: str, count: int, seed: int, work: Path) -> int:
@@ -201,8 +204,8 @@ def fuzz(name: str, count: int, seed: int, work: Path) -> int:
                 f"{name} --seed {seed + number} --count 1: {result.kind}: {damage}\n{result.detail}",
                 flush=True,
             )
-        elif case.silently_different(result):
-            silent[damage] += 1
+        elif differs := case.silently_different(result):
+            silent[f"{damage}: {', '.join(differs)}"] += 1
     faults = sum(n for kind, n in kinds.items() if kind not in ("read", "refused"))
     told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     print(

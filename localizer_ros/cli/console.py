@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
+from localizer_ros.core.words import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,7 +41,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except LocalizerError as error:
-            say(f"localizer: {' '.join(str(error).split())}")
+            say(f"localizer: {one_line(str(error))}")
             raise typer.Exit(1) from error
         except BrokenPipeError:
             raise typer.Exit(1) from None
