@@ -3,11 +3,12 @@
 Usage: python tools/fuzz_readers.py [--reader NAME ...] [--count N] [--seed S]
 
 Every variant of a small recording or scene is damaged in one place (``fuzz_changes.py``), and then opened, looked at,
-read and converted in a process of its own with limits (``fuzz_cases.py``). Faults, which make this exit with 1: a
-traceback, a crash, more than ten seconds of work or forty of waiting, more than 2 GiB, an error that names no
-file, a file outside the folder that was named. Content that differs and of which nothing was said is
-listed by file and damage at the end, to be looked at: it is right only where no check could see it. A line of a listing
-that is gone, a digit of a pose or pixels of an image that are others belong there; what a format says twice does not.
+read and converted in a process of its own with limits (``fuzz_cases.py``, ``fuzz_scenes.py``). Faults, which make
+this exit with 1: a traceback, a crash, more than ten seconds of work or forty of waiting, more than 2 GiB, an error
+that names no file, a file outside the folder that was named. Content that differs and of which nothing was said is
+listed by file and damage at the end, to be looked at: it is right only where no check could see it. A line of a
+listing that is gone, a digit of a pose or pixels of an image that are others belong there; what a format says twice
+does not.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_cases import READERS, SCENES, build, build_scene_of, frames_to_localize, localize, read_all, sealed
+from fuzz_cases import READERS, build, read_all
 from fuzz_changes import ESCAPE, changed
+from fuzz_scenes import SCENES, build_scene_of, frames_to_localize, localize, sealed
 
 from localizer_ros.core.types import UNFORESEEN, LocalizerError
 from localizer_ros.core.words import one_line
@@ -110,7 +112,9 @@ def _child(work: Callable[[], tuple[dict[str, Any], list[str]]], told: int) -> N
     resource.setrlimit(resource.RLIMIT_AS, ((now_mb + 2 * MOST_MB) << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (WORK_S, WORK_S + 5))
     try:
-        os.write(told, json.dumps(vars(attempt(work))).encode())
+        os.write(told, json.dumps(vars(attempt(work)), default=str).encode())
+    except BaseException:
+        os.write(told, json.dumps({"kind": "traceback", "detail": traceback.format_exc(limit=-4)}).encode())
     finally:
         # Nothing of the parent's is tidied up here.
         os._exit(0)

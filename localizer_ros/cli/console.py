@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
+import shlex
+import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
@@ -32,14 +35,29 @@ LONGEST_LIST = 12
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """The function as a command: every known error is one line on standard error and exit code 1."""
+    """The function as a command: every known error is one line on standard error and exit code 1.
+
+    SIGTERM ends it as Ctrl-C does: what is half written is removed, and it is said what is kept.
+    """
+    return _as_command(function, _ended_like_by_hand)
+
+
+def ros_command(function: Callable[P, None]) -> Callable[P, None]:
+    """The function as a command that leaves signals to rclpy; see :func:`command`."""
+    return _as_command(function, nullcontext)
+
+
+def _as_command(
+    function: Callable[P, None], block: Callable[[], AbstractContextManager[None]]
+) -> Callable[P, None]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         from localizer_ros.core.types import LocalizerError
 
         try:
-            function(*args, **kwargs)
+            with block():
+                function(*args, **kwargs)
         except LocalizerError as error:
             say(f"localizer: {one_line(str(error))}")
             raise typer.Exit(1) from error
@@ -52,11 +70,53 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             why = "is a file, expected a folder" if taken else error.strerror or str(error)
             say(f"localizer: {where}{why}")
             raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            say("localizer: interrupted")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            say(f"localizer: interrupted; {str(stop) or 'nothing was written'}")
+            raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
 
     return run
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: of a shutdown, a container or a batch system."""
+
+
+@contextmanager
+def _ended_like_by_hand() -> Iterator[None]:
+    """A block that SIGTERM ends as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def going_on(out: Path, resume: bool) -> Iterator[None]:
+    """A block of work on ``out`` that says when it goes on from an interrupted call, and when it is interrupted how to.
+
+    Args:
+        out: what the work shall become.
+        resume: it goes on where there is something to go on from.
+    """
+    from localizer_ros.mapping.work_folder import is_begun, work_path
+
+    if resume and is_begun(out):
+        say(f"{out}: going on where an interrupted call stopped (--no-resume starts over)")
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if is_begun(out):
+            again = shlex.join(["localizer", *(word for word in sys.argv[1:] if word != "--no-resume")])
+            stop.args = (f"what was done is kept in {work_path(out)}; to go on: {again}",)
+        raise
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -134,18 +194,38 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def make_room(json_file: Path | None = None, report: Path | None = None) -> None:
+def make_room(json_file: Path | None = None, report: Path | None = None, new: Path | None = None) -> None:
     """Make the folders that results go to before the work: a mistyped path must not cost its result.
 
+    Args:
+        json_file: a file to write; one that is there stays as it is.
+        report: a folder to write files into.
+        new: a folder that the work makes.
+
     Raises:
-        OSError: a folder cannot be made, or the JSON file is one.
+        OSError: a folder cannot be made or written to, or the file cannot.
     """
     if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
+        _try_folder(report)
+    if new is not None:
+        _try_folder(new.absolute().parent)
     if json_file is not None and not _is_stdout(json_file):
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        if json_file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(json_file))
+        _try_folder(json_file.absolute().parent)
+        there = json_file.exists()
+        with json_file.open("a"):
+            pass
+        if not there:
+            json_file.unlink()
+
+
+def _try_folder(folder: Path) -> None:
+    """Make a folder and write to it. Raises OSError that names it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_json(json_file: Path | None, text: str) -> bool:

@@ -65,9 +65,9 @@ def evaluate_scene(
 
     chosen = run_config(config, settings, smoothing=not no_smoothing, refining=not no_refine)
     manifest_file(scene)  # before a recording is read for nothing
+    console.make_room(json_file, report)
     recording = with_camera_of(scene, reading.open(source))
     chosen = as_recorded(chosen, recording, independent)
-    console.make_room(json_file, report)
     part = part_of(recording, split, "test")
     with open_scene(scene, chosen) as opened, console.progress_bar() as progress:
         evaluation = evaluate(
@@ -78,12 +78,13 @@ def evaluate_scene(
             geometric=GeometricVo() if geometric_vo else None,
             progress=progress,
         )
+    text = evaluation.to_json()
+    for_people = console.write_json(json_file, text)
     if report is not None:
         from localizer_ros.evaluation.report import write_report
 
         console.say(f"report: {write_report(evaluation, report)}")
-    text = evaluation.to_json()
-    if console.write_json(json_file, text):
+    if for_people:
         if verbose:
             figures = json.loads(text)
             console.print_facts({k: v for k, v in figures.items() if k not in ("config", "versions")})
@@ -123,8 +124,8 @@ def compare(
     chosen = run_config(config, settings)
     recording = with_camera_of(scenes[0], reading.open(source))
     chosen = as_recorded(chosen, recording)
-    console.make_room(json_file)
-    console.make_room(out)
+    for file in (json_file, out):
+        console.make_room(file)
     part = part_of(recording, split, "test")
     with console.progress_bar() as progress:
         result = run_compare(
@@ -199,7 +200,7 @@ def bench(
             progress=progress,
         )
     if console.write_json(json_file, json.dumps(result, indent=2)):
-        console.print_facts(result)
+        console.print_facts({k: v for k, v in result.items() if k not in ("config", "versions")})
 
 
 @console.command
@@ -225,6 +226,7 @@ def replay(
     from localizer_ros.scene.bundle import Scene
 
     chosen = run_config(config, settings)
+    console.make_room(new=out)
     recording = with_camera_of(scene, reading.open(bag))
     chosen = as_recorded(chosen, recording)
     localizer = open_localizer(scene, chosen)
@@ -263,6 +265,7 @@ def view(
     """
     from localizer_ros.evaluation.view import view as run_view
 
+    console.make_room(out)
     written = run_view(result, out, scene)
     if written is not None:
         print(written)

@@ -35,7 +35,13 @@ SetOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file of settings; `localizer settings` lists them.")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted call stopped.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Go on where an interrupted call of the same settings stopped, or start over.",
+    ),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the result as JSON to this file, - = stdout.")
 ]

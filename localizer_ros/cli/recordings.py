@@ -159,7 +159,7 @@ def sfm(
         float | None,
         typer.Option("--length", min=1e-6, help="Length of the path in metres: gives the scale."),
     ] = None,
-    resume: ResumeOption = False,
+    resume: ResumeOption = True,
     config: ConfigOption = None,
     settings: SetOption = None,
     verbose: VerboseOption = False,
@@ -178,11 +178,12 @@ def sfm(
     from localizer_ros.mapping.sfm import run_sfm
 
     map_config = load_config(MapConfig, config, settings or ())
+    console.make_room(new=out)
     part = reading.open(source).split(split)
     kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     world = reference_poses(part, kind) if length is None else length
     if limit is not None:
         part = FirstFrames(part, limit)
-    with console.progress_bar() as progress:
+    with console.going_on(out, resume), console.progress_bar() as progress:
         facts = run_sfm(part, split, map_config.structure, out, world, resume, progress)
     console.print_facts(facts)

@@ -12,7 +12,7 @@ from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument
 from localizer_ros.cli.reading import Reading, reads_recordings
 
 
-@console.command
+@console.ros_command
 @reads_recordings
 def scenario(
     scene: SceneArgument,
@@ -56,7 +56,7 @@ def scenario(
         raise typer.Exit(1)
 
 
-@console.command
+@console.ros_command
 @reads_recordings
 def play(
     context: typer.Context,
@@ -97,7 +97,7 @@ def play(
     print(f"{report.frames} frames in {report.wall_s:.1f} s, at most {1e3 * report.latest_s:.0f} ms late")
 
 
-@console.command
+@console.ros_command
 def run(context: typer.Context, scene: SceneArgument) -> None:
     """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
 

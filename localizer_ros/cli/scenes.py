@@ -71,7 +71,7 @@ def map_scene(
     settings: SetOption = None,
     map_frame: Annotated[str, typer.Option("--map-frame", help="Name of the frame of all poses.")] = "map",
     time_budget: TimeBudgetOption = None,
-    resume: ResumeOption = False,
+    resume: ResumeOption = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scene at --out.")] = False,
     verbose: VerboseOption = False,
     *,
@@ -87,8 +87,11 @@ def map_scene(
     console.set_up_logging(verbose)
     from localizer_ros.mapping.build import WriteOptions, build_scene
     from localizer_ros.mapping.trial import trial_lines
+    from localizer_ros.scene.bundle import check_free
 
     map_config = _map_config(config, settings, method, time_budget)
+    check_free(out, overwrite)
+    console.make_room(new=out)
     recording = reading.open(*sources)
     if poses is not None:
         recording = _with_poses(recording, poses)
@@ -96,7 +99,7 @@ def map_scene(
     mapped = recording.split(part)
     _tell_problems(mapped)
     options = WriteOptions(map_frame, overwrite, resume)
-    with console.progress_bar() as progress:
+    with console.going_on(out, resume), console.progress_bar() as progress:
         facts = build_scene(mapped, part, map_config, out, weights, options, progress)
     if not facts:  # a process of torchrun that trained along
         return

@@ -139,6 +139,15 @@ def read_bytes(path: Path, error: type[LocalizerError], most: int = _LONGEST_TEX
         raise error(f"{path}: cannot be read ({why})") from failure
 
 
+def is_there(path: Path, error: type[LocalizerError] = SourceError) -> bool:
+    """Whether a file that may be missing is there. Raises an error where a pipe, a folder or a link to nowhere is."""
+    if path.is_file():
+        return True
+    if path.is_symlink() or path.exists():
+        raise error(f"{path}: cannot be read (not a regular file)")
+    return False
+
+
 def check_regular(path: Path, error: type[LocalizerError]) -> None:
     """Raise an error where a path is a pipe, a device or a folder, which no library must be given to read."""
     if path.exists() and not path.is_file():

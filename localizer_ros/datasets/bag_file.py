@@ -105,16 +105,27 @@ class BagFile:
         self._position = ("", 0, 0)
 
     def scan(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        """All messages on some topics, in order of recording. Raises SourceError where the bag is damaged."""
+        """All messages on some topics, in order of recording; fewer than the bag counts is a problem of it.
+
+        Raises:
+            SourceError: the bag is damaged.
+        """
         reader = self._open()
+        missing = {topic: self.counts[topic] for topic in topics}
         connections = [connection for connection in reader.connections if connection.topic in topics]
         try:
             for connection, log_ns, data in reader.messages(connections):
+                missing[connection.topic] -= 1
                 decode = partial(self._decode, reader, connection, data)
                 yield RawMessage(connection.topic, log_ns, data, decode)
         except Exception as error:
             # The errors of rosbags, sqlite and the decompressors have no base class in common.
             raise self._damaged(error) from error
+        self.problems += [
+            f"{topic}: {count} of the {self.counts[topic]} messages that the bag counts are not there"
+            for topic, count in missing.items()
+            if count > 0
+        ]
 
     def read(self, topic: str, log_ns: int, occurrence: int) -> Any:
         """One message: that recorded at a time, the nth of those. Reading in order reads the bag once.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
@@ -35,7 +35,7 @@ def open_recording(path: Path) -> FolderSource:
     entries: dict[str, tuple[str, SE3]] = {}
     for split in ("train", "test"):
         listing = path / f"dataset_{split}.txt"
-        if not listing.is_file():
+        if not is_there(listing):
             continue
         for number, line in read_lines(listing):
             fields = line.split()
@@ -52,6 +52,8 @@ def open_recording(path: Path) -> FolderSource:
             if name in entries:
                 raise SourceError(f"{listing}:{number}: image {name!r} is listed twice")
             entries[name] = split, T_map_cam
+        if not any(found == split for found, _ in entries.values()):
+            raise SourceError(f"{listing}: lists no images")
     if not entries:
         raise SourceError(f"{path}: no images listed in dataset_train.txt or dataset_test.txt")
 
@@ -79,7 +81,7 @@ def open_recording(path: Path) -> FolderSource:
 def _cameras(path: Path, names: list[str]) -> Sequence[Camera | None]:
     """The camera of every image, None where ``camera.yaml`` tells it or nothing does."""
     nvm = path / "reconstruction.nvm"
-    if (path / "camera.yaml").is_file() or not nvm.is_file():
+    if is_there(path / "camera.yaml") or not is_there(nvm):
         return [None] * len(names)
     focal = _read_focal_lengths(nvm)
     width, height = common_size([path / name for name in names])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from localizer_ros.core.files import natural_key, read_text, read_yaml
+from localizer_ros.core.files import is_there, natural_key, read_text, read_yaml
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory, whole_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
@@ -98,7 +98,7 @@ def _rows(file: Path) -> list[tuple[int, list[str]]]:
 def _read_camera(root: Path, name: str) -> tuple[Camera | None, SE3 | None]:
     """Intrinsics and pose on the body, each None where no file tells."""
     file = root / name / "sensor.yaml"
-    values = read_yaml(file, SourceError) if file.is_file() else {}
+    values = read_yaml(file, SourceError) if is_there(file) else {}
     camera = _intrinsics(file, values) if "intrinsics" in values else None
     T_body_cam = _matrix(file, values["T_BS"]) if "T_BS" in values else None
     chain = next(
@@ -151,10 +151,10 @@ def _read_truth(root: Path) -> tuple[Trajectory | None, str]:
     """Poses of the body over time, and what they are; None and ``none`` where there are none."""
     for folder, what in _TRUTHS.items():
         file = root / folder / "data.csv"
-        if not file.is_file():
+        if not is_there(file):
             continue
         sensor = root / folder / "sensor.yaml"
-        values = read_yaml(sensor, SourceError) if sensor.is_file() else {}
+        values = read_yaml(sensor, SourceError) if is_there(sensor) else {}
         # A marker on the body has a place of its own there.
         T_sensor_body = _matrix(sensor, values["T_BS"]).inverse() if "T_BS" in values else SE3.identity()
         items = []

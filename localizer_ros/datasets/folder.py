@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localizer_ros.core.files import natural_key, read_bytes, read_text
+from localizer_ros.core.files import is_there, natural_key, read_bytes, read_text
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, FrameRejected, SourceError, UInt8
@@ -86,7 +86,7 @@ class FolderSource:
         check_order(path, self.records)
         has_poses = any(record.T_map_cam is not None for record in self.records)
         note = path / "ground_truth.txt"
-        notes = read_lines(note) if note.is_file() else []
+        notes = read_lines(note) if is_there(note) else []
         self.ground_truth = (notes[0][1] if notes else ground_truth) if has_poses else "none"
         self._files = [frame.file for frame in frames]
         sizes = [_size_or_fault(frame.file) for frame in frames]
@@ -99,6 +99,7 @@ class FolderSource:
         self.splits: Sequence[str] = tuple(in_order)
         self.broken = self._find_broken(sizes)
         self.pose_problem: str | None = None
+        self.problems: Sequence[str] = ()
         check_readable(self)
 
     def read(self, index: int) -> Frame:
@@ -114,7 +115,7 @@ class FolderSource:
     def _known_cameras(self, frames: Sequence[ImageFile], sizes: Sequence[_Size]) -> list[Camera]:
         """The camera of every frame; where nobody knows it, a guess of the commonest size of image."""
         calibration = self.path / "camera.yaml"
-        if calibration.is_file():
+        if is_there(calibration):
             return [read_camera_yaml(calibration)] * len(frames)
         cameras = [frame.camera for frame in frames if frame.camera is not None]
         if len(cameras) == len(frames):

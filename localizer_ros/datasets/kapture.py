@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
@@ -104,11 +104,11 @@ def _read_camera(file: Path, sensor: str) -> Camera | None:
 def _read_poses(sensors: Path, sensor: str) -> dict[int, SE3]:
     """``T_map_cam`` by timestamp."""
     file = sensors / "trajectories.txt"
-    if not file.is_file():
+    if not is_there(file):
         return {}
     T_cam_device = {sensor: SE3.identity()}
     rigs = sensors / "rigs.txt"
-    if rigs.is_file():
+    if is_there(rigs):
         for number, fields in _rows(rigs):
             if len(fields) == 9 and fields[1] == sensor:
                 T_cam_device[fields[0]] = _pose(fields[2:], rigs, number)

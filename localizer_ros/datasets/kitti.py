@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
@@ -41,14 +41,23 @@ def open_recording(path: Path, camera: str | None = None) -> FolderSource:
     if not folders:
         raise SourceError(f"{path}: expected sequences/NN/times.txt or times.txt")
     frames: list[ImageFile] = []
+    problems: list[str] = []
     for position, folder in enumerate(folders):
         number = int(folder.name) if folder.name.isdigit() else position
-        frames.extend(_read_sequence(folder, _image_folder(folder, camera), number * _SEQUENCE_NS))
-    return FolderSource(path, "kitti", frames, "KITTI (GPS and inertial)")
+        found, lines = _read_sequence(folder, _image_folder(folder, camera), number * _SEQUENCE_NS)
+        frames.extend(found)
+        if len(found) < lines:
+            problems.append(
+                f"{folder.name}: {lines - len(found)} of {lines} lines of times.txt have no image"
+            )
+    source = FolderSource(path, "kitti", frames, "KITTI (GPS and inertial)")
+    source.problems = problems
+    return source
 
 
-def _read_sequence(folder: Path, kind: str, start_ns: int) -> list[ImageFile]:
-    """The frames of one sequence, by the images of one camera (``image_0``, ``image_2``)."""
+def _read_sequence(folder: Path, kind: str, start_ns: int) -> tuple[list[ImageFile], int]:
+    """The frames of one sequence, by the images of one camera (``image_0``, ``image_2``), and how many there are times
+    for."""
     pictures = sorted(
         (file for file in (folder / kind).iterdir() if file.stem.isdigit() and file.suffix != ".txt"),
         key=natural_key,
@@ -76,7 +85,7 @@ def _read_sequence(folder: Path, kind: str, start_ns: int) -> list[ImageFile]:
             T_map_cam=poses[index] @ T_cam0_cam if index < len(poses) else None,
         )
         frames.append(ImageFile(record, file, camera))
-    return frames
+    return frames, len(times)
 
 
 def _image_folder(folder: Path, wanted: str | None) -> str:
@@ -118,7 +127,7 @@ def _read_times(file: Path) -> list[int]:
 
 def _read_poses(file: Path) -> list[SE3]:
     """``T_map_cam0`` of every frame; empty where the sequence has no ground truth."""
-    if not file.is_file():
+    if not is_there(file):
         return []
     poses = []
     for number, line in read_lines(file):

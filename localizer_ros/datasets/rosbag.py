@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from localizer_ros.core.files import is_there
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, ConfigError, Frame, FrameRejected, SourceError
@@ -206,7 +207,7 @@ class RosbagSource:
 
     def _find_camera(self, found: _Found) -> Camera:
         folder = self.path if self.path.is_dir() else self.path.parent
-        if (folder / "camera.yaml").is_file():
+        if is_there(folder / "camera.yaml"):
             return read_camera_yaml(folder / "camera.yaml")
         if found.camera is not None:
             return found.camera

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
@@ -45,7 +45,7 @@ def open_recording(path: Path) -> FolderSource:
     records = [record for record, _ in found]
     splits = {}
     for name, file_name in (("train", "TrainSplit.txt"), ("test", "TestSplit.txt")):
-        if folders and (path / file_name).is_file():
+        if folders and is_there(path / file_name):
             splits[name] = _read_split(path / file_name, dict(folders), records)
     camera = _default_camera(path, [file for _, file in found])
     frames = [ImageFile(record, file, camera) for record, file in found]
@@ -73,14 +73,14 @@ def _default_camera(path: Path, images: list[Path]) -> Camera | None:
     The often used focal length of 585 px is the depth camera's. The colour images, which are not registered
     to depth, fit 525 px: epipolar errors with the given poses are a third smaller.
     """
-    if (path / "camera.yaml").is_file() or common_size(images) != (640, 480):
+    if is_there(path / "camera.yaml") or common_size(images) != (640, 480):
         return None
     return Camera.pinhole(640, 480, 525.0, 525.0, 320.0, 240.0)
 
 
 def _read_pose(path: Path) -> SE3 | None:
     """The pose, or None where the file is missing or marks a lost track (zeros, nan, inf, -1.#IND)."""
-    if not path.is_file():
+    if not is_there(path):
         return None
     rows = [line.split() for _, line in read_lines(path)]
     if [len(row) for row in rows] != [4, 4, 4, 4]:
@@ -110,4 +110,6 @@ def _read_split(file: Path, folders: dict[int, Path], records: list[FrameRecord]
         if int(match[1]) not in folders:
             raise SourceError(f"{file}:{line}: {text!r} has no folder seq-{int(match[1]):02d}")
         chosen.add(folders[int(match[1])].name)
+    if not chosen:
+        raise SourceError(f"{file}: expected sequences like 'sequence1', one a line; it has none")
     return [index for index, record in enumerate(records) if record.sequence in chosen]

@@ -31,6 +31,8 @@ LIGHT = {"day": 1.0, "dim": 0.5, "night": 0.15}
 _EPOCH_NS = 1_700_000_000_000_000_000
 _DRIVE_NS = 10_000_000_000_000
 _ROBOT_RADIUS_M = 0.25
+# Three hours at 15 frames a second; a pose is worked out for each before the first is rendered.
+_MOST_FRAMES = 200_000
 
 
 class WorldConfig(Config, frozen=True):
@@ -129,6 +131,8 @@ class SimulatedSource:
         self._drive = Drive(
             np.random.default_rng([config.seed, 103, config.drive]), _course(config, self.place)
         )
+        if config.duration_s * config.fps > _MOST_FRAMES:
+            raise ConfigError(f"{path}: duration_s x fps: expected at most {_MOST_FRAMES} frames")
         self._times = np.arange(max(1, round(config.duration_s * config.fps))) / config.fps
         _check_free(self.place, self._drive, self._times, path)
         self._start_ns = _EPOCH_NS + config.drive * _DRIVE_NS

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from localizer_ros.core.files import is_there
 from localizer_ros.core.trajectory import Trajectory, seconds_to_ns
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, read_lines
@@ -33,7 +34,7 @@ def open_recording(path: Path) -> FolderSource:
     """
     listing = path / "rgb.txt"
     truth_file = path / "groundtruth.txt"
-    truth = Trajectory.read_tum(truth_file) if truth_file.is_file() else None
+    truth = Trajectory.read_tum(truth_file) if is_there(truth_file) else None
     camera = _known_camera(path)
     frames: list[ImageFile] = []
     for number, line in read_lines(listing):

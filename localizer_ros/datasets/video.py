@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from localizer_ros.core.files import is_there
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError, UInt8
@@ -87,7 +88,7 @@ class VideoSource:
 
     def _find_camera(self, size_px: tuple[int, int]) -> Camera:
         for file in (self.path.with_suffix(".yaml"), self.path.with_name("camera.yaml")):
-            if file.is_file():
+            if is_there(file):
                 camera = read_camera_yaml(file)
                 if (camera.width_px, camera.height_px) != size_px:
                     raise SourceError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import io
+import tempfile
 from pathlib import Path
 
 import jinja2
@@ -30,7 +31,7 @@ from localizer_ros.evaluation.frame_table import frames_csv
 from localizer_ros.evaluation.summary import failures, time_note
 from localizer_ros.evaluation.worst_frames import data_uri, worst_frames
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE, PAGE = "report.html.jinja", "report.html"
 _DPI = 130
 _FAILURES = 8
 
@@ -40,22 +41,22 @@ def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameS
 
     Args:
         evaluation: the run.
-        folder: made when it is not there; files of an earlier report in it are replaced.
+        folder: made when it is not there; files of an earlier report in it are replaced, all at once at the end.
         mapping_recording: what the scene was mapped from, to show its images; the evaluated recording itself
             is searched as well.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     figures: dict[str, tuple[str, str]] = {}
     for name, title, figure in _figures(evaluation):
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=_DPI)
-        (folder / f"{name}.png").write_bytes(png.getvalue())
+        files[f"{name}.png"] = png.getvalue()
         figures[name] = title, data_uri(png.getvalue(), "image/png")
-    (folder / "summary.json").write_text(evaluation.to_json())
-    (folder / "frames.csv").write_text(frames_csv(evaluation))
+    files["summary.json"] = evaluation.to_json().encode()
+    files["frames.csv"] = frames_csv(evaluation).encode()
     page = _template().render(
         e=evaluation,
         verdict=evaluation.verdict,
@@ -73,9 +74,20 @@ def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameS
         notes=report_tables.NOTES,
         colours={"smoothed": SMOOTHED, "raw": RAW, "neighbour": NEIGHBOUR},
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    files[PAGE] = page.encode()
+    _write(folder, files)
+    return folder / PAGE
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files whole; the page is there only together with all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as partial:
+        for name, content in files.items():
+            (Path(partial) / name).write_bytes(content)
+        (folder / PAGE).unlink(missing_ok=True)
+        for name in sorted(files, key=lambda name: name == PAGE):
+            (Path(partial) / name).replace(folder / name)
 
 
 def _figures(evaluation: Evaluation) -> list[tuple[str, str, Figure]]:

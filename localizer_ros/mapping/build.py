@@ -58,12 +58,12 @@ class WriteOptions:
     Attributes:
         map_frame: name of the frame of all poses.
         overwrite: replace a scene that is there already.
-        resume: go on where an interrupted call stopped.
+        resume: go on where an interrupted call stopped; else what it left is lost.
     """
 
     map_frame: str = "map"
     overwrite: bool = False
-    resume: bool = False
+    resume: bool = True
 
 
 _NEW_SCENE = WriteOptions()

@@ -22,7 +22,7 @@ def run_sfm(
     config: StructureConfig,
     out: Path,
     world: Reference | float | None = None,
-    resume: bool = False,
+    resume: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Facts for the user, after ``trajectory.txt`` and the model were written to ``out``.
@@ -34,7 +34,7 @@ def run_sfm(
         out: folder of the result; appears whole, at the end.
         world: what gives place and scale: known poses, or the length of the path in metres, which gives scale alone.
             None leaves both arbitrary.
-        resume: go on where an interrupted call stopped.
+        resume: go on where an interrupted call stopped; else what it left is lost.
         progress: told as it goes.
 
     Raises:

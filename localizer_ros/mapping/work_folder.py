@@ -20,9 +20,14 @@ def work_path(out: Path) -> Path:
     return out.parent / f".{out.name}.work"
 
 
+def is_begun(out: Path) -> bool:
+    """Whether an interrupted run left something to go on from."""
+    return all((work_path(out) / name).is_file() for name in (_SETTINGS, _RECORDING))
+
+
 @contextmanager
 def work_folder(
-    out: Path, source: FrameSource, part: str, settings: str, resume: bool, extra: str = ""
+    out: Path, source: FrameSource, part: str, settings: str, resume: bool = True, extra: str = ""
 ) -> Iterator[Path]:
     """The folder at ``work_path``; gone when all went well, kept after an interruption.
 
@@ -31,7 +36,7 @@ def work_folder(
         source: the recording, already cut to ``part``.
         part: name of that part.
         settings: of the work, as text.
-        resume: go on in a folder that an interrupted run left, where there is one.
+        resume: go on in a folder that an interrupted run left, where there is one; else it is lost.
         extra: what else decides the outcome.
 
     Raises:
@@ -43,11 +48,12 @@ def work_folder(
     expected = ((_SETTINGS, settings, "settings"), (_RECORDING, recording, "frames or weights"))
     with only_writer(work, out, ConfigError):
         # Killed before both were written, nothing else was either.
-        if resume and all((work / name).is_file() for name, _, _ in expected):
+        if resume and is_begun(out):
             for name, now, what in expected:
                 if (work / name).read_text() != now:
                     raise ConfigError(
-                        f"{work}: was begun with other {what}; leave --resume out to start over"
+                        f"{out}: an interrupted call left work in {work}, which was begun with other {what}; give the "
+                        "same again to go on, or --no-resume to start over"
                     )
         else:
             clear(work)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,8 @@ from localizer_ros.core.types import SourceError
         ),
         (OSError("odd"), 1, "localizer: odd\n"),
         (BrokenPipeError(), 1, ""),
-        (KeyboardInterrupt(), 130, "localizer: interrupted\n"),
+        (KeyboardInterrupt(), 130, "localizer: interrupted; nothing was written\n"),
+        (KeyboardInterrupt("half is kept"), 130, "localizer: interrupted; half is kept\n"),
     ],
 )
 def test_known_errors_end_in_one_line(
@@ -94,6 +98,33 @@ def test_room_for_results_is_made_before_the_work(tmp_path: Path) -> None:
     console.make_room(Path("-"))
     with pytest.raises(IsADirectoryError):
         console.make_room(tmp_path / "new")
+    # A result that is there stays until there is another, and a trial leaves nothing.
+    (tmp_path / "old.json").write_text("{}")
+    console.make_room(tmp_path / "old.json", new=tmp_path / "later" / "scene")
+    assert (tmp_path / "old.json").read_text() == "{}"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "later", "new", "old.json", "report"]
+    with pytest.raises(OSError, match="/proc/1") as failed:
+        console.make_room(new=Path("/proc/1/scene"))
+    assert failed.value.filename == "/proc/1"
+
+
+def test_a_shutdown_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
+    cleared = []
+
+    @console.command
+    def working() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20.0)
+        finally:
+            cleared.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended:
+        working()
+    assert (ended.value.exit_code, cleared) == (143, [True])
+    assert capsys.readouterr().err == "localizer: interrupted; nothing was written\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_progress_away_from_a_terminal_is_a_line_now_and_then(

@@ -1,4 +1,4 @@
-"""`map` and `sfm` killed (kill -9) at any moment leave nothing that looks like a result, and --resume finishes."""
+"""`map` and `sfm` killed (kill -9) at any moment leave nothing that looks like a result; the same again goes on."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def world(folder: Path) -> Path:
 def test_a_killed_map_leaves_no_half_scene_and_goes_on(processes: ForkServerContext, tmp_path: Path) -> None:
     out, recording = tmp_path / "scene", world(tmp_path)
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = Command(processes, "map", recording, "--out", out, "--resume", *settings)
+    command = Command(processes, "map", recording, "--out", out, *settings)
     killed_on_the_way(command, out, np.random.default_rng(1), kills=4)
     assert Scene.load(out).method == "hierarchical"
     source = open_source(recording)
@@ -105,7 +105,7 @@ def test_a_killed_map_leaves_no_half_scene_and_goes_on(processes: ForkServerCont
 
 def test_a_killed_sfm_leaves_no_half_result_and_goes_on(processes: ForkServerContext, tmp_path: Path) -> None:
     out, recording = tmp_path / "poses", world(tmp_path)
-    command = Command(processes, "sfm", recording, "--out", out, "--resume", "--set", SETTINGS[2])
+    command = Command(processes, "sfm", recording, "--out", out, "--set", SETTINGS[2])
     killed_on_the_way(command, out, np.random.default_rng(3), kills=3)
     assert sorted(p.name for p in out.iterdir()) == ["sparse", "trajectory.txt"]
     assert len(Trajectory.read_tum(out / "trajectory.txt")) > 10
@@ -116,7 +116,7 @@ def test_going_on_skips_what_is_done_and_refuses_other_settings(
     processes: ForkServerContext, tmp_path: Path
 ) -> None:
     out, recording = tmp_path / "poses", world(tmp_path)
-    arguments = ("sfm", recording, "--out", out, "--set", SETTINGS[2], "--resume")
+    arguments = ("sfm", recording, "--out", out, "--set", SETTINGS[2])
     _, steps = Command(processes, *arguments).run(kill_after=24)
     assert steps.count("features") == 20 and "matches" in steps
     assert hidden(tmp_path) == [".poses.partial", ".poses.work"]

@@ -14,6 +14,7 @@ from bag_recorder import pictures, stamp
 
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.bag_file import BagFile
+from localizer_ros.datasets.bag_storage import message_counts
 from localizer_ros.datasets.convert import write_bag
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import open_source
@@ -191,3 +192,14 @@ def test_empty_topics_are_no_choices(recorder, rng):
     assert (source.topics["image"], source.camera.K[0, 0]) == ("/cam/image_raw", 50.0)
     with pytest.raises(SourceError, match="topic /rear/image_raw has no messages"):
         open_source(recorder.path, topics={"image": "/rear/image_raw"})
+
+
+def test_messages_that_the_bag_counts_and_does_not_hold_are_said(bag, monkeypatch):
+    assert open_source(bag).problems == []
+    whole = message_counts
+    monkeypatch.setattr(
+        "localizer_ros.datasets.bag_file.message_counts",
+        lambda reader: {topic: count + (topic == "/odom") for topic, count in whole(reader).items()},
+    )
+    (problem,) = open_source(bag).problems
+    assert problem.startswith("/odom: 1 of the ") and problem.endswith("are not there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -97,3 +98,20 @@ def test_missing_image_is_named_when_read(seven_scenes):
     (root / "seq-02" / "frame-000001.color.png").unlink()
     with pytest.raises(SourceError, match=r"seq-02/frame-000001\.color\.png: cannot be read"):
         source.read(5)
+
+
+@pytest.mark.parametrize("name", ["camera.yaml", "TestSplit.txt", "seq-02/frame-000001.pose.txt"])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
+def test_what_stands_in_the_place_of_an_optional_file_is_named(seven_scenes, name, put):
+    file = seven_scenes[0] / name
+    file.unlink()
+    put(file)
+    with pytest.raises(SourceError, match=rf"{name}: cannot be read \(not a regular file\)"):
+        open_source(seven_scenes[0])
+
+
+@pytest.mark.parametrize("name", ["TrainSplit.txt", "TestSplit.txt"])
+def test_a_split_of_nothing_is_an_error(seven_scenes, name):
+    (seven_scenes[0] / name).write_text("# nothing\n")
+    with pytest.raises(SourceError, match=f"{name}: expected sequences"):
+        open_source(seven_scenes[0])

@@ -62,3 +62,12 @@ def test_kitti_calibration_that_is_none_names_its_line(kitti, wrong):
     write(root / "sequences" / "03" / "calib.txt", f"P0: {wrong}\nP2: {wrong}\n")
     with pytest.raises(SourceError, match=r"calib\.txt:2"):
         open_source(root)
+
+
+def test_images_that_are_gone_are_counted(kitti):
+    root, _ = kitti
+    assert open_source(root).problems == []
+    (root / "sequences" / "03" / "image_2" / "000001.png").unlink()
+    source = open_source(root)
+    assert source.problems == ["03: 1 of 3 lines of times.txt have no image"]
+    assert [record.name[-5] for record in source.records if record.sequence == "03"] == ["0", "2"]

@@ -11,7 +11,7 @@ from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.types import ConfigError, SceneError
 from localizer_ros.datasets.derived import FirstFrames
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.mapping.build import WriteOptions, build_scene
+from localizer_ros.mapping.build import build_scene
 from localizer_ros.scene.bundle import Scene
 
 
@@ -36,11 +36,11 @@ def test_a_scene_is_whole_or_not_there(tiny_source: FrameSource, tmp_path: Path)
     assert not out.exists()
     other = config_from_dict(MapConfig, {"training": {"epochs": 2}})
     with pytest.raises(ConfigError, match="other settings"):
-        build_scene(tiny_source, "all", other, out, options=WriteOptions(resume=True))
+        build_scene(tiny_source, "all", other, out)
     fewer = FirstFrames(tiny_source, len(tiny_source.records) - 1)
     with pytest.raises(ConfigError, match="other frames"):
-        build_scene(fewer, "all", config, out, options=WriteOptions(resume=True))
-    facts = build_scene(tiny_source, "all", config, out, options=WriteOptions(resume=True))
+        build_scene(fewer, "all", config, out)
+    facts = build_scene(tiny_source, "all", config, out)
     assert facts["accuracy"]["part"] == "validation"
     assert Scene.load(out).method == "posenet"
     assert [p.name for p in tmp_path.iterdir()] == ["scene"]

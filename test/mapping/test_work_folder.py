@@ -1,0 +1,71 @@
+"""What an interrupted run leaves is gone on from, or given up only when somebody says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localizer_ros.cli import console
+from localizer_ros.core.types import ConfigError, SourceError
+from localizer_ros.datasets.source import FrameSource
+from localizer_ros.mapping.work_folder import is_begun, work_folder
+
+
+def interrupted(out: Path, source: FrameSource) -> None:
+    """Some work, and Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt), work_folder(out, source, "all", "a: 1") as work:
+        (work / "features").write_text("hours of it")
+        raise KeyboardInterrupt
+
+
+def test_the_same_goes_on_and_others_are_asked(tiny_source: FrameSource, tmp_path: Path) -> None:
+    out = tmp_path / "scene"
+    interrupted(out, tiny_source)
+    assert is_begun(out)
+    with pytest.raises(ConfigError, match=r"other settings; give the same again.*--no-resume"):
+        work_folder(out, tiny_source, "all", "a: 2").__enter__()
+    with work_folder(out, tiny_source, "all", "a: 1") as work:
+        assert (work / "features").read_text() == "hours of it"
+    assert not work.exists()
+
+
+def test_starting_over_is_said_to(tiny_source: FrameSource, tmp_path: Path) -> None:
+    out = tmp_path / "scene"
+    interrupted(out, tiny_source)
+    with work_folder(out, tiny_source, "all", "a: 2", resume=False) as work:
+        assert not (work / "features").exists()
+
+
+def test_two_do_not_work_on_one_scene(tiny_source: FrameSource, tmp_path: Path) -> None:
+    out = tmp_path / "scene"
+    with work_folder(out, tiny_source, "all", "a: 1") as work:
+        for resume in (True, False):
+            with pytest.raises(ConfigError, match="scene: another process is writing it"):
+                work_folder(out, tiny_source, "all", "a: 1", resume).__enter__()
+        assert work.is_dir()
+
+
+def test_a_failure_before_any_work_leaves_nothing(tiny_source: FrameSource, tmp_path: Path) -> None:
+    with pytest.raises(SourceError), work_folder(tmp_path / "scene", tiny_source, "all", ""):
+        raise SourceError("no poses")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_says_where_work_is_kept(
+    tiny_source: FrameSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "a scene"
+    monkeypatch.setattr("sys.argv", ["x", "map", "drive", "--out", str(out), "--no-resume"])
+    with pytest.raises(KeyboardInterrupt) as stopped, console.going_on(out, False):
+        interrupted(out, tiny_source)
+        raise KeyboardInterrupt
+    assert str(stopped.value) == (
+        f"what was done is kept in {tmp_path}/.a scene.work; to go on: localizer map drive --out '{out}'"
+    )
+    with console.going_on(out, True):
+        pass
+    assert "going on where an interrupted call stopped" in capsys.readouterr().err
