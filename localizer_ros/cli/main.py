@@ -12,7 +12,6 @@ from localizer_ros.cli import measure, recordings, robot, scenes, settings
 app = typer.Typer(
     name="localizer",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

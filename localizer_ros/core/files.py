@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from localizer_ros.core.types import LocalizerError, SceneError, SourceError
+from localizer_ros.core.words import did_you_mean
 
 # A text file beyond that is none that belongs to a recording or a scene, and YAML of that size takes a minute to parse.
 _LONGEST_YAML, _LONGEST_TEXT = 4 << 20, 1 << 30
@@ -146,6 +147,14 @@ def is_there(path: Path, error: type[LocalizerError] = SourceError) -> bool:
     if path.is_symlink() or path.exists():
         raise error(f"{path}: cannot be read (not a regular file)")
     return False
+
+
+def like_it(path: Path) -> str:
+    """``; did you mean ...?`` for what lies beside a path that does not exist and has nearly its name; else empty."""
+    try:
+        return did_you_mean(path.name, [each.name for each in path.absolute().parent.iterdir()])
+    except OSError:
+        return ""
 
 
 def check_regular(path: Path, error: type[LocalizerError]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-from localizer_ros.core.files import natural_key
+from localizer_ros.core.files import like_it, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import UNFORESEEN, Camera, Frame, LocalizerError, SourceError
@@ -150,7 +150,7 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
     """
     path = Path(path)
     if not path.exists():
-        raise SourceError(f"{path}: does not exist")
+        raise SourceError(f"{path}: does not exist{like_it(path)}")
     if format is None:
         format = recognise(path)
     elif format not in FORMATS:

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from localizer_ros import __version__
-from localizer_ros.core.files import inside_name, read_yaml, sha256_of
+from localizer_ros.core.files import inside_name, like_it, read_yaml, sha256_of
 from localizer_ros.core.types import Array, Camera, ConfigError, SceneError
 from localizer_ros.inference.engine_cache import ENGINES
 
@@ -156,7 +156,7 @@ def check_format(path: Path, values: Any, key: str, expected: int) -> None:
 def manifest_file(path: Path) -> Path:
     """The manifest of the scene at a path. Raises SceneError where there is none."""
     if not path.exists():
-        raise SceneError(f"{path}: no such scene")
+        raise SceneError(f"{path}: no such scene{like_it(path)}")
     if not is_scene(path):
         raise SceneError(f"{path}: not a scene ({MANIFEST} is missing)")
     return path / MANIFEST

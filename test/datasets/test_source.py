@@ -11,8 +11,11 @@ from localizer_ros.datasets.source import FORMATS, FrameRecord, check_order, ope
 
 
 def test_unknown_recordings(tmp_path):
-    with pytest.raises(SourceError, match="does not exist"):
+    with pytest.raises(SourceError, match=r"does not exist$"):
         open_source(tmp_path / "nothing")
+    (tmp_path.parent / f"{tmp_path.name}-drive1").mkdir()
+    with pytest.raises(SourceError, match=r"does not exist; did you mean .*-drive1\?"):
+        open_source(tmp_path.parent / f"{tmp_path.name}-drvie1")
     with pytest.raises(SourceError) as caught:
         open_source(tmp_path)
     # The message lists what was looked for, for every format.
