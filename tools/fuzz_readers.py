@@ -37,6 +37,9 @@ from fuzz_scenes import SCENES, build_scene_of, frames_to_localize, localize, se
 from localizer_ros.core.types import UNFORESEEN, LocalizerError
 from localizer_ros.core.words import one_line
 
+Work = Callable[[], tuple[dict[str, Any], list[str]]]
+"""Reads a variant: its content, and what was said to be wrong with it."""
+
 WORK_S, WAIT_S, MOST_MB = 10, 40, 2048
 
 
@@ -57,7 +60,7 @@ class Result:
     said: tuple[str, ...] = ()
 
 
-def attempt(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
+def attempt(work: Work) -> Result:
     """What comes of reading a variant, in this process."""
     try:
         content, said = work()
@@ -78,7 +81,7 @@ def attempt(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
     return Result("read", content=content, said=tuple(said))
 
 
-def limited(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
+def limited(work: Work) -> Result:
     """What comes of it in a process of its own, with limits of time and memory."""
     with tempfile.TemporaryFile() as told:
         child = os.fork()
@@ -102,7 +105,7 @@ def limited(work: Callable[[], tuple[dict[str, Any], list[str]]]) -> Result:
         )
 
 
-def _child(work: Callable[[], tuple[dict[str, Any], list[str]]], told: int) -> None:
+def _child(work: Work, told: int) -> None:
     """Never returns."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -139,21 +142,23 @@ class Fuzz:
     Args:
         name: a key of ``READERS`` or ``SCENES``.
         work: folder to work in.
+        attempt: how a variant is read; in a process of its own where nobody says.
     """
 
-    def __init__(self, name: str, work: Path) -> None:
-        self.name, self._work, self._is_scene = name, work, name in SCENES
+    def __init__(self, name: str, work: Path, attempt: Callable[[Work], Result] = limited) -> None:
+        self.name, self._work, self._attempt = name, work, attempt
+        self._is_scene = name in SCENES
         self._original = work / "original"
         self._original.mkdir(parents=True)
         # Before any fork: what is imported once need not be imported in every process.
         (build_scene_of if self._is_scene else build)(name, self._original)
         self._frames = frames_to_localize() if self._is_scene else []
         folder = shutil.copytree(self._original, work / "in" / "variant")
-        self.reference = limited(lambda: self._read(folder, work / "reference"))
+        self.reference = attempt(lambda: self._read(folder, work / "reference"))
         if self.reference.kind != "read":
-            raise SystemExit(f"{name}: the undamaged one cannot be read: {self.reference.detail}")
+            raise RuntimeError(f"{name}: the undamaged one cannot be read: {self.reference.detail}")
 
-    def run(self, seed: int, in_process: bool = False) -> tuple[str, Result]:
+    def run(self, seed: int) -> tuple[str, Result]:
         """The damage done, and what came of it."""
         rng = np.random.default_rng([seed, sum(map(ord, self.name))])
         folder, out = self._work / "in" / "variant", self._work / "out" / "converted"
@@ -164,7 +169,7 @@ class Fuzz:
         file, change = changed(rng, folder)
         if self._is_scene and rng.random() < 0.7:
             sealed(folder, file)
-        result = (attempt if in_process else limited)(lambda: self._read(folder, out))
+        result = self._attempt(lambda: self._read(folder, out))
         if self._outside():
             result = Result("outside", ", ".join(self._outside()))
         return f"{file.relative_to(folder)}: {change}", result

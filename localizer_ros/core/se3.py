@@ -16,6 +16,9 @@ from scipy.spatial.transform import RigidTransform, Rotation
 
 from localizer_ros.core.arrays import Array
 
+FARTHEST_M = 1e9
+"""No robot is farther from any origin (the Earth's centre is 6.4e6 m away): a larger number is a damaged one."""
+
 # Two decimals a value, the fewest that anyone writes, change the norm by at most 0.01.
 _QUATERNION_NORM = 0.02
 
@@ -56,6 +59,8 @@ class SE3:
             raise ValueError(f"pose matrix: expected 4x4 or 3x4, got {matrix.shape}")
         if not np.all(np.isfinite(matrix)):
             raise ValueError("pose matrix: a value is not finite")
+        if np.max(np.abs(matrix[:3, 3])) > FARTHEST_M:
+            raise ValueError(f"pose matrix: a position beyond {FARTHEST_M:g} m")
         if matrix.shape == (4, 4) and not np.allclose(matrix[3], (0.0, 0.0, 0.0, 1.0), atol=1e-6):
             raise ValueError(f"pose matrix: expected bottom row 0 0 0 1, got {matrix[3].tolist()}")
         u, _, vt = np.linalg.svd(matrix[:3, :3])
@@ -76,6 +81,8 @@ class SE3:
         q = np.asarray(q_a_b_xyzw, dtype=np.float64)
         if t.shape != (3,) or q.shape != (4,) or not (np.all(np.isfinite(t)) and np.all(np.isfinite(q))):
             raise ValueError("pose: expected 3 finite translation and 4 finite quaternion values")
+        if np.max(np.abs(t)) > FARTHEST_M:
+            raise ValueError(f"pose: a position beyond {FARTHEST_M:g} m")
         if np.linalg.norm(q) < 1e-6:
             raise ValueError("pose: quaternion is zero")
         return SE3(np.asarray(Rotation.from_quat(q).as_matrix()), t.copy())

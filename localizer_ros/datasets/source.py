@@ -12,7 +12,7 @@ from typing import Literal, Protocol, cast
 from localizer_ros.core.files import like_it, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import UNFORESEEN, Camera, Frame, LocalizerError, SourceError
+from localizer_ros.core.types import UNFORESEEN, Camera, ConfigError, Frame, LocalizerError, SourceError
 from localizer_ros.core.words import did_you_mean
 
 Stamps = Literal["recorded", "invented"]
@@ -168,6 +168,10 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
         raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: a text file in it is not UTF-8 ({error.reason})") from error
+    except ConfigError as error:
+        # Of a camera, which knows no file.
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise SourceError(f"{where}{error}") from error
     except LocalizerError:
         raise
     except Exception as error:

@@ -37,6 +37,16 @@ def unit_vectors() -> st.SearchStrategy[Array]:
     )
 
 
+@pytest.mark.parametrize("t", [(1e10, 0.0, 0.0), (0.0, -1e308, 0.0)])
+def test_a_position_that_nothing_has_is_refused(t: tuple[float, float, float]) -> None:
+    matrix = np.eye(4)
+    matrix[:3, 3] = t
+    with pytest.raises(ValueError, match="a position beyond"):
+        SE3.from_matrix(matrix)
+    with pytest.raises(ValueError, match="a position beyond"):
+        SE3.from_unit_quaternion(t, (0.0, 0.0, 0.0, 1.0))
+
+
 TINY = (0.0, 1e-12, 1e-9, 1e-7, 1e-4, 1e-3)
 
 
