@@ -65,7 +65,7 @@ def _features(samples: Sequence[Sample]) -> tuple[Array, Mask]:
 
 def _rival_weight(samples: Sequence[Sample], prior: float) -> float:
     """Of the ratio of inliers to those of the second-best place, by the answers that had one."""
-    held = [s for s in samples if s.evidence.rival]
+    held = [s for s in samples if s.evidence.rival_explains > 0.5]
     ratio = np.array([[np.log(max(s.evidence.inliers, 1) / s.evidence.rival)] for s in held]).reshape(-1, 1)
     right = np.array([s.right for s in held], dtype=np.bool_)
     # Equal places leave one half: there is no bias.

@@ -10,7 +10,7 @@ from localizer_ros.core.types import SceneError
 from localizer_ros.scene.arrays import load_arrays, save_arrays
 from localizer_ros.scene.confidence import FILE, PRIOR, ConfidenceModel, Evidence
 
-USUAL = Evidence(60, 500, 0.3, 2.5, 15.0, 0.2, rival=20)
+USUAL = Evidence(60, 500, 0.3, 2.5, 15.0, 0.2, rival=20, rival_explains=0.5)
 BETTER = {
     "inliers": 61,
     "visible": 499,
@@ -19,6 +19,7 @@ BETTER = {
     "excess": 15.1,
     "beyond_rad": 0.19,
     "rival": 19,
+    "rival_explains": 0.4,
     "agrees": True,
 }
 

@@ -15,14 +15,11 @@ from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Frame, Index, PoseEstimate
 from localizer_ros.geometry.pose_solver import solve_pose
-from localizer_ros.localization.map_based.places import Places
+from localizer_ros.localization.map_based.places import Places, is_rival
 from localizer_ros.localization.map_based.search import SearchResult, ViewResult, search_in_passes
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
 
-# A place with this share of the images of the first one is looked at even where a pose is sure: two rooms that are
-# furnished alike share them.
-_RIVAL_SHARE = 0.5
 # Poses further apart than this are rivals, not the same answer twice: a share of the median depth, or a turn.
 _APART_OF_DEPTH, _APART_RAD = 0.1, np.radians(5.0)
 # Fewer inliers than this are asked of RANSAC even where a search wants more: verification finds the others.
@@ -67,7 +64,7 @@ class PlaceSearch:
         reasons: list[str] = []
         for place in places:
             if tried and self._is_settled(tried, places[0], place):
-                break
+                continue
             result = self._try_place(view, place, prior, timer)
             if result.verified is None:
                 reasons.append(result.reason)
@@ -104,20 +101,22 @@ class PlaceSearch:
         return ViewResult(verified)
 
     def _is_settled(self, tried: list[VerifiedPose], first: Index | None, place: Index | None) -> bool:
-        """Whether a pose is sure enough, and the next place looks so much less like the image than the first one that
-        it is no rival."""
+        """Whether a pose is sure enough, and the next place is no rival."""
         sure = max(verified.confidence for verified in tried) >= self._enough
-        return sure and (first is None or place is None or len(place) < _RIVAL_SHARE * len(first))
+        return sure and not is_rival(place, first)
 
     def _best(self, tried: list[VerifiedPose]) -> VerifiedPose:
         """The surest of the poses that places propose, held against the next best one that lies elsewhere."""
         best = max(tried, key=lambda verified: verified.confidence)
-        elsewhere = [v.evidence for v in tried if not self._same(best, v)]
+        elsewhere = [verified for verified in tried if not self._same(best, verified)]
         if best.evidence.agrees:
             # What is known otherwise has chosen between them.
-            elsewhere = [evidence for evidence in elsewhere if evidence.agrees]
-        rival = max((evidence.inliers for evidence in elsewhere), default=0)
-        return self._verifier.with_evidence(best, replace(best.evidence, rival=rival)) if rival else best
+            elsewhere = [verified for verified in elsewhere if verified.evidence.agrees]
+        if not elsewhere:
+            return best
+        rival = max(elsewhere, key=lambda verified: verified.confidence)
+        evidence = replace(best.evidence, rival=rival.evidence.inliers, rival_explains=rival.confidence)
+        return self._verifier.with_evidence(best, evidence)
 
     def _same(self, a: VerifiedPose, b: VerifiedPose) -> bool:
         T_a, T_b = a.solved.T_map_refined, b.solved.T_map_refined

@@ -19,8 +19,16 @@ from localizer_ros.scene.map_scene import MapScene, View
 
 # Points in common that make two keyframes see the same place.
 _COVISIBLE_POINTS = 12
+# A place with this share of the images of the first one may be what the image shows even where that explains it: two
+# rooms that are furnished alike share the retrieved images. So many times as many images are looked at for such places.
+_RIVAL_SHARE, _LOOKED_AT_FOR_RIVALS = 0.5, 2
 # Descriptors of one point that a query is compared with; more cost time and add little.
 _VIEWS_OF_A_POINT = 3
+
+
+def is_rival(place: Index | None, first: Index | None) -> bool:
+    """Whether a place looks so much like the image that it is tried even where the first one explains it."""
+    return place is not None and first is not None and len(place) >= _RIVAL_SHARE * len(first)
 
 
 class Places:
@@ -63,10 +71,23 @@ class Places:
             images = scene.database.keyframe[found].astype(np.intp)
         if len(images) == 0:
             return []
-        linked = scene.point_map.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
+        places = self._connected(images)
+        further, _ = scene.similar_keyframes(query, _LOOKED_AT_FOR_RIVALS * c.neighbours)
+        return [*places, *self._rivals(places, scene.database.keyframe[further].astype(np.intp))]
+
+    def _connected(self, images: Index) -> list[Index]:
+        """The places that some keyframes show, that with the most of them first."""
+        linked = self._scene.point_map.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
         _, label = connected_components(csr_array(linked.astype(np.int8)), directed=False)
         groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
-        return [*sorted(groups, key=len, reverse=True)]
+        return sorted(groups, key=len, reverse=True)
+
+    def _rivals(self, places: list[Index], images: Index) -> list[Index]:
+        """Places of further keyframes that share no points with the first place, and are as many as make it doubtful:
+        of two rooms that are furnished alike, one may fill all of the retrieved images."""
+        shared = self._scene.point_map.covisibility[np.ix_(images, places[0])].max(axis=1)
+        elsewhere = images[(shared < _COVISIBLE_POINTS) & ~np.isin(images, np.concatenate(places))]
+        return [place for place in self._connected(elsewhere) if is_rival(place, places[0])]
 
     def match(self, view: View, place: Index | None) -> tuple[Index, Index]:
         """(K,) keypoints of a view and (K,) the points of a place that they seem to show.

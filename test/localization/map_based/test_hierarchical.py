@@ -16,6 +16,7 @@ from localizer_ros.datasets.source import open_source
 from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer, PlaceSearch
+from localizer_ros.localization.map_based.places import Places
 from localizer_ros.localization.map_based.verification import VerifiedPose
 from localizer_ros.scene.confidence import Evidence
 from localizer_ros.scene.map_scene import MapScene
@@ -87,19 +88,31 @@ def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
     best = search._best([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)])
     assert best.solved.T_map_refined.distance_to(SE3.identity()) == 0.0
     assert best.evidence.rival == (50 if rivals else 0)
-    # Two places that explain the image alike: a coin decides.
-    assert best.confidence <= 0.5 if rivals else best.confidence == 0.9
+    # A coin decides between two places that explain the image alike, as far as the other one does.
+    assert best.confidence == pytest.approx(0.7, abs=0.01) if rivals else best.confidence == 0.9
 
 
 def test_a_rival_that_the_prior_does_not_allow_is_none(rng: np.random.Generator) -> None:
     scene = MapScene(synthetic_map(rng), None, None, None)  # type: ignore[arg-type]
     search = PlaceSearch(scene, SearchConfig(), whole=True)
     far = SE3.exp([0, 0, 0, 9.0, 0, 0])
-    assert (
-        search._best([verified(far, 50, 0.6, False), verified(SE3.identity(), 50, 0.9, True)]).confidence
-        == 0.9
-    )
-    assert (
-        search._best([verified(far, 50, 0.6, True), verified(SE3.identity(), 50, 0.9, True)]).confidence
-        <= 0.5
-    )
+    best = verified(SE3.identity(), 50, 0.9, True)
+    assert search._best([verified(far, 50, 0.6, False), best]).confidence == 0.9
+    assert search._best([verified(far, 50, 0.8, True), best]).confidence == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_place_beyond_the_retrieved_ones_is_a_rival_where_it_shares_nothing_with_the_first(
+    rng: np.random.Generator,
+) -> None:
+    images = np.arange(18)
+    covisible = np.zeros((18, 18), dtype=np.int32)
+    for place in (slice(0, 12), slice(12, 15), slice(15, 18)):
+        covisible[place, place] = 99
+    covisible[15:18, 0] = covisible[0, 15:18] = 99  # seen from the first place
+    point_map = synthetic_map(rng)
+    point_map.__dict__["covisibility"] = covisible
+    scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
+    places = Places(scene, SearchConfig())
+    assert places._rivals([images[:12]], images) == []
+    (rival,) = places._rivals([images[:6]], images)
+    assert rival.tolist() == [12, 13, 14]
