@@ -13,7 +13,7 @@ import numpy as np
 
 from localizer_ros.core.types import Array, Mask
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, NEES_EXPECTED_P90
-from localizer_ros.mapping.examination import Sample
+from localizer_ros.mapping.examination import EXPLAINS, Sample
 from localizer_ros.scene.confidence import PRIOR, SURE_LOGIT, ConfidenceModel
 
 # Standard deviation of a weight between places; see scene.confidence for those that were looked at.
@@ -38,7 +38,7 @@ def fit_confidence(samples: Sequence[Sample], prior: ConfidenceModel = PRIOR) ->
         samples: of its examination; none leaves the prior.
         prior: what other places have shown.
     """
-    if not samples:
+    if all(s.evidence.rival_explains > EXPLAINS for s in samples):
         return prior
     features, right = _features(samples)
     start = np.concatenate([[prior.bias], prior.weights])
@@ -56,8 +56,10 @@ def fit_confidence(samples: Sequence[Sample], prior: ConfidenceModel = PRIOR) ->
 
 def _features(samples: Sequence[Sample]) -> tuple[Array, Mask]:
     """(N, F) features and (N,) whether right, of all answers as they were and as if there had been a prior."""
-    asked = [(s.evidence, s.right) for s in samples]
-    for n, s in enumerate(samples):
+    # Between two places that look the same, evidence does not decide.
+    alone = [s for s in samples if s.evidence.rival_explains <= EXPLAINS]
+    asked = [(s.evidence, s.right) for s in alone]
+    for n, s in enumerate(alone):
         agrees = s.agrees and n % _WRONG_PRIORS != 0
         asked.append((replace(s.evidence, agrees=agrees), s.right))
     return np.stack([e.features() for e, _ in asked]), np.array([right for _, right in asked])
@@ -65,7 +67,7 @@ def _features(samples: Sequence[Sample]) -> tuple[Array, Mask]:
 
 def _rival_weight(samples: Sequence[Sample], prior: float) -> float:
     """Of the ratio of inliers to those of the second-best place, by the answers that had one."""
-    held = [s for s in samples if s.evidence.rival_explains > 0.5]
+    held = [s for s in samples if s.evidence.rival_explains > EXPLAINS]
     ratio = np.array([[np.log(max(s.evidence.inliers, 1) / s.evidence.rival)] for s in held]).reshape(-1, 1)
     right = np.array([s.right for s in held], dtype=np.bool_)
     # Equal places leave one half: there is no bias.

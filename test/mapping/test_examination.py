@@ -7,10 +7,10 @@ import pytest
 
 from localizer_ros.core.progress import no_progress
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.mapping.examination import examine, exchanged_tiles, is_right
+from localizer_ros.mapping.examination import Sample, examine, exchanged_tiles, is_right, looks_alike
 from localizer_ros.mapping.keyframes import Keyframes, posed_frames
 from localizer_ros.scene.bundle import MAP_FOLDER
-from localizer_ros.scene.confidence import FILE
+from localizer_ros.scene.confidence import FILE, Evidence
 from localizer_ros.scene.map_scene import MapScene
 
 
@@ -55,3 +55,15 @@ def test_every_tile_of_an_exchanged_image_lies_elsewhere(
 )
 def test_right_is_near_in_metres_and_for_the_depth(error: list[float], depth_m: float, right: bool) -> None:
     assert is_right(np.array(error), depth_m) is right
+
+
+def test_a_place_that_looks_the_same_says_nothing_of_evidence() -> None:
+    def sample(inliers: int, away_m: float, right: bool = False) -> Sample:
+        error = np.array([0.0, 0.0, 0.0, away_m, 0.0, 0.0])
+        return Sample(Evidence(inliers, 900, 0.5, 2.0, 30.0, 0.0), error, np.eye(6), right, right, "hidden")
+
+    best = sample(200, 0.01, right=True)
+    assert looks_alike(sample(150, 30.0), [best], depth_m=3.0)
+    assert not looks_alike(sample(20, 30.0), [best], depth_m=3.0)  # it explains little
+    assert not looks_alike(sample(150, 0.6), [best], depth_m=3.0)  # it is the same place
+    assert not looks_alike(best, [best], depth_m=3.0)
