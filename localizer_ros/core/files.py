@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from localizer_ros.core.types import LocalizerError, SceneError, SourceError
+from localizer_ros.core.types import UNFORESEEN, ConfigError, LocalizerError, SceneError, SourceError
 from localizer_ros.core.words import did_you_mean
 
 # A text file beyond that is none that belongs to a recording or a scene, and YAML of that size takes a minute to parse.
@@ -96,6 +96,32 @@ def inside_name(name: str) -> str:
     """A name of a recording as a relative path that cannot lead out of the folder it is joined to."""
     parts = (part.replace("\0", "") for part in PurePosixPath(name.replace("\\", "/")).parts)
     return "/".join(part[:100] for part in parts if part not in ("", ".", "..", "/")) or "unnamed"
+
+
+@contextmanager
+def one_line_errors(path: Path, format: str) -> Iterator[None]:
+    """A block that reads a recording: whatever it raises becomes a SourceError of one line that names a file.
+
+    Args:
+        path: of the recording.
+        format: of the recording.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: a text file in it is not UTF-8 ({error.reason})") from error
+    except ConfigError as error:
+        # Of a camera, which knows no file.
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise SourceError(f"{where}{error}") from error
+    except LocalizerError:
+        raise
+    except Exception as error:
+        # The last resort: who has a damaged recording is told that it is one, in one line, whatever it set off.
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"{path}: {format} recording cannot be read, {UNFORESEEN} ({why:.200})") from error
 
 
 def read_yaml(path: Path, error: type[LocalizerError]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-from localizer_ros.core.files import like_it, natural_key
+from localizer_ros.core.files import like_it, natural_key, one_line_errors
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import UNFORESEEN, Camera, ConfigError, Frame, LocalizerError, SourceError
+from localizer_ros.core.types import Camera, Frame, SourceError
 from localizer_ros.core.words import did_you_mean
 
 Stamps = Literal["recorded", "invented"]
@@ -162,22 +162,8 @@ def open_source(path: Path | str, format: str | None = None, **options: object) 
         raise SourceError(
             f"{path}: a recording of the format {format} has one camera; there is none to choose"
         )
-    try:
+    with one_line_errors(path, format):
         return opener(path, **options)
-    except OSError as error:
-        raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: a text file in it is not UTF-8 ({error.reason})") from error
-    except ConfigError as error:
-        # Of a camera, which knows no file.
-        where = "" if str(path) in str(error) else f"{path}: "
-        raise SourceError(f"{where}{error}") from error
-    except LocalizerError:
-        raise
-    except Exception as error:
-        # The last resort: who has a damaged recording is told that it is one, in one line, whatever it set off.
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(f"{path}: {format} recording cannot be read, {UNFORESEEN} ({why:.200})") from error
 
 
 def recognise(path: Path) -> str:
