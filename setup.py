@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 PACKAGE = "localizer_ros"
 SHARE = f"share/{PACKAGE}"
+CONFIG = ("config", "config/nav2", "config/robot_localization")
 
 
 def files(folder: str) -> list[str]:
@@ -27,7 +28,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", files("launch")),
-        (f"{SHARE}/config", files("config")),
+        *((f"{SHARE}/{folder}", files(folder)) for folder in CONFIG),
     ],
     extras_require={
         # NVIDIA's bindings, to compare the names that the TensorRT back end uses with theirs: one version in an

@@ -68,7 +68,7 @@ def test_colcon_installs_what_ros2_looks_for(install: Path) -> None:
     assert (prefix / "share/ament_index/resource_index/packages" / PACKAGE).is_file()
     share = prefix / "share" / PACKAGE
     assert (share / "package.xml").is_file()
-    for folder in ("launch", "config"):
+    for folder in ("launch", "config", "config/nav2", "config/robot_localization"):
         assert files_in(folder), f"{folder}/ is empty in the repository"
         missing = [name for name in files_in(folder) if not (share / folder / name).is_file()]
         assert not missing, f"not installed from {folder}/: {missing}"
