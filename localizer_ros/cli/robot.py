@@ -91,6 +91,8 @@ def play(
         names += ["odom", "/tf"]
     if recording.T_base_cam is not None:
         names.append("/tf_static")
+    if recording.stamps == "invented":
+        console.say("the recording has no times: run the node with -p independent:=true, or give --fps")
     console.say(f"playing {len(recording.records)} frames on {', '.join(names)}")
     with console.progress_bar() as progress:
         report = run_play(recording, options, progress)

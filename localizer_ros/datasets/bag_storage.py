@@ -61,7 +61,7 @@ def storage_files(path: Path) -> list[Path]:
     if not path.is_dir():
         check_regular(path, SourceError)
         return [path]
-    for pattern in ("*.mcap", "*.db3", "*.bag"):
+    for pattern in ("*.mcap", "*.db3", "*.bag", "*.mcap.zstd", "*.db3.zstd"):
         found = sorted(path.glob(pattern), key=natural_key)
         for file in found:
             check_regular(file, SourceError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,15 @@ def is_begun(out: Path) -> bool:
     return all((work_path(out) / name).is_file() for name in (_SETTINGS, _RECORDING))
 
 
+def _digest(source: FrameSource) -> str:
+    """What is known of the frames, in short: the same files may be read with other times, poses or cameras."""
+    digest = hashlib.sha256(repr(source.camera.to_dict()).encode())
+    for record in source.records:
+        pose = None if record.T_map_cam is None else record.T_map_cam.matrix().tolist()
+        digest.update(repr((record.name, record.stamp_ns, pose)).encode())
+    return digest.hexdigest()[:16]
+
+
 @contextmanager
 def work_folder(
     out: Path, source: FrameSource, part: str, settings: str, resume: bool = True, extra: str = ""
@@ -44,7 +54,8 @@ def work_folder(
             at it.
     """
     work = work_path(out)
-    recording = f"{source.path.resolve()}\n{part}\n{len(source.records)} frames\n{extra}\n"
+    frames = f"{len(source.records)} frames {_digest(source)}"
+    recording = f"{source.path.resolve()}\n{part}\n{frames}\n{extra}\n"
     expected = ((_SETTINGS, settings, "settings"), (_RECORDING, recording, "frames or weights"))
     with only_writer(work, out, ConfigError):
         # Killed before both were written, nothing else was either.

@@ -25,7 +25,7 @@ from tf2_msgs.msg import TFMessage
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
-from localizer_ros.datasets.source import FrameSource, frame_names
+from localizer_ros.datasets.source import FrameSource, frame_names, require_camera
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.dds_profile import use_shared_memory_profile
 from localizer_ros.ros.transform_listener import TF_QOS, TF_STATIC_QOS
@@ -110,9 +110,10 @@ def play(
         stop: ends the playing early when set.
 
     Raises:
-        SourceError: a frame cannot be read.
+        SourceError: a frame cannot be read, or the camera is not known.
         ConfigError: malformed ROS arguments, or too few subscribers in time.
     """
+    require_camera(source)
     stop = stop or threading.Event()
     use_shared_memory_profile()
     context = rclpy.Context()

@@ -11,6 +11,9 @@ import warnings
 import numpy as np
 import pytest
 from bag_recorder import pictures, stamp
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.bag_file import BagFile
@@ -203,3 +206,29 @@ def test_messages_that_the_bag_counts_and_does_not_hold_are_said(bag, monkeypatc
     )
     (problem,) = open_source(bag).problems
     assert problem.startswith("/odom: 1 of the ") and problem.endswith("are not there")
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [
+        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.FILE),
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+    ],
+)
+def test_bags_that_rosbag2_compressed_are_read(bag, tmp_path, storage, mode):
+    writer = Writer(tmp_path / "packed", version=8, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with AnyReader([bag], default_typestore=store) as reader, writer:
+        topics = {
+            c.topic: writer.add_connection(c.topic, c.msgtype, typestore=store) for c in reader.connections
+        }
+        for connection, log_ns, data in reader.messages():
+            writer.write(topics[connection.topic], log_ns, data)
+    packed, plain = open_source(tmp_path / "packed"), open_source(bag)
+    assert [r.stamp_ns for r in packed.records] == [r.stamp_ns for r in plain.records]
+    assert packed.records[3].T_map_cam is not None
+    np.testing.assert_array_equal(packed.read(5).image, plain.read(5).image)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 from small_recordings import CAMERA, picture, write
 
@@ -73,3 +75,20 @@ def test_a_bag_with_a_picture_beside_it_is_a_bag(tmp_path):
     with pytest.raises(SourceError) as caught:
         open_source(tmp_path)
     assert "images" not in str(caught.value)
+
+
+def test_images_of_every_depth_and_a_linked_folder(tmp_path):
+    rgb = picture(1)
+    forms = {
+        "grey": rgb[..., 1],
+        "alpha": np.dstack([rgb[..., ::-1], np.full(rgb.shape[:2], 255, np.uint8)]),
+        "sixteen": rgb[..., ::-1].astype(np.uint16) * 257,
+    }
+    for name, pixels in forms.items():
+        write(tmp_path / "store of images" / f"{name}.png", cv2.imencode(".png", pixels)[1].tobytes())
+    (tmp_path / "linked").symlink_to("store of images")
+    source = open_source(tmp_path / "linked")
+    images = {record.name: source.read(i).image for i, record in enumerate(source.records)}
+    np.testing.assert_array_equal(images["grey.png"], rgb[..., 1])
+    np.testing.assert_array_equal(images["alpha.png"], rgb)
+    np.testing.assert_array_equal(images["sixteen.png"], rgb)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_recordings import Changed
 
 from localizer_ros.cli import console
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, SourceError
+from localizer_ros.datasets.derived import turned
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.work_folder import is_begun, work_folder
 
@@ -69,3 +74,20 @@ def test_an_interruption_says_where_work_is_kept(
     with console.going_on(out, True):
         pass
     assert "going on where an interrupted call stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["poses", "times", "camera", "convention"])
+def test_other_poses_times_or_cameras_are_another_recording(
+    tiny_source: FrameSource, tmp_path: Path, changed: str
+) -> None:
+    interrupted(tmp_path / "scene", tiny_source)
+    records = list(tiny_source.records)
+    if changed == "poses":
+        records[3] = replace(records[3], T_map_cam=SE3(np.eye(3), np.ones(3)))
+    if changed == "times":
+        records[3] = replace(records[3], stamp_ns=records[3].stamp_ns + 1)
+    camera = tiny_source.camera.scaled(320, 240) if changed == "camera" else None
+    other = Changed(tiny_source, records, camera=camera)
+    source = turned(other, "forward") if changed == "convention" else other
+    with pytest.raises(ConfigError, match="begun with other frames"):
+        work_folder(tmp_path / "scene", source, "all", "a: 1").__enter__()
