@@ -36,7 +36,7 @@ GTSAM = re.compile(r"gtsam(\.|$)")
 # What is imported, and the modules that may.
 ONLY_IN = (
     (ROS, re.compile(rf"{PACKAGE}\.ros(\.|$)")),
-    (GTSAM, re.compile(rf"{PACKAGE}\.smoothing\.gtsam_smoother$")),
+    (GTSAM, re.compile(rf"{PACKAGE}\.smoothing\.(gtsam_smoother|odometry_graph)$")),
     (TORCH, re.compile(rf"{PACKAGE}\.(networks|training|export|inference\.torch_backend)(\.|$)")),
 )
 

@@ -66,6 +66,7 @@ def map_scene(
         typer.Option("--split", help="Part to map; train where the recording has one, else everything."),
     ] = None,
     poses: PosesOption = None,
+    length: LengthOption = None,
     weights: WeightsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -77,7 +78,7 @@ def map_scene(
     *,
     reading: Reading,
 ) -> None:
-    """Make a scene from a recording with poses, or from several.
+    """Make a scene from recordings: with their poses, with odometry corrected by images, or from images alone.
 
     Example: `localizer map ../shared/data/redkitchen --out scenes/kitchen`
 
@@ -98,7 +99,7 @@ def map_scene(
     part = part_of(recording, split, "train")
     mapped = recording.split(part)
     _tell_problems(mapped)
-    options = WriteOptions(map_frame, overwrite, resume)
+    options = WriteOptions(map_frame, overwrite, resume, length)
     with console.going_on(out, resume), console.progress_bar() as progress:
         facts = build_scene(mapped, part, map_config, out, weights, options, progress)
     if not facts:  # a process of torchrun that trained along
@@ -106,6 +107,7 @@ def map_scene(
     print(
         f"{out}: {facts['method']} scene of {facts['training']['frames']} frames in {facts['minutes']:.1f} min"
     )
+    print(f"  poses: {facts['training']['ground_truth']}")
     console.print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
     for line in trial_lines(facts, str(out), shlex.join(map(str, sources))):
         print(line)

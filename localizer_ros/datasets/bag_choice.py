@@ -10,6 +10,8 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.datasets.bag_poses import BagPoses
 from localizer_ros.datasets.pose_coverage import PoseSeries, describe
 
+MAKES_POSES = "`localizer map --length M`, the length of the path in metres, makes poses from images alone"
+
 
 @dataclass
 class PoseChoice:
@@ -92,7 +94,7 @@ def _absent(choice: PoseChoice, camera: str) -> str:
     choose = [name for name in others if name.startswith("/")]
     there = f" it has {', '.join(others)};" if others else ""
     how = f" choose one by --topic ground_truth={choose[0]}, or" if choose else ""
-    return (
-        f"no poses: no topic of true poses and no transforms from the map to the camera {camera!r};{there}{how} find "
-        "poses by `localizer sfm`"
-    )
+    driven = any(name.startswith("odometry ") for name in others)
+    makes = "`localizer map` corrects the odometry by images" if driven else MAKES_POSES
+    where = f"no topic of true poses and no transforms from the map to the camera {camera!r}"
+    return f"no poses: {where};{there}{how} {makes}"

@@ -21,6 +21,7 @@ from localizer_ros.datasets.source import (
     broken_frames,
     camera_problem,
     frame_names,
+    split_error,
 )
 
 
@@ -48,6 +49,7 @@ class SomeFrames:
         self.pose_problem: str | None = getattr(source, "pose_problem", None)
         self.camera_problem = camera_problem(source)
         self.broken: Mapping[str, str] = broken_frames(source)
+        self.keyframe_names = keyframe_names(source)
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource``."""
@@ -104,6 +106,42 @@ class SourceWithPoses(SomeFrames):
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``."""
         return SourceWithPoses(self._source.split(name), self._trajectory, self.ground_truth)
+
+
+class PosedSource(SomeFrames):
+    """All frames of a recording, with poses that were found for them; a ``FrameSource``.
+
+    Args:
+        source: the recording; its own poses are not looked at.
+        poses: ``T_map_cam`` of each of its frames, None where none was found.
+        ground_truth: what the poses are, for reports.
+        keyframes: names of the frames that the others' poses were found by; a map is made of these.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        poses: Sequence[SE3 | None],
+        ground_truth: str,
+        keyframes: Sequence[str] | None = None,
+    ) -> None:
+        records = [replace(r, T_map_cam=T) for r, T in zip(source.records, poses, strict=True)]
+        super().__init__(source, range(len(records)), records)
+        self.ground_truth = ground_truth
+        self.pose_problem = None
+        self.keyframe_names = None if keyframes is None else tuple(keyframes)
+
+    def split(self, name: str) -> FrameSource:
+        """See ``FrameSource``; the part that the poses were found for is all there is."""
+        if name != "all":
+            raise split_error(self.path, name, ())
+        return self
+
+
+def keyframe_names(source: FrameSource) -> tuple[str, ...] | None:
+    """Names of the frames that a recording's poses were found by; None where they came with it."""
+    names = getattr(source, "keyframe_names", None)
+    return names if isinstance(names, tuple) else None
 
 
 class ShiftedSource(SomeFrames):

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.types import Array
+from localizer_ros.datasets.bag_choice import MAKES_POSES
 from localizer_ros.datasets.source import FrameRecord, FrameSource, broken_frames, by_sequence, camera_problem
 
 # A gap is where more than three frames in a row are missing.
@@ -133,7 +134,7 @@ def _broken_problems(source: FrameSource) -> list[str]:
 def _ground_truth_problems(truth: Mapping[str, Any], source: FrameSource) -> list[str]:
     if not truth["frames"]:
         why = getattr(source, "pose_problem", None)
-        return [why or "no ground truth: poses must come from `localizer sfm` before a map can be made"]
+        return [why or f"no ground truth: {MAKES_POSES}"]
     problems = []
     frames = len(source.records)
     if truth["frames"] < frames and not any(

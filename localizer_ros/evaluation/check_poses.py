@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array
+from localizer_ros.datasets.bag_choice import MAKES_POSES
 from localizer_ros.datasets.source import FrameRecord, FrameSource, by_sequence
 from localizer_ros.evaluation.findings import Finding, Severity, graded
 
@@ -33,8 +34,10 @@ def check_poses(source: FrameSource) -> tuple[dict[str, Any], list[Finding]]:
     """How rough, how complete, how large and how covering the poses are, and what is wrong with them."""
     posed = [record for record in source.records if record.T_map_cam is not None]
     if not posed:
-        advice = "`localizer sfm` finds poses from images; for localising in a map none are needed"
-        return {}, [Finding("no_poses", "doubtful", "no frame has a pose", advice)]
+        driven = source.odometry is not None and source.T_base_cam is not None
+        how = "`localizer map` corrects the odometry by images" if driven else MAKES_POSES
+        advice = f"{how}; for localising in a map none are needed"
+        return {}, [Finding("no_poses", "note" if driven else "doubtful", "no frame has a pose", advice)]
     parts = list(by_sequence(posed).values())
     rough = _roughness(parts)
     scale = _scale_to_odometry(source, posed)

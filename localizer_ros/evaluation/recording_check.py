@@ -84,10 +84,10 @@ def check_lines(check: RecordingCheck, source: str) -> list[str]:
     for finding in check.findings:
         at = f" (first at {finding.where})" if finding.where is not None else ""
         lines += [f"  {finding.severity}: {finding.text}{at}", f"    {finding.advice}"]
-    if check.word != "bad" and any(finding.check == "no_poses" for finding in check.findings):
-        return [*lines, f"next: localizer sfm {source} --out sfm"]
     if check.word == "bad":
         return [*lines, f"next: mend what is bad, then `localizer check {source}` again"]
+    if any(finding.check == "no_poses" and finding.severity != "note" for finding in check.findings):
+        return [*lines, f"next: localizer map {source} --length METRES --out SCENE"]
     return [*lines, f"next: localizer map {source} --out SCENE"]
 
 

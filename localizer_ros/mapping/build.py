@@ -15,9 +15,10 @@ from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.methods import Method, find_method, load
 from localizer_ros.core.progress import Progress, no_progress
-from localizer_ros.core.types import Array, ConfigError
+from localizer_ros.core.types import Array, ConfigError, SourceError
 from localizer_ros.datasets.derived import ShiftedSource, readable
 from localizer_ros.datasets.source import FrameSource, require_camera
+from localizer_ros.mapping.take_poses import has_poses, take_poses
 from localizer_ros.mapping.work_folder import work_folder, work_path
 from localizer_ros.scene.bundle import check_free, write_scene
 
@@ -53,17 +54,19 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How a scene is written.
+    """What a scene is made with beside its settings, and how it is written.
 
     Attributes:
         map_frame: name of the frame of all poses.
         overwrite: replace a scene that is there already.
         resume: go on where an interrupted call stopped; else what it left is lost.
+        length_m: of the recording's path: poses are made from images alone then, in its scale.
     """
 
     map_frame: str = "map"
     overwrite: bool = False
     resume: bool = True
+    length_m: float | None = None
 
 
 _NEW_SCENE = WriteOptions()
@@ -102,14 +105,28 @@ def build_scene(
     method = find_method(config.method)
     build: Builder = load(method.builder)
     _check_request(method, weights)
-    origin_m = _origin(source)
-    near = ShiftedSource(source, origin_m) if np.any(origin_m) else source
     if _trains_along():
-        return build(near, config, weights, out, work_path(out), no_progress)
+        return _train_along(build, source, config, weights, out)
     started = time.monotonic()
-    manifest: dict[str, Any] = {
+    extra = f"{weights} {options.length_m}"
+    with work_folder(out, source, split, dump_yaml(config), options.resume, extra) as work:
+        source = take_poses(source, config.structure, options.length_m, work, progress)
+        origin_m = _origin(source)
+        manifest = _manifest(source, split, config, options.map_frame, origin_m)
+        with write_scene(out, manifest, options.overwrite) as folder:
+            (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
+            manifest.update(build(_shifted(source, origin_m), config, weights, folder, work, progress))
+            manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
+    return manifest
+
+
+def _manifest(
+    source: FrameSource, split: str, config: MapConfig, map_frame: str, origin_m: Array
+) -> dict[str, Any]:
+    """What is known of a scene before it is made."""
+    return {
         "method": config.method,
-        "map_frame": options.map_frame,
+        "map_frame": map_frame,
         "origin_m": origin_m.tolist(),
         "camera": source.camera.to_dict(),
         "training": {
@@ -120,14 +137,22 @@ def build_scene(
             "ground_truth": source.ground_truth,
         },
     }
-    with (
-        work_folder(out, source, split, dump_yaml(config), options.resume, str(weights)) as work,
-        write_scene(out, manifest, options.overwrite) as folder,
-    ):
-        (folder / "config.yaml").write_text(dump_yaml(_placeless(config)))
-        manifest.update(build(near, config, weights, folder, work, progress))
-        manifest["minutes"] = round((time.monotonic() - started) / 60.0, 2)
-    return manifest
+
+
+def _shifted(source: FrameSource, origin_m: Array) -> FrameSource:
+    return ShiftedSource(source, origin_m) if np.any(origin_m) else source
+
+
+def _train_along(
+    build: Builder, source: FrameSource, config: MapConfig, weights: Path | None, out: Path
+) -> dict[str, Any]:
+    """What a process of `torchrun` does that does not write the scene. Raises SourceError where poses are missing."""
+    if not has_poses(source):
+        raise SourceError(
+            f"{source.path}: has no poses, which several processes cannot find together; make them by `localizer sfm` "
+            "and give them by --poses"
+        )
+    return build(_shifted(source, _origin(source)), config, weights, out, work_path(out), no_progress)
 
 
 def _origin(source: FrameSource) -> Array:

@@ -28,6 +28,7 @@ from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, find_keyframes
+from localizer_ros.mapping.pruning import budget_bytes
 from localizer_ros.mapping.validation import FEWEST_ANSWERED, validate
 from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
 from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
@@ -150,7 +151,7 @@ def _without_points(
     """The keyframes as a map without points, the strongest keypoints of each."""
     features = [store.features(i, fine) for i in keyframes.images]
     each = features[0].descriptors.shape[1] + _KEYPOINT_BYTES
-    most = int(config.points.max_megabytes * 1e6 / each / len(features))
+    most = budget_bytes(config.points.max_megabytes, len(features)) // each // len(features)
     if not fine:
         most = min(most, RERANK_KEYPOINTS)
     features = [f.only(np.arange(min(len(f), most))) for f in features]
@@ -179,7 +180,7 @@ def _without_points(
 def _counts(point_map: PointMap, keyframes: Keyframes) -> dict[str, Any]:
     return {
         "images": len(keyframes.chosen),
-        "indexed": len(keyframes.posed),
+        "indexed": len(keyframes.views),
         "keypoints": len(point_map.observation_point),
         "median_depth_m": round(keyframes.depth_m, 3),
     }

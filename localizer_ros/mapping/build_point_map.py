@@ -128,7 +128,7 @@ def build_point_map(
         scene = replace(scene, point_map=replace(point_map, systematic_covariance=systematic))
         confidence = fit_confidence(examine(scene, source, keyframes, config.seed, progress))
     with timer.stage("write"):
-        statistics = _statistics(point_map, len(keyframes.posed), validation)
+        statistics = _statistics(point_map, len(keyframes.views), validation)
         point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
         written += confidence.save(out_dir / MAP_FOLDER)

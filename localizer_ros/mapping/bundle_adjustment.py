@@ -14,11 +14,11 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from scipy.spatial.transform import RigidTransform
 
 from localizer_ros.core.types import Array, Index, NumericalError
+from localizer_ros.mapping.reduced_system import Bordered, Pattern, block_diagonal
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,7 @@ class _Problem:
         self, start: BundleState, image: Index, point: Index, xy_px: Array, priors: BundlePriors
     ) -> None:
         self.image, self.point, self.priors = image, point, priors
+        self.pattern = Pattern(image, point, len(start.T_map_refined), len(start.points))
         self._xy_px = xy_px
         self.start_intrinsics = start.intrinsics
         # Of the intrinsics and the extrinsics, which all images share.
@@ -190,100 +191,67 @@ class _System:
     """Normal equations of one linearisation; solved for any damping."""
 
     def __init__(self, problem: _Problem, state: BundleState, at: _Evaluated) -> None:
-        self.image, self.point = problem.image, problem.point
-        C, P, K = len(state.T_map_refined), len(state.points), _INTRINSICS
-        self.size = 6 * C + K + 6
-        self.images, self.points = C, P
+        self._pattern = pattern = problem.pattern
         weight = np.sqrt(1.0 / (1.0 + at.squared / _KEYPOINT_KERNEL**2))
         weight[at.in_camera[:, 2] < _NEAREST_M] = 0.0
         scaled = weight[:, None, None] / problem.priors.keypoint_sigma_px
         # T moves by Exp([w, v]) on the right: p in the camera moves by p x w - v.
-        self.J_pose = (
+        self._J_pose = (
             np.concatenate([at.J_projection @ _skew(at.in_camera), -at.J_projection], axis=2) * scaled
         )
-        self.J_point = np.einsum("nij,nkj->nik", at.J_projection, at.R) * scaled
-        self.J_shared = at.J_intrinsics * scaled
-        r = at.residual * weight[:, None]
-        self.H, self.g = self._normal_equations(problem, state, at, r)
-        self.V = np.zeros((P, 3, 3))
-        np.add.at(self.V, self.point, np.einsum("nij,nik->njk", self.J_point, self.J_point))
-        self.g_point = np.zeros((P, 3))
-        np.add.at(self.g_point, self.point, np.einsum("nij,ni->nj", self.J_point, r))
+        self._J_point = (at.J_projection @ at.R.transpose(0, 2, 1)) * scaled
+        self._J_shared = at.J_intrinsics * scaled
+        r = (at.residual * weight[:, None])[:, :, None]
+        self._V = pattern.by_point(_transposed(self._J_point) @ self._J_point)
+        self._g_point = pattern.by_point(_transposed(self._J_point) @ r)[:, :, 0]
+        self._per_image, self._border, self._shared, self._g = self._normal_equations(problem, state, at, r)
 
     def _normal_equations(
         self, problem: _Problem, state: BundleState, at: _Evaluated, r: Array
-    ) -> tuple[Array, Array]:
-        """Normal matrix and gradient of poses, intrinsics and extrinsics, in this order."""
-        C, K, image = self.images, _INTRINSICS, self.image
+    ) -> tuple[Array, Array, Array, Array]:
+        """Normal matrix of poses (C, 6, 6), of these with intrinsics and extrinsics (6 C, 14), of the latter (14, 14),
+        and the gradient of poses, intrinsics and extrinsics, in this order."""
+        pattern, K = self._pattern, _INTRINSICS
+        C, J_pose = pattern.images, _transposed(self._J_pose)
         sigma, change = problem.shared_sigma, state.intrinsics - problem.start_intrinsics
-        H = np.zeros((self.size, self.size))
-        g = np.zeros(self.size)
-        per_image = np.zeros((C, 6, 6))
-        np.add.at(per_image, image, np.einsum("nij,nik->njk", self.J_pose, self.J_pose))
-        gradient = np.zeros((C, 6))
-        np.add.at(gradient, image, np.einsum("nij,ni->nj", self.J_pose, r))
-        with_shared = np.zeros((C, 6, K))
-        np.add.at(with_shared, image, np.einsum("nij,nik->njk", self.J_pose, self.J_shared))
         pose_weight = 1.0 / (1.0 + at.pose_squared / _POSE_KERNEL**2)
         information = pose_weight[:, None] / problem.pose_sigma**2
         pull = pose_weight[:, None] * at.pose_residual / problem.pose_sigma
-        own = 6 * C + K
-        blocks = H[: 6 * C, : 6 * C].reshape(C, 6, C, 6)
-        each = np.arange(C)
-        blocks[each, :, each, :] = per_image + information[:, :, None] * np.eye(6)
+        per_image = pattern.by_image(J_pose @ self._J_pose) + information[:, :, None] * np.eye(6)
+        with_intrinsics = pattern.by_image(J_pose @ self._J_shared).reshape(6 * C, K)
         # A change of the extrinsics moves all given poses at once; the residual sees the difference.
         coupling = -(information[:, :, None] * np.eye(6)).reshape(6 * C, 6)
-        H[: 6 * C, own:], H[own:, : 6 * C] = coupling, coupling.T
-        H[own:, own:] = np.diag(information.sum(axis=0) + 1.0 / sigma[K:] ** 2)
-        H[: 6 * C, 6 * C : own] = with_shared.reshape(6 * C, K)
-        H[6 * C : own, : 6 * C] = H[: 6 * C, 6 * C : own].T
-        H[6 * C : own, 6 * C : own] = np.einsum("nij,nik->jk", self.J_shared, self.J_shared) + np.diag(
-            1.0 / sigma[:K] ** 2
-        )
-        g[: 6 * C] = (gradient + pull).reshape(-1)
-        g[6 * C : own] = np.einsum("nij,ni->j", self.J_shared, r) + change / sigma[:K] ** 2
-        g[own:] = at.extrinsics / sigma[K:] ** 2 - pull.sum(axis=0)
-        return H, g
+        flat = self._J_shared.reshape(-1, K)
+        shared = np.diag(1.0 / sigma**2)
+        shared[:K, :K] += flat.T @ flat
+        shared[K:, K:] += np.diag(information.sum(axis=0))
+        gradient = pattern.by_image(J_pose @ r)[:, :, 0] + pull
+        g_intrinsics = flat.T @ r.reshape(-1) + change / sigma[:K] ** 2
+        g_extrinsics = at.extrinsics / sigma[K:] ** 2 - pull.sum(axis=0)
+        g = np.concatenate([gradient.reshape(-1), g_intrinsics, g_extrinsics])
+        return per_image, np.concatenate([with_intrinsics, coupling], axis=1), shared, g
 
     def step(self, state: BundleState, damping: float) -> BundleState:
         """The state after one damped step. Raises LinAlgError when the system is singular."""
-        C, P, K = self.images, self.points, _INTRINSICS
-        trace = np.maximum(np.einsum("nii->n", self.V), 1e-9)
-        V = self.V + (damping * trace + 1e-12)[:, None, None] * np.eye(3)
+        pattern, K = self._pattern, _INTRINSICS
+        C, P = pattern.images, pattern.points
+        own = 6 * C + K
+        trace = np.maximum(np.einsum("nii->n", self._V), 1e-9)
+        V = self._V + (damping * trace + 1e-12)[:, None, None] * np.eye(3)
         # V^-1 = L^T L; with the points' Jacobian times L^T their elimination is a plain product.
         L = np.linalg.inv(np.linalg.cholesky(V))
-        J_point = np.einsum("nij,nkj->nik", self.J_point, L[self.point])
-        rows = (
-            6 * self.image[:, None, None] + np.arange(6)[None, :, None] + np.zeros((1, 1, 3), dtype=np.intp)
-        )
-        columns = (
-            3 * self.point[:, None, None] + np.arange(3)[None, None, :] + np.zeros((1, 6, 1), dtype=np.intp)
-        )
-        W = scipy.sparse.csr_array(
-            (
-                np.einsum("nij,nik->njk", self.J_pose, J_point).reshape(-1),
-                (rows.reshape(-1), columns.reshape(-1)),
-            ),
-            shape=(6 * C, 3 * P),
-        )
-        shared = np.zeros((P, K, 3))
-        np.add.at(shared, self.point, np.einsum("nij,nik->njk", self.J_shared, J_point))
-        W_shared = shared.transpose(1, 0, 2).reshape(K, 3 * P)
-        S = self.H.copy()
-        own = 6 * C + K
-        S[: 6 * C, : 6 * C] -= (W @ W.T).toarray()
-        cross = W @ W_shared.T
-        S[: 6 * C, 6 * C : own] -= cross
-        S[6 * C : own, : 6 * C] -= cross.T
-        S[6 * C : own, 6 * C : own] -= W_shared @ W_shared.T
-        S[np.diag_indices(self.size)] *= 1.0 + damping
-        l_g = np.einsum("nij,nj->ni", L, self.g_point).reshape(-1)
-        right = -self.g
+        J_point = self._J_point @ _transposed(L)[pattern.point]
+        W = pattern.matrix(_transposed(self._J_pose) @ J_point)
+        W_shared = pattern.by_point(_transposed(self._J_shared) @ J_point).transpose(1, 0, 2).reshape(K, -1)
+        border, shared = self._border.copy(), self._shared.copy()
+        border[:, :K] -= W @ W_shared.T
+        shared[:K, :K] -= W_shared @ W_shared.T
+        l_g = np.einsum("nij,nj->ni", L, self._g_point).reshape(-1)
+        right = -self._g
         right[: 6 * C] += W @ l_g
         right[6 * C : own] += W_shared @ l_g
-        # Fixed unknowns have huge diagonals; scaling by the diagonal keeps the system well conditioned.
-        scale = 1.0 / np.sqrt(np.maximum(np.diag(S), 1e-12))
-        step = scale * scipy.linalg.solve(S * scale * scale[:, None], right * scale, assume_a="pos")
+        images = scipy.sparse.bsr_array(block_diagonal(self._per_image) - W @ W.T)
+        step = Bordered(images, border, shared).solved(right, damping)
         back = (l_g + W.T @ step[: 6 * C] + W_shared.T @ step[6 * C : own]).reshape(P, 3)
         return BundleState(
             state.T_map_refined @ _exp(step[: 6 * C].reshape(C, 6)),
@@ -291,6 +259,10 @@ class _System:
             state.intrinsics + step[6 * C : own],
             state.T_cam_refined @ _exp(step[own:][None])[0],
         )
+
+
+def _transposed(blocks: Array) -> Array:
+    return blocks.transpose(0, 2, 1)
 
 
 def _projected(intrinsics: Array, p: Array) -> tuple[Array, Array, Array]:

@@ -102,25 +102,27 @@ def index_recording(
     fine: bool,
     progress: Progress,
 ) -> ImageDatabase:
-    """The index of all frames of a recording that have poses; see :func:`index_images`.
+    """The index of the views of a recording; see :func:`index_images`.
 
     Args:
         source: the recording.
         store: of its features.
-        keyframes: its frames with poses, and its keyframes.
+        keyframes: its views, and the keyframes among them.
         config: kind of descriptor and index, and the seed.
         fine: the features of keyframes are fine ones, of which the coarse ones are taken.
         progress: told as it goes.
     """
-    progress("retrieval", 0, len(keyframes.posed))
+    views = keyframes.views
+    images = [keyframes.posed[k] for k in views]
+    progress("retrieval", 0, len(images))
     chosen = set(keyframes.images)
-    coarse = [store.features(i, fine and i in chosen) for i in keyframes.posed]
+    coarse = [store.features(i, fine and i in chosen) for i in images]
     return index_images(
         [f.descriptors[f.coarse] for f in coarse],
-        lambda k: source.read(keyframes.posed[k]).image,
-        keyframes.T_map_cam,
-        keyframes.names,
-        keyframes.chosen,
+        lambda k: source.read(images[k]).image,
+        keyframes.T_map_cam[views],
+        tuple(keyframes.names[k] for k in views),
+        np.searchsorted(views, keyframes.chosen),
         config.retrieval,
         config.seed,
     )

@@ -19,7 +19,7 @@ from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, a
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.keyframes import Keyframes
 from localizer_ros.mapping.matching import PairMatches, on_epipolar_lines
-from localizer_ros.mapping.pruning import observations_within
+from localizer_ros.mapping.pruning import budget_bytes, observations_within
 from localizer_ros.scene.map_scene import View
 from localizer_ros.scene.point_map import PointMap
 
@@ -64,6 +64,10 @@ class PointBuilder:
         # Everything below is in the ideal image of the given camera: pixels by its K, no distortion.
         K = camera.K
         self._ideal = [undistorted(camera, f.xy_px) @ K[:2, :2].T + K[:2, 2] for f in self._features]
+        # All keypoints one after the other: those of image i begin at ``_first[i]``.
+        self._first = np.concatenate([[0], np.cumsum([len(f) for f in self._features])])
+        self._xy_px = np.concatenate([f.xy_px for f in self._features])
+        self._ideal_px = np.concatenate(self._ideal)
         self._focal_px = 0.5 * float(K[0, 0] + K[1, 1])
         self._state = BundleState(
             self._T_given.copy(),
@@ -134,8 +138,7 @@ class PointBuilder:
 
     def _point_map(self) -> PointMap:
         """The map as far as it has come, in its stored form."""
-        order = np.argsort(self._image, kind="stable")
-        image, keypoint, point = self._image[order], self._keypoint[order], self._point[order]
+        image, keypoint, point = self._by_image()
         start = np.searchsorted(image, np.arange(len(self._features) + 1))
         xy = [f.xy_px[keypoint[a:b]] for f, a, b in zip(self._features, start, start[1:], strict=False)]
         stored = [
@@ -159,6 +162,11 @@ class PointBuilder:
             statistics={},
         )
 
+    def _by_image(self) -> tuple[Index, Index, Index]:
+        """Image, keypoint and point of the observations, image by image."""
+        order = np.argsort(self._image, kind="stable")
+        return self._image[order], self._keypoint[order], self._point[order]
+
     def _ray_camera(self) -> RayCamera:
         """Rays as bundle adjustment sees them."""
         if not self._config.bundle.refine_intrinsics:
@@ -169,13 +177,7 @@ class PointBuilder:
         return RayCamera(self._camera, refined)
 
     def _rays(self, image: Index, keypoint: Index) -> Array:
-        camera = self._ray_camera()
-        xy = np.concatenate(
-            [np.zeros((0, 2)), *(f.xy_px[keypoint[image == i]] for i, f in enumerate(self._features))]
-        )
-        rays = np.empty((len(image), 2))
-        rays[np.argsort(image, kind="stable")] = camera.rays(self._camera, xy)
-        return rays
+        return self._ray_camera().rays(self._camera, self._xy_px[self._first[image] + keypoint])
 
     def _verified(self, a: int, b: int, matches: Index) -> Index:
         """Matches near their epipolar lines by the given poses."""
@@ -232,12 +234,14 @@ class PointBuilder:
             _EXTRINSICS_SIGMA_OF_DEPTH * depth_m if c.refine_extrinsics else 0.0,
             c.keypoint_sigma_px,
         )
-        xy = np.stack([self._ideal[i][k] for i, k in zip(self._image, self._keypoint, strict=True)])
-        return adjust(self._state, self._image, self._point, xy, priors, iterations)[0]
+        xy_px = self._ideal_px[self._first[self._image] + self._keypoint]
+        return adjust(self._state, self._image, self._point, xy_px, priors, iterations)[0]
 
     def _complete(self) -> None:
         """Look for every point in the other images that should show it, now that poses agree better."""
         point_map, camera = self._point_map(), self._ray_camera()
+        image, keypoint, point = self._by_image()
+        start = np.searchsorted(image, np.arange(len(self._features) + 1))
         added: list[tuple[Index, Index, Index]] = []
         for i, features in enumerate(self._features):
             T = SE3(self._state.T_map_refined[i, :3, :3], self._state.T_map_refined[i, :3, 3])
@@ -251,8 +255,8 @@ class PointBuilder:
                 self._config.points.max_error_px / self._focal_px,
                 _MAX_DISTANCE,
             )
-            own = self._image == i
-            fresh = ~np.isin(found.keypoint, self._keypoint[own]) & ~np.isin(found.point, self._point[own])
+            own = slice(start[i], start[i + 1])
+            fresh = ~np.isin(found.keypoint, keypoint[own]) & ~np.isin(found.point, point[own])
             count = int(fresh.sum())
             added.append((np.full(count, i, dtype=np.intp), found.keypoint[fresh], found.point[fresh]))
         self._image = np.concatenate([self._image, *(a[0] for a in added)])
@@ -262,7 +266,7 @@ class PointBuilder:
     def _prune(self) -> None:
         """Fit the map into its size."""
         each = self._features[0].descriptors.shape[1] + _OBSERVATION_BYTES
-        budget = int(self._config.points.max_megabytes * 1e6 / each)
+        budget = budget_bytes(self._config.points.max_megabytes, len(self._features)) // each
         keep = observations_within(budget, self._image, self._point, len(self._state.points))
         used, point = np.unique(self._point[keep], return_inverse=True)
         self._image, self._keypoint, self._point = self._image[keep], self._keypoint[keep], point

@@ -8,6 +8,13 @@ from localizer_ros.core.types import Index, Mask
 
 # Views of a point are thinned out as long as more than this many of them stay; then points go.
 _THINNED_TO = 3
+# A small place has its full size with so many keyframes; what is longer may be larger.
+_FULL_SIZE_KEYFRAMES = 150
+
+
+def budget_bytes(max_megabytes: float, keyframes: int) -> int:
+    """Bytes that a map may have: so many megabytes, and of a long drive so many for each 150 keyframes."""
+    return int(max_megabytes * 1e6 * max(1.0, keyframes / _FULL_SIZE_KEYFRAMES))
 
 
 def observations_within(budget: int, image: Index, point: Index, points: int) -> Mask:

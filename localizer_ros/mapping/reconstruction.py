@@ -13,13 +13,14 @@ from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
-from localizer_ros.core.types import Array, Float32, SourceError
+from localizer_ros.core.types import Array, Camera, Float32, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 from localizer_ros.features.descriptor_matching import mutual_matches
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.mapping.colmap_model import PIXEL_CENTRE
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import describe_images
+from localizer_ros.mapping.view_change import changed_frames
 
 # Neighbours in time that every image is matched with, and similar images further away in time (loops).
 _NEXT = (1, 2, 3, 4, 6, 8)
@@ -58,11 +59,11 @@ class Reconstruction:
 def reconstruct(
     source: FrameSource, config: StructureConfig, out_dir: Path, work: Path, progress: Progress = no_progress
 ) -> Reconstruction:
-    """The camera poses of a recording, in a frame and a scale of their own.
+    """The camera poses of a recording's keyframes, in a frame and a scale of their own.
 
     Args:
         source: the recording; its own poses are not looked at.
-        config: features and matching; ``keyframes.max_images`` is no limit here.
+        config: features and matching; of ``keyframes`` the most images.
         out_dir: the model is written to ``out_dir/sparse``.
         work: features are kept here, for going on after an interruption with the same recording and settings.
         progress: told as it goes.
@@ -73,11 +74,19 @@ def reconstruct(
     count = len(source.records)
     if count < _FEWEST_IMAGES:
         raise SourceError(f"{source.path}: {count} frames, expected at least {_FEWEST_IMAGES}")
+    chosen = changed_frames(source, progress)
+    if 0 < config.keyframes.max_images < len(chosen):
+        spread = np.linspace(0, len(chosen) - 1, config.keyframes.max_images)
+        chosen = [chosen[round(k)] for k in spread]
+    if len(chosen) < _FEWEST_IMAGES:
+        raise SourceError(
+            f"{source.path}: the view hardly changes in all its {count} frames; the camera must move"
+        )
     store = FeatureStore(source, config, work / "features")
-    store.extract(list(range(count)), True, progress, "features")
+    store.extract(chosen, True, progress, "features")
     database_path = work / "database.db"
     database_path.unlink(missing_ok=True)
-    _fill_database(database_path, source, store, config, progress)
+    _fill_database(database_path, source, chosen, store, config, progress)
     sparse = out_dir / "sparse"
     sparse.mkdir(parents=True, exist_ok=True)
     # Hundreds of lines of it; what goes wrong comes back as models that are missing.
@@ -87,20 +96,15 @@ def reconstruct(
         str(out_dir),
         str(sparse),
         _options(config.seed),
-        next_image_callback=_counted(progress, count),
+        next_image_callback=_counted(progress, len(chosen)),
     )
     if not models:
         raise SourceError(
-            f"{source.path}: no reconstruction from {count} images; they need overlap, texture and sideways motion"
+            f"{source.path}: no reconstruction from {len(chosen)} keyframes; they need overlap, texture and sideways "
+            "motion"
         )
     model = max(models.values(), key=lambda model: model.num_reg_images())
-    placed: list[tuple[FrameRecord, SE3]] = []
-    records = {record.name: record for record in source.records}
-    for image in model.images.values():
-        if image.has_pose:
-            matrix = np.asarray(image.cam_from_world().inverse().matrix())
-            placed.append((records[image.name], SE3(matrix[:, :3].copy(), matrix[:, 3].copy())))
-    placed.sort(key=lambda item: item[0].stamp_ns)
+    placed = _placed(source, model)
     return Reconstruction(
         tuple(record.name for record, _ in placed),
         tuple(record.stamp_ns for record, _ in placed),
@@ -108,6 +112,29 @@ def reconstruct(
         model.num_points3D(),
         float(model.compute_mean_reprojection_error()),
     )
+
+
+def _placed(source: FrameSource, model: pycolmap.Reconstruction) -> list[tuple[FrameRecord, SE3]]:
+    """The frames that the model has a pose of, in order of time."""
+    records = {record.name: record for record in source.records}
+    placed: list[tuple[FrameRecord, SE3]] = []
+    for image in model.images.values():
+        if image.has_pose:
+            matrix = np.asarray(image.cam_from_world().inverse().matrix())
+            placed.append((records[image.name], SE3(matrix[:, :3].copy(), matrix[:, 3].copy())))
+    return sorted(placed, key=lambda item: item[0].stamp_ns)
+
+
+def _keyframes(source: FrameSource, most: int, progress: Progress) -> list[int]:
+    """Frames that show something new, at most so many of them (0 = all). Raises SourceError where hardly any does."""
+    chosen = changed_frames(source, progress)
+    if 0 < most < len(chosen):
+        chosen = [chosen[round(k)] for k in np.linspace(0, len(chosen) - 1, most)]
+    if len(chosen) < _FEWEST_IMAGES:
+        raise SourceError(
+            f"{source.path}: the view hardly changes in all {len(source.records)} frames; the camera must move"
+        )
+    return chosen
 
 
 def _options(seed: int) -> pycolmap.IncrementalPipelineOptions:
@@ -142,15 +169,20 @@ def _counted(progress: Progress, count: int) -> Callable[[], None]:
 
 
 def _fill_database(
-    path: Path, source: FrameSource, store: FeatureStore, config: StructureConfig, progress: Progress
+    path: Path,
+    source: FrameSource,
+    chosen: list[int],
+    store: FeatureStore,
+    config: StructureConfig,
+    progress: Progress,
 ) -> None:
-    """Write camera, images, keypoints and verified matches to a database of COLMAP."""
-    features = [store.features(i, True) for i in range(len(source.records))]
+    """Write camera, images, keypoints and verified matches of some frames to a database of COLMAP."""
+    features = [store.features(i, True) for i in chosen]
     camera, K = source.camera, source.camera.K
     ideal = [undistorted(camera, f.xy_px) @ K[:2, :2].T + K[:2, 2] + PIXEL_CENTRE for f in features]
-    pairs = _pairs(source, [f.only(f.coarse).descriptors for f in features], config)
+    pairs = _pairs(source, chosen, [f.only(f.coarse).descriptors for f in features], config)
     with pycolmap.Database.open(str(path)) as database:
-        model = _write_images(database, source, ideal)
+        model = _write_images(database, source.camera, [source.records[i].name for i in chosen], ideal)
         for n, (a, b) in enumerate(pairs):
             matches = mutual_matches(features[a].descriptors, features[b].descriptors, config.keyframes.ratio)
             if len(matches) >= _FEWEST_MATCHES:
@@ -164,9 +196,11 @@ def _fill_database(
                 progress("matches", n + 1, len(pairs))
 
 
-def _write_images(database: pycolmap.Database, source: FrameSource, ideal: list[Array]) -> pycolmap.Camera:
+def _write_images(
+    database: pycolmap.Database, camera: Camera, names: list[str], ideal: list[Array]
+) -> pycolmap.Camera:
     """The camera of all images, after it, the images and their keypoints (N, 2) were written."""
-    camera, K = source.camera, source.camera.K
+    K = camera.K
     model = pycolmap.Camera(
         model="PINHOLE",
         width=camera.width_px,
@@ -179,8 +213,8 @@ def _write_images(database: pycolmap.Database, source: FrameSource, ideal: list[
     rig = pycolmap.Rig(rig_id=1)
     rig.add_ref_sensor(model.sensor_id)
     database.write_rig(rig, use_rig_id=True)
-    for i, record in enumerate(source.records):
-        image = pycolmap.Image(name=record.name, camera_id=1, image_id=i + 1)
+    for i, name in enumerate(names):
+        image = pycolmap.Image(name=name, camera_id=1, image_id=i + 1)
         frame = pycolmap.Frame(frame_id=i + 1, rig_id=1)
         frame.add_data_id(image.data_id)
         database.write_frame(frame, use_frame_id=True)
@@ -190,17 +224,20 @@ def _write_images(database: pycolmap.Database, source: FrameSource, ideal: list[
     return model
 
 
-def _pairs(source: FrameSource, descriptors: list[Float32], config: StructureConfig) -> list[tuple[int, int]]:
+def _pairs(
+    source: FrameSource, chosen: list[int], descriptors: list[Float32], config: StructureConfig
+) -> list[tuple[int, int]]:
     """Neighbours in time within a sequence, and the most similar images elsewhere."""
-    count = len(source.records)
+    count = len(chosen)
+    sequence = [source.records[i].sequence for i in chosen]
     pairs = {
         (i, i + step)
         for i in range(count)
         for step in _NEXT
-        if i + step < count and source.records[i].sequence == source.records[i + step].sequence
+        if i + step < count and sequence[i] == sequence[i + step]
     }
     _, vectors = describe_images(
-        descriptors, lambda k: source.read(k).image, np.arange(count), config.retrieval, config.seed
+        descriptors, lambda k: source.read(chosen[k]).image, np.arange(count), config.retrieval, config.seed
     )
     similarity = vectors @ vectors.T
     for i in range(count):

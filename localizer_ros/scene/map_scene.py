@@ -104,7 +104,7 @@ class MapScene:
             point_map,
             ImageDatabase.load(scene_dir / INDEX_FOLDER),
             open_extractor(point_map.settings.features, scene_dir),
-            PoseCorrection.load(scene_dir / MAP_FOLDER),
+            PoseCorrection.load(scene_dir / MAP_FOLDER, point_map.settings.pose_correction.noise),
             scene_dir,
             open_static_mask(scene_dir),
             ConfidenceModel.load(scene_dir / MAP_FOLDER),

@@ -108,14 +108,14 @@ class PointMap:
         return np.searchsorted(self.observation_image, np.arange(len(self.names) + 1))
 
     @cached_property
-    def covisibility(self) -> NDArray[np.int32]:
-        """(I, I) number of points that two keyframes share."""
+    def covisibility(self) -> scipy.sparse.csr_array:
+        """(I, I) sparse: number of points that two keyframes share."""
         ones = np.ones(len(self.observation_point), dtype=np.int32)
         seen = scipy.sparse.csr_array(
             (ones, (self.observation_image, self.observation_point)),
             shape=(len(self.names), len(self.points)),
         )
-        return np.asarray((seen @ seen.T).toarray(), dtype=np.int32)
+        return scipy.sparse.csr_array(seen @ seen.T)
 
     @cached_property
     def mean_descriptors(self) -> Float32:

@@ -4,15 +4,22 @@ Poses from a depth camera or an odometry bend the world by centimetres over metr
 with each other and so leaves that bend behind. Who maps with given poses wants answers in their frame: the difference
 is learnt from the mapping images by Gaussian process regression over position and orientation, and added to answers.
 Far from all mapping images it fades to nothing.
+
+What is far from a pose does not matter for it. So the kernel is cut off at a few reaches, where it is 0.0003; the
+regression solves a sparse system, and a pose is corrected by the images within the cut alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, SceneError
@@ -20,6 +27,11 @@ from localizer_ros.geometry.view_distance import view_vectors
 from localizer_ros.scene.arrays import full_poses, load_arrays, save_arrays
 
 FILE = "pose_correction.npz"
+# Where the kernel ends, in reaches, and the nearest images that an uncertainty is worked out by: more of them only
+# make it smaller.
+_CUT, _NEAREST = 4.0, 64
+# Relative residual of the sparse solution.
+_SOLVED = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +41,18 @@ class PoseCorrection:
     Attributes:
         T: (I, 4, 4) uncorrected poses of the mapping images.
         weights: (I, 6) of the regression.
-        inverse: (I, I) inverse of the images' kernel matrix with noise, for the uncertainty.
         amplitude: (6,) standard deviation of the corrections, rad and metres.
         reach_rad: turn over which the correction changes.
         reach_m: move over which the correction changes.
+        noise: variance of one image's correction over that of the corrections.
     """
 
     T: Array
     weights: Array
-    inverse: Array
     amplitude: Array
     reach_rad: float
     reach_m: float
+    noise: float
 
     @staticmethod
     def fit(
@@ -62,20 +74,39 @@ class PoseCorrection:
                 for a, b in zip(T, T_given, strict=True)
             ]
         )
-        features = view_vectors(T, reach_m, reach_rad)
-        kernel = _kernel(features, features) + noise * np.eye(len(T))
-        inverse = np.asarray(scipy.linalg.inv(kernel))
-        return PoseCorrection(T, inverse @ corrections, inverse, amplitude, reach_rad, reach_m)
+        tree = cKDTree(view_vectors(T, reach_m, reach_rad))
+        near = tree.sparse_distance_matrix(tree, _CUT, output_type="ndarray")
+        kernel = scipy.sparse.csr_array(
+            (np.exp(-0.5 * near["v"] ** 2), (near["i"], near["j"])), (len(T),) * 2
+        )
+        kernel = kernel + noise * scipy.sparse.eye_array(len(T))
+        weights = [scipy.sparse.linalg.cg(kernel, column, rtol=_SOLVED)[0] for column in corrections.T]
+        return PoseCorrection(T, np.stack(weights, axis=1), amplitude, reach_rad, reach_m, noise)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(view_vectors(self.T, self.reach_m, self.reach_rad))
 
     def correct(self, T: SE3) -> tuple[SE3, Array]:
         """The corrected pose, and the (6, 6) covariance of the correction."""
-        k = _kernel(
-            view_vectors(T.matrix()[None], self.reach_m, self.reach_rad),
-            view_vectors(self.T, self.reach_m, self.reach_rad),
-        )[0]
-        # einsum: a product this small is not worth waiting for a second BLAS thread on a busy machine.
-        known = float(np.clip(np.einsum("i,ij,j->", k, self.inverse, k), 0.0, 1.0))
-        return T @ SE3.exp(k @ self.weights), np.diag((1.0 - known) * self.amplitude**2)
+        feature = view_vectors(T.matrix()[None], self.reach_m, self.reach_rad)[0]
+        near = np.array(self._tree.query_ball_point(feature, _CUT, return_sorted=True), dtype=np.intp)
+        if len(near) == 0:
+            return T, np.diag(self.amplitude**2)
+        features = self._tree.data[near]
+        k = _kernel(feature[None], features)[0]
+        return T @ SE3.exp(k @ self.weights[near]), np.diag(
+            (1.0 - self._known(k, features)) * self.amplitude**2
+        )
+
+    def _known(self, k: Array, features: Array) -> float:
+        """Share of the variance that the images near a pose take away."""
+        if len(k) > _NEAREST:
+            nearest = np.argpartition(-k, _NEAREST)[:_NEAREST]
+            k, features = k[nearest], features[nearest]
+        kernel = _kernel(features, features)
+        kernel[np.diag_indices(len(k))] += self.noise
+        return float(np.clip(k @ scipy.linalg.solve(kernel, k, assume_a="pos"), 0.0, 1.0))
 
     def uncorrect(self, T: SE3) -> SE3:
         """The pose that :meth:`correct` takes to ``T``."""
@@ -90,30 +121,36 @@ class PoseCorrection:
             folder / FILE,
             T=self.T[:, :3].astype(np.float32),
             weights=self.weights,
-            inverse=self.inverse.astype(np.float32),
             amplitude=self.amplitude,
             reach=np.array([self.reach_rad, self.reach_m]),
         )
 
     @staticmethod
-    def load(folder: Path) -> PoseCorrection | None:
-        """What :meth:`save` has written; None when the map has none. Raises SceneError when it is damaged."""
+    def load(folder: Path, noise: float) -> PoseCorrection | None:
+        """What :meth:`save` has written; None when the map has none.
+
+        Args:
+            folder: where it is.
+            noise: that it was fitted with.
+
+        Raises:
+            SceneError: it is damaged.
+        """
         path = folder / FILE
         if not path.is_file():
             return None
-        arrays = load_arrays(path, ("T", "weights", "inverse", "amplitude", "reach"))
+        arrays = load_arrays(path, ("T", "weights", "amplitude", "reach"))
         count = len(arrays["T"])
-        if (arrays["weights"].shape, arrays["inverse"].shape) != ((count, 6), (count, count)):
-            raise SceneError(f"{path}: array shapes do not fit together")
-        if (arrays["amplitude"].shape, arrays["reach"].shape) != ((6,), (2,)):
+        shapes = tuple(arrays[name].shape for name in ("weights", "amplitude", "reach"))
+        if shapes != ((count, 6), (6,), (2,)):
             raise SceneError(f"{path}: array shapes do not fit together")
         return PoseCorrection(
             full_poses(arrays["T"]),
             arrays["weights"],
-            arrays["inverse"].astype(np.float64),
             arrays["amplitude"],
             float(arrays["reach"][0]),
             float(arrays["reach"][1]),
+            noise,
         )
 
 

@@ -1,4 +1,4 @@
-"""Fixed-lag pose graph on GTSAM's IncrementalFixedLagSmoother; the only file that imports gtsam."""
+"""Fixed-lag pose graph on GTSAM's IncrementalFixedLagSmoother."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_killed_sfm_leaves_no_half_result_and_goes_on(processes: ForkServerCon
     command = Command(processes, "sfm", recording, "--out", out, "--set", SETTINGS[2])
     killed_on_the_way(command, out, np.random.default_rng(3), kills=3)
     assert sorted(p.name for p in out.iterdir()) == ["sparse", "trajectory.txt"]
-    assert len(Trajectory.read_tum(out / "trajectory.txt")) > 10
+    assert len(Trajectory.read_tum(out / "trajectory.txt")) >= 5
     assert command.run()[0] == 1  # it is there already
 
 
@@ -117,8 +117,8 @@ def test_going_on_skips_what_is_done_and_refuses_other_settings(
 ) -> None:
     out, recording = tmp_path / "poses", world(tmp_path)
     arguments = ("sfm", recording, "--out", out, "--set", SETTINGS[2])
-    _, steps = Command(processes, *arguments).run(kill_after=24)
-    assert steps.count("features") == 20 and "matches" in steps
+    _, steps = Command(processes, *arguments).run(kill_after=10)
+    assert steps.count("features") >= 5 and "matches" in steps
     assert hidden(tmp_path) == [".poses.partial", ".poses.work"]
     refused = CliRunner().invoke(app, [*map(str, arguments), "--set", SETTINGS[0]])
     assert refused.exit_code == 1 and "begun with other settings" in refused.stderr

@@ -200,7 +200,7 @@ def test_without_poses_images_are_checked_all_the_same(source):
     assert [f.check for f in found.findings] == ["no_poses"]
     assert found.facts["frames_checked"] == 24
     assert found.facts["epipolar_error_px"] is None
-    assert check_lines(found, "drive.bag")[-1].startswith("next: localizer sfm drive.bag")
+    assert check_lines(found, "drive.bag")[-1].startswith("next: localizer map drive.bag")
 
 
 def test_blur_does_not_depend_on_contrast():

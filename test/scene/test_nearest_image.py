@@ -15,7 +15,7 @@ from localizer_ros.scene.nearest_image import open_baseline, read_baseline, save
 
 def test_the_nearest_image_is_one_beside_the_frame(tiny_map: Path, tiny_source: FrameSource) -> None:
     baseline = open_baseline(Scene.load(tiny_map), BackendConfig())
-    assert baseline is not None and len(baseline.poses) == len(tiny_source.records)
+    assert baseline is not None and 10 < len(baseline.poses) <= len(tiny_source.records)
     for index in (0, 11, 25):
         truth = tiny_source.records[index].T_map_cam
         # Frames are 8 cm apart. More keypoints are described than are indexed, so that it need not be the frame itself.

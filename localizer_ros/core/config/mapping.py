@@ -51,12 +51,13 @@ class KeyframeConfig(Config, frozen=True):
     max_images: Annotated[
         int,
         Meta(
-            ge=4,
+            ge=0,
             le=100_000,
             extra=USER,
-            description="Keyframes at most, spread as evenly over the views as possible",
+            description="Keyframes at most, spread as evenly over the views as possible; 0 = as many as the path and "
+            "the directions seen need",
         ),
-    ] = 150
+    ] = 0
     min_spacing_deg: Annotated[
         float,
         Meta(
@@ -65,6 +66,23 @@ class KeyframeConfig(Config, frozen=True):
             description="Turn (or move of like effect) from the nearest keyframe below which a view adds nothing",
         ),
     ] = 1.5
+    spacing_deg: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=90.0,
+            description="The same where a recording has more than structure.keyframes.dense_images keyframes",
+        ),
+    ] = 5.0
+    dense_images: Annotated[
+        int,
+        Meta(
+            ge=4,
+            le=100_000,
+            description="Keyframes that are spaced by structure.keyframes.min_spacing_deg, or as far apart as so many "
+            "can be; further ones by structure.keyframes.spacing_deg",
+        ),
+    ] = 150
     neighbours: Annotated[
         int, Meta(ge=2, le=1000, description="Keyframes that each keyframe is matched with")
     ] = 18
@@ -172,7 +190,8 @@ class MapPointConfig(Config, frozen=True):
             gt=0.0,
             le=1e6,
             extra=USER,
-            description="Size of the map at most; the least useful observations are pruned",
+            description="Size of the map at most, of more than 150 keyframes for each 150 of them; the least useful "
+            "observations are pruned",
         ),
     ] = 20.0
 

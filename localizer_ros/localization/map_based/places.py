@@ -77,15 +77,16 @@ class Places:
 
     def _connected(self, images: Index) -> list[Index]:
         """The places that some keyframes show, that with the most of them first."""
-        linked = self._scene.point_map.covisibility[np.ix_(images, images)] >= _COVISIBLE_POINTS
-        _, label = connected_components(csr_array(linked.astype(np.int8)), directed=False)
+        shared = self._scene.point_map.covisibility[images][:, images].toarray()
+        linked = csr_array((shared >= _COVISIBLE_POINTS).astype(np.int8))
+        _, label = connected_components(linked, directed=False)
         groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
         return sorted(groups, key=len, reverse=True)
 
     def _rivals(self, places: list[Index], images: Index) -> list[Index]:
         """Places of further keyframes that share no points with the first place, and are as many as make it doubtful:
         of two rooms that are furnished alike, one may fill all of the retrieved images."""
-        shared = self._scene.point_map.covisibility[np.ix_(images, places[0])].max(axis=1)
+        shared = self._scene.point_map.covisibility[images][:, places[0]].toarray().max(axis=1)
         elsewhere = images[(shared < _COVISIBLE_POINTS) & ~np.isin(images, np.concatenate(places))]
         return [place for place in self._connected(elsewhere) if is_rival(place, places[0])]
 

@@ -110,7 +110,7 @@ def test_a_place_beyond_the_retrieved_ones_is_a_rival_where_it_shares_nothing_wi
         covisible[place, place] = 99
     covisible[15:18, 0] = covisible[0, 15:18] = 99  # seen from the first place
     point_map = synthetic_map(rng)
-    point_map.__dict__["covisibility"] = covisible
+    point_map.__dict__["covisibility"] = csr_array(covisible)
     scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
     places = Places(scene, SearchConfig())
     assert places._rivals([images[:12]], images) == []
