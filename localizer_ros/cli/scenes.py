@@ -38,6 +38,14 @@ PosesOption = Annotated[
         "--poses", help="TUM trajectory of camera poses to use, e.g. trajectory.txt of `localizer sfm`."
     ),
 ]
+LengthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--length",
+        min=1e-6,
+        help="Length of the path in metres: poses are made from images alone, and this gives their scale.",
+    ),
+]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="Encoder weights, safetensors in torchvision's key names.")
 ]

@@ -81,6 +81,11 @@ def odometry_of_frames(source: FrameSource) -> list[SE3 | None]:
     """``T_odom_cam`` of each frame, None outside the odometry. Raises SourceError where nothing can be known of it."""
     if source.odometry is None:
         raise SourceError(f"{source.path}: has no odometry")
+    if source.format == "several":
+        raise SourceError(
+            f"{source.path}: the odometry of several recordings has nothing in common; map one of them, localise the "
+            "others in it, and map them all with the poses found"
+        )
     if source.T_base_cam is None:
         raise SourceError(
             f"{source.path}: has odometry, but no transform tells where the camera sits on the robot; record /tf_static"

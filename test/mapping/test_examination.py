@@ -21,7 +21,7 @@ def test_the_examination_of_a_map_is_kept_in_its_scene(tiny_map: Path, tiny_sour
     posed, T = posed_frames(tiny_source)
     names = tuple(tiny_source.records[i].name for i in posed)
     chosen = np.array([names.index(name) for name in scene.point_map.names])
-    keyframes = Keyframes(posed, T, names, chosen, scene.point_map.median_depth)
+    keyframes = Keyframes(posed, T, names, chosen, chosen, scene.point_map.median_depth)
     first, again = (examine(scene, tiny_source, keyframes, 0, no_progress, groups=1) for _ in range(2))
     assert [s.evidence for s in first] == [s.evidence for s in again]
     assert any(s.right for s in first)
