@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kitchen import Kitchen
+from scipy.sparse import csr_array
 from synthetic_map import synthetic_map
 
 from localizer_ros.core.config.map_based import SearchConfig
