@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from localizer_ros.cli import console
-from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument
+from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument, TestSplitOption, part_of
 from localizer_ros.cli.reading import Reading, reads_recordings
 
 
@@ -29,6 +29,7 @@ def scenario(
             "--live", help="Over DDS, in real time, with the node in a process of its own; those marked live."
         ),
     ] = False,
+    split: TestSplitOption = None,
     json_file: JsonOption = None,
     *,
     reading: Reading,
@@ -42,11 +43,12 @@ def scenario(
 
     scenarios = chosen(files, only or ())
     recording = reading.open(bag)
+    part = recording.split(part_of(recording, split, "test"))
     console.make_room(json_file)
     tell = console.say if str(json_file) == "-" else print
     results = []
     with console.progress_bar() as progress:
-        for result in run_scenarios(scene, recording, scenarios, live, progress):
+        for result in run_scenarios(scene, part, scenarios, live, progress):
             results.append(result)
             for line in result.lines():
                 tell(line)

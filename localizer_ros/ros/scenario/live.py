@@ -173,7 +173,8 @@ class LiveRobot:
         self._ready = [(packet, messages.of(packet)) for packet in timeline.packets]
         self._publishers = {topic: self._publisher(topic, kind) for topic, kind in self._sent().items()}
         self._clock = node.create_publisher(Clock, "/clock", 10)
-        self._began_s = time.monotonic()
+        # What is heard before it begins was long ago.
+        self._began_s = time.monotonic() + _START_TIMEOUT_S
         self._lock = threading.Lock()
         for topic, kind in _HEARD_KINDS.items():
             node.create_subscription(kind, topic, partial(self._on_heard, topic), QoSProfile(depth=100))

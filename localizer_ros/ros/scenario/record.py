@@ -69,6 +69,7 @@ class Record:
         transforms: of ``map``: time, stamp, child, pose.
         said: diagnostics, in order of time.
         images: packets that were sent.
+        rivals: transforms of ``map`` that the robot sent itself, as another localizer.
         odometry: samples of the odometry's transform that were sent, stamp and pose.
         crashes: what must never happen: errors nobody foresaw, with their time.
         calls: what was called, its time, and what was answered.
@@ -80,6 +81,7 @@ class Record:
     transforms: list[tuple[int, int, str, SE3]] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     images: list[Packet] = field(default_factory=list)
+    rivals: set[tuple[int, float]] = field(default_factory=set)
     odometry: dict[int, SE3] = field(default_factory=dict)
     crashes: list[tuple[int, str]] = field(default_factory=list)
     calls: list[tuple[int, str, bool]] = field(default_factory=list)
@@ -89,6 +91,8 @@ class Record:
         """A packet went out to the node."""
         if packet.stream == "image":
             self.images.append(packet)
+        elif packet.stream == "foreign" and packet.T is not None:
+            self.rivals.add((packet.stamp_ns, float(packet.T.t[1])))
         elif packet.stream == "tf" and packet.T is not None:
             self.odometry[packet.stamp_ns] = packet.T
 
@@ -104,7 +108,8 @@ class Record:
                 if part.header.frame_id.lstrip("/") == self.map_frame:
                     stamp_ns = convert.stamp_ns(part.header.stamp)
                     T = convert.transform_from_msg(part)
-                    self.transforms.append((at_ns, stamp_ns, part.child_frame_id, T))
+                    if (stamp_ns, float(T.t[1])) not in self.rivals:
+                        self.transforms.append((at_ns, stamp_ns, part.child_frame_id, T))
         elif topic == f"{NODE}/pose":
             T = convert.pose_from_msg(message.pose)
             self.answers.append(Answer("pose", at_ns, convert.stamp_ns(message.header.stamp), T))

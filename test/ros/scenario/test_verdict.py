@@ -97,6 +97,12 @@ def test_recovery_must_come_in_time_and_be_right() -> None:
     assert broken(record, timeline, Scenario(about="x", faults=(BLACK,), says="dark", recovers=2.0)) == []
 
 
+def test_a_drive_that_ends_before_it_could_recover_proves_nothing() -> None:
+    timeline, record = good()
+    late = Fault(stream="image", fault="black", from_s=2.0, to_s=5.5)
+    assert "right again within 1 s" in broken(record, timeline, Scenario(about="x", faults=(late,)))
+
+
 def test_transforms_while_lost_and_an_ok_without_transforms_are_dishonest() -> None:
     timeline, record = good()
     at_ns = 3 * SECOND_NS
