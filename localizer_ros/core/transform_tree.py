@@ -62,6 +62,11 @@ class TransformTree:
         recent = zip(edge.stamps_ns[-OVER_SAMPLES:], edge.transforms[-OVER_SAMPLES:], strict=True)
         return jump(list(recent), stamp_ns, T_parent_child) is not None
 
+    def fixed(self, parent: str, child: str) -> SE3 | None:
+        """``T_parent_child`` of a fixed edge; None where there is no such one."""
+        edge = self._edges.get(child)
+        return None if edge is None or edge.parent != parent else edge.fixed
+
     def ancestors(self, frame: str) -> list[str]:
         """The frame, its parent and so on to the root."""
         chain = [frame]

@@ -155,7 +155,11 @@ class LocalizerNode(ManagedNode):
         self._odometry: OdometryBuffer[SE3] = OdometryBuffer(wait=self._machine.wait)
         # From now on: static transforms are known when the first image comes.
         self._transforms = TransformListener(
-            self, self._map_frame, self._report.guarded(self._on_transforms), self._machine.clock
+            self,
+            self._map_frame,
+            self._report.guarded(self._on_transforms),
+            self._report.static_transform_changed,
+            self._machine.clock,
         )
         self._undo_configure.callback(self._transforms.unsubscribe)
         frames = FrameAssembler(

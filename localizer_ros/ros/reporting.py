@@ -137,8 +137,12 @@ class Reporter:
         """
         if output.reset and self._last_ns is not None and output.stamp_ns < self._last_ns:
             back_s = (self._last_ns - output.stamp_ns) * 1e-9
-            self._log.warning(f"time jumped back by {back_s:.1f} s: started over")
+            text = f"time jumped back by {back_s:.1f} s: started over"
+            self._log.warning(text)
+            self.health.remark("time", text)
             self.health.jumps_back += 1
+            # The samples before the jump are gone with it.
+            self._odometry_used = False
         self._last_ns = output.stamp_ns
         self._tell_odometry(output)
         if pose is not None:
@@ -179,6 +183,7 @@ class Reporter:
         text = f"{camera.width_px}x{camera.height_px}, f {camera.K[0, 0]:.1f} px, {lens}"
         if "camera" in self.health.notes:
             self._log.warning(f"camera_info changed: now {text}", throttle_duration_sec=WARNING_PERIOD_S)
+            self.health.remark("camera", f"camera_info changed: now {text}")
         self._camera_problem = ""
         self.health.note("camera", text)
 
@@ -198,6 +203,13 @@ class Reporter:
     def initialpose_refused(self, error: Exception) -> None:
         """An initial pose is not usable."""
         self._log.warning(f"initialpose is ignored: {error}")
+        self.health.remark("initialpose", f"initialpose is ignored: {error}")
+
+    def static_transform_changed(self, text: str) -> None:
+        """What should not move is elsewhere than it was said to be before."""
+        self._log.warning(text)
+        self.health.remark("static transform", text)
+        self.health.note("static transform", text)
 
     def starts_over(self, why: str) -> None:
         """Somebody asked the localizer to start over."""

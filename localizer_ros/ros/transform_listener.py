@@ -28,6 +28,8 @@ TF_STATIC_QOS = QoSProfile(
 TF_STATIC_LISTENER_QOS = QoSProfile(
     depth=100, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
 )
+# Static transforms that differ by less are the same one, rounded.
+_SAME_M, _SAME_DEG = 1e-3, 0.05
 # Who has published an edge is taken to do so for this long after its last message: tf2 drops what is older than 10 s.
 _HOLDS_S = 5.0
 # Static transforms of a publisher that is known arrive within this time, or not at all.
@@ -44,6 +46,7 @@ class TransformListener:
         map_frame: whose child is the localizer's edge: an edge of it that another node publishes is a rival's, and is
             no way to look anything up.
         on_change: called after every message of others, in the executor's thread.
+        on_contradiction: told in words of a static transform that differs from what was said before.
         clock: seconds of a clock that never goes back.
         history_s: seconds of moving transforms that are kept.
     """
@@ -53,10 +56,12 @@ class TransformListener:
         node: Node,
         map_frame: str,
         on_change: Callable[[], None],
+        on_contradiction: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         history_s: float = 10.0,
     ) -> None:
         self._node, self._map_frame, self._on_change = node, map_frame, on_change
+        self._on_contradiction = on_contradiction
         self._clock, self._history_s = clock, history_s
         self._lock = threading.Lock()
         self._subscriptions: list[Any] = []
@@ -190,9 +195,24 @@ class TransformListener:
                     f"TF {parent!r} -> {child!r} is ignored: {error}", throttle_duration_sec=5.0
                 )
                 continue
+            if static:
+                self._compare(parent, child, T_parent_child)
             self._set(parent, child, T_parent_child, None if static else stamp_ns(transform.header.stamp))
         if changed:
             self._on_change()
+
+    def _compare(self, parent: str, child: str, T_parent_child: SE3) -> None:
+        """Tell of a static transform that differs from the one before: two nodes publish it, or it is no static one."""
+        with self._lock:
+            known = self._tree.fixed(parent, child)
+        if known is None:
+            return
+        moved_m, turned_deg = known.distance_to(T_parent_child), math.degrees(known.angle_to(T_parent_child))
+        if moved_m > _SAME_M or turned_deg > _SAME_DEG:
+            self._on_contradiction(
+                f"static transform {parent} -> {child} has changed by {moved_m:.3f} m and {turned_deg:.2f} deg: two "
+                "nodes publish it, or something was moved; the newest counts"
+            )
 
     def _is_own(self, transform: TransformStamped) -> bool:
         with self._lock:

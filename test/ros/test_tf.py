@@ -125,7 +125,14 @@ class Tf:
     def __init__(self, **settings: Any) -> None:
         self.ros = Ros()
         self.changes = 0
-        self.listener = TransformListener(self.ros, "map", self._changed, lambda: self.ros.now_s)  # type: ignore[arg-type]
+        self.contradictions: list[str] = []
+        self.listener = TransformListener(
+            self.ros,  # type: ignore[arg-type]
+            "map",
+            self._changed,
+            self.contradictions.append,
+            lambda: self.ros.now_s,
+        )
         config = config_from_dict(RunConfig, {"base_frame": "base_link", **settings})
         self.broadcaster = MapBroadcaster(self.ros, self.listener, "map", config, lambda: self.ros.now_s)  # type: ignore[arg-type]
 
@@ -302,3 +309,17 @@ def test_a_correction_goes_out_in_small_steps_and_a_large_one_is_told_as_a_jump(
     np.testing.assert_allclose(found, [0.0] * 3 + [0.0099, 0.0198, 0.0297, 3.0], atol=1e-9)
     assert tf.broadcaster.details()["TF jumps"].startswith("1; the last: 2.97 m")
     assert any("jumps by 2.97 m" in line for line in tf.ros.said)
+
+
+def test_a_static_transform_that_changes_is_told_with_how_far_and_one_that_is_repeated_is_not() -> None:
+    tf = Tf()
+    tf.hear("base_link", "camera")
+    tf.hear("base_link", "camera", T_BASE_CAM @ SE3(np.eye(3), np.array([0.0, 1e-5, 0.0])))
+    assert not tf.contradictions
+    tf.hear("base_link", "camera", T_BASE_CAM @ SE3.exp([0.0, np.radians(2.0), 0.0, 0.3, 0.0, 0.0]))
+    (said,) = tf.contradictions
+    assert said.startswith("static transform base_link -> camera has changed by 0.300 m and 2.00 deg")
+    # What moves by its stamps may.
+    tf.hear("odom", "base_link", stamp=SECOND)
+    tf.hear("odom", "base_link", T_BASE_CAM @ T_BASE_CAM, stamp=2 * SECOND)
+    assert len(tf.contradictions) == 1
