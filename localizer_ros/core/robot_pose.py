@@ -73,16 +73,22 @@ def map_to_odom(T_map_base: SE3, T_odom_base: SE3) -> SE3:
     return T_map_base @ T_odom_base.inverse()
 
 
-def base_twist(relative: RelativePose, T_base_cam: SE3) -> BaseTwist | None:
+def base_twist(relative: RelativePose, T_base_cam: SE3, T_base_prev: SE3 | None = None) -> BaseTwist | None:
     """Mean velocity of the base between two frames; None when no time passed or a value is not finite.
 
-    ``T_prev_cur`` of the base is ``T_base_cam @ T_prev_cur @ T_cam_base`` of the camera's.
+    ``T_prev_cur`` of the base is ``T_base_prev @ T_prev_cur @ T_cam_base`` of the camera's.
+
+    Args:
+        relative: of the camera.
+        T_base_cam: where it was at the later frame.
+        T_base_prev: and at the earlier one; None = there, too.
     """
     dt_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
     if dt_s <= 0.0:
         return None
-    T_prev_cur = T_base_cam @ relative.T_prev_cur @ T_base_cam.inverse()
-    # The tangent of a fixed conjugation: covariance moves with the adjoint of T_base_cam.
+    T_base_prev = T_base_cam if T_base_prev is None else T_base_prev
+    T_prev_cur = T_base_prev @ relative.T_prev_cur @ T_base_cam.inverse()
+    # The error is one of the later camera: its covariance moves with the adjoint of T_base_cam.
     covariance = inverse_covariance(T_base_cam, relative.covariance)
     twist = BaseTwist(T_prev_cur.log() / dt_s, covariance / dt_s**2)
     return twist if np.all(np.isfinite(twist.xi)) and np.all(np.isfinite(twist.covariance)) else None

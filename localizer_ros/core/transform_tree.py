@@ -18,6 +18,10 @@ class TransformError(LocalizerError):
     """Two frames are not connected, or not at that time; the message says what is missing."""
 
 
+class TransformNotYet(TransformError):
+    """A moving edge is not known as late as that; it may be soon."""
+
+
 @dataclass(slots=True)
 class _Edge:
     """One parent -> child edge: a fixed transform, or a history sorted by stamp."""
@@ -162,7 +166,7 @@ class TransformTree:
         if index == 0:
             raise TransformError(f"{edge.parent!r} -> {child!r} is not known as early as {stamp_ns} ns")
         if index == len(edge.stamps_ns):
-            raise TransformError(f"{edge.parent!r} -> {child!r} is not known as late as {stamp_ns} ns yet")
+            raise TransformNotYet(f"{edge.parent!r} -> {child!r} is not known as late as {stamp_ns} ns yet")
         before, after = edge.stamps_ns[index - 1], edge.stamps_ns[index]
         fraction = (stamp_ns - before) / (after - before)
         T_before, T_after = edge.transforms[index - 1], edge.transforms[index]

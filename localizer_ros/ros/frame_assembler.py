@@ -6,6 +6,7 @@ image that is given up is a counted drop with a reason.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,14 +15,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.transform_tree import TransformError
+from localizer_ros.core.transform_tree import TransformError, TransformNotYet
 from localizer_ros.core.types import Camera, ConfigError, FrameRejected
 from localizer_ros.datasets.calibration import camera_from_info
-from localizer_ros.ros.conversions import OdometrySample
+from localizer_ros.ros.conversions import OdometrySample, stamp_ns
 
 ImageMessage: TypeAlias = Image | CompressedImage
-# ``T_a_b`` of two named frames; raises TransformError.
-Lookup = Callable[[str, str], SE3]
+# ``T_a_b`` of two named frames at a time; raises TransformError.
+Lookup = Callable[[str, str, int], SE3]
+# Images that wait for the place of a camera that moves on the robot: a quarter of a second at 30 Hz.
+_MOST_WAITING = 8
+_SUPERSEDED = FrameRejected("superseded", "a newer frame came before this one was complete")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +74,7 @@ class FrameAssembler:
         base_frame: frame whose pose is asked for; empty asks for the camera's own.
         rectified: images are rectified already, see ``camera_from_info``.
         info_topic: where the calibration is expected, for messages.
-        lookup: static extrinsics by the names of the frames.
+        lookup: extrinsics by the names of the frames, at the stamp of an image.
         convention: of the axes of the frame that images name, a key of ``CONVENTIONS``.
     """
 
@@ -83,7 +87,8 @@ class FrameAssembler:
         self._camera_problem = ""
         self._info_frame = self._image_frame = ""
         self._odometry_frame = ""
-        self._waiting: tuple[ImageMessage, float] | None = None
+        self._image_ns = 0
+        self._waiting: deque[tuple[ImageMessage, float]] = deque()
         self.camera: Camera | None = None
         """The newest usable calibration."""
 
@@ -113,34 +118,46 @@ class FrameAssembler:
         self._odometry_frame = frame
 
     def add_image(self, message: ImageMessage, arrived_s: float) -> Assembled:
-        """The image completed; or it waits, in place of one that waited before."""
-        waited, self._waiting = self._waiting, None
+        """The image completed; or it waits, in place of those that waited before.
+
+        Where the camera moves on the robot, its place is known a little later than the image: such images wait beside
+        each other, or with each of them the one before would be given up just before its time.
+        """
         try:
             job = self._job(message, arrived_s)
         except FrameRejected as error:
-            # Calibration and static transforms often arrive just after the first image.
-            self._waiting = (message, arrived_s)
-            return Assembled(None, (error,) if waited is not None else ())
-        if waited is None:
-            return Assembled(job)
-        superseded = FrameRejected("superseded", "a newer frame came before this one was complete")
-        return Assembled(job, (superseded,))
+            dropped: tuple[FrameRejected, ...] = ()
+            if not isinstance(error.__cause__, TransformNotYet):
+                # Calibration and static transforms often arrive just after the first image.
+                dropped = (error,) * self.clear_waiting()
+            elif len(self._waiting) == _MOST_WAITING:
+                self._waiting.popleft()
+                dropped = (error,)
+            self._waiting.append((message, arrived_s))
+            return Assembled(None, dropped)
+        return Assembled(job, (_SUPERSEDED,) * self.clear_waiting())
 
     def retry(self) -> Assembled:
-        """The image that waits, completed if that is possible by now."""
-        if self._waiting is None:
-            return Assembled(None)
-        (message, arrived_s), self._waiting = self._waiting, None
-        return self.add_image(message, arrived_s)
+        """The newest of the images that wait that is complete by now."""
+        waiting = list(self._waiting)
+        for index in reversed(range(len(waiting))):
+            try:
+                job = self._job(*waiting[index])
+            except FrameRejected:
+                continue
+            self._waiting = deque(waiting[index + 1 :])
+            return Assembled(job, (_SUPERSEDED,) * index)
+        return Assembled(None)
 
-    def clear_waiting(self) -> bool:
-        """Give up the image that waits; False when there is none."""
-        waited, self._waiting = self._waiting, None
-        return waited is not None
+    def clear_waiting(self) -> int:
+        """Give up the images that wait, and say how many."""
+        count = len(self._waiting)
+        self._waiting.clear()
+        return count
 
     def extrinsics(self) -> SE3:
         """``T_base_cam`` of the newest image, or of the calibration before there is one. Raises FrameRejected."""
-        return self._T_base_cam(self._image_frame or self._info_frame)
+        return self._T_base_cam(self._image_frame or self._info_frame, self._image_ns)
 
     def _job(self, message: ImageMessage, arrived_s: float) -> Job:
         if self.camera is None:
@@ -148,12 +165,13 @@ class FrameAssembler:
                 raise FrameRejected("camera_info", self._camera_problem)
             raise FrameRejected("no_camera_info", f"nothing received on {self._info_topic}")
         camera_frame = message.header.frame_id.lstrip("/") or self._info_frame
-        T_base_cam = self._T_base_cam(camera_frame)
-        self._image_frame = camera_frame
+        stamp = stamp_ns(message.header.stamp)
+        T_base_cam = self._T_base_cam(camera_frame, stamp)
+        self._image_frame, self._image_ns = camera_frame, stamp
         T_odometry_cam, problem = None, ""
         if self._odometry_frame and camera_frame:
             try:
-                T_odometry_cam = self._lookup(self._odometry_frame, camera_frame) @ self._T_given_cam
+                T_odometry_cam = self._lookup(self._odometry_frame, camera_frame, stamp) @ self._T_given_cam
             except TransformError as error:
                 problem = str(error)
         return Job(
@@ -167,13 +185,13 @@ class FrameAssembler:
             arrived_s,
         )
 
-    def _T_base_cam(self, camera_frame: str) -> SE3:
+    def _T_base_cam(self, camera_frame: str, stamp: int) -> SE3:
         if not self._base_frame:
             # The pose of the camera itself is asked for: here, and only here, the two frames are one.
             return self._T_given_cam
         if not camera_frame:
             raise FrameRejected("no_frame_id", "the image has no frame_id, so base_frame cannot be used")
         try:
-            return self._lookup(self._base_frame, camera_frame) @ self._T_given_cam
+            return self._lookup(self._base_frame, camera_frame, stamp) @ self._T_given_cam
         except TransformError as error:
             raise FrameRejected("no_extrinsics", str(error)) from error

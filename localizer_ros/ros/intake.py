@@ -70,9 +70,8 @@ class Intake:
         """Take no more images, and give up those that wait; or go on."""
         self._report.health.paused = paused
         if paused:
-            for waited in (self._frames.clear_waiting(), self._mailbox.clear() is not None):
-                if waited:
-                    self._drop_paused()
+            for _ in range(self._frames.clear_waiting() + (self._mailbox.clear() is not None)):
+                self._drop_paused()
 
     def clear(self) -> None:
         """Give up the images that wait."""

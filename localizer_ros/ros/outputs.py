@@ -9,8 +9,9 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 
 from localizer_ros.core.config.runtime import RunConfig
-from localizer_ros.core.robot_pose import BasePose, base_pose, base_twist
-from localizer_ros.core.types import FrameRejected, LocalizerOutput, Status
+from localizer_ros.core.robot_pose import BasePose, BaseTwist, base_pose, base_twist
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import FrameRejected, LocalizerOutput, RelativePose, Status
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.tf import MapBroadcaster
@@ -30,6 +31,8 @@ class Outputs:
 
     def __init__(self, create: CreatePublisher, map_frame: str, broadcaster: MapBroadcaster | None) -> None:
         self._map_frame, self._broadcaster = map_frame, broadcaster
+        # The frame before: its stamp, and where the camera was on the robot.
+        self._before: tuple[int, SE3] | None = None
         self._pose = create(PoseStamped, "pose")
         self._pose_with_covariance = create(PoseWithCovarianceStamped, "pose_with_covariance")
         self._odometry = create(Odometry, "odometry")
@@ -53,6 +56,7 @@ class Outputs:
         else:
             self.forget()
         self._publish_global_pose(job, output)
+        self._before = (output.stamp_ns, job.T_base_cam)
         return pose
 
     def reconfigure(self, config: RunConfig) -> None:
@@ -86,8 +90,16 @@ class Outputs:
             self._broadcaster.send(pose.stamp_ns, pose.T_map_base, job.base_frame)
         if pose.covariance is not None:
             self._pose_with_covariance.publish(convert.pose_with_covariance_msg(pose, self._map_frame))
-            twist = base_twist(output.relative, job.T_base_cam) if output.relative is not None else None
+            twist = self._twist(job, output.relative)
             self._odometry.publish(convert.odometry_msg(pose, twist, self._map_frame, job.base_frame))
+
+    def _twist(self, job: Job, relative: RelativePose | None) -> BaseTwist | None:
+        if relative is None:
+            return None
+        before_ns, T_base_prev = self._before or (0, job.T_base_cam)
+        return base_twist(
+            relative, job.T_base_cam, T_base_prev if before_ns == relative.stamp_prev_ns else None
+        )
 
     def _publish_global_pose(self, job: Job, output: LocalizerOutput) -> None:
         if output.absolute is None:

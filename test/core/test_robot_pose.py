@@ -83,6 +83,17 @@ def test_base_twist_is_the_velocity_of_the_base_not_of_the_camera(rng: np.random
     np.testing.assert_allclose(twist.covariance, S_base / dt_s**2, rtol=1e-9, atol=1e-12)
 
 
+def test_a_camera_that_turns_on_a_robot_that_stands_has_moved_and_the_robot_has_not(
+    rng: np.random.Generator,
+) -> None:
+    T_base_prev, T_base_cam = (SE3.exp(rng.normal(0.0, 1.0, 6)) for _ in range(2))
+    relative = RelativePose(0, 10**8, T_base_prev.inverse() @ T_base_cam, np.eye(6), "vo")
+    twist = base_twist(relative, T_base_cam, T_base_prev)
+    assert twist is not None
+    # Rounding of a few products.
+    np.testing.assert_allclose(twist.xi, np.zeros(6), atol=1e-12)
+
+
 def test_no_time_or_no_number_is_no_velocity() -> None:
     S = np.eye(6)
     same_time = RelativePose(STAMP, STAMP, SE3.identity(), S, "vo")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from fake_robot import CAMERA, SECOND, T_BASE_CAM, Robot
+from fake_robot import CAMERA, MS, SECOND, T_BASE_CAM, Robot
 from sensor_msgs.msg import CameraInfo, Image
 
 from localizer_ros.core.se3 import SE3
@@ -167,6 +167,63 @@ def test_extrinsics_are_of_the_newest_image_or_of_the_calibration_before_there_i
     frames.add_image(image("rear"), 1.0)
     np.testing.assert_array_equal(frames.extrinsics().matrix(), np.eye(4))
     np.testing.assert_array_equal(assembler().extrinsics().matrix(), np.eye(4))
+
+
+# --- a camera that moves on the robot ---
+
+
+def pan(stamp_ns: int) -> SE3:
+    """``T_base_mast``: ten degrees a second."""
+    return SE3.exp([0.0, 0.0, np.radians(10.0) * stamp_ns * 1e-9, 0.0, 0.0, 0.0])
+
+
+def panning() -> tuple[FrameAssembler, TransformTree]:
+    """A camera on a mast that turns; nobody has said yet how far."""
+    tree = TransformTree()
+    tree.set("mast", "camera", T_BASE_CAM, None)
+    frames = assembler("base_link", tree)
+    frames.add_camera_info(info())
+    return frames, tree
+
+
+def test_a_camera_that_turns_is_where_it_was_at_the_stamp_of_the_image() -> None:
+    frames, tree = panning()
+    for stamp in (0, 40 * MS, 80 * MS):
+        tree.set("base_link", "mast", pan(stamp), stamp)
+    frames.add_odometry(odometry("base_link"))
+    job = frames.add_image(image(stamp_ns=55 * MS), 1.0).job
+    assert job is not None and job.T_odometry_cam is not None
+    expected = (pan(55 * MS) @ T_BASE_CAM).matrix()
+    np.testing.assert_allclose(job.T_base_cam.matrix(), expected, atol=1e-12)
+    np.testing.assert_allclose(job.T_odometry_cam.matrix(), expected, atol=1e-12)
+    np.testing.assert_allclose(frames.extrinsics().matrix(), expected, atol=1e-12)
+
+
+def test_a_camera_whose_place_is_always_known_late_loses_no_image() -> None:
+    frames, tree = panning()
+    tree.set("base_link", "mast", pan(0), 0)
+    answered = []
+    for index in range(1, 31):
+        stamp = index * 33 * MS
+        assembled = frames.add_image(image(stamp_ns=stamp), 1.0)
+        assert assembled == Assembled(None)
+        # Three images behind.
+        known = (index - 3) * 33 * MS
+        if known > 0:
+            tree.set("base_link", "mast", pan(known), known)
+        retried = frames.retry()
+        assert not retried.dropped
+        if retried.job is not None:
+            answered.append(convert.stamp_ns(retried.job.message.header.stamp))
+    assert answered == [index * 33 * MS for index in range(1, 28)]
+
+
+def test_a_camera_that_nobody_speaks_of_any_more_drops_images_one_by_one() -> None:
+    frames, tree = panning()
+    tree.set("base_link", "mast", pan(0), 0)
+    dropped = [kind for index in range(1, 12) for kind in kinds(frames.add_image(image(stamp_ns=index), 1.0))]
+    assert dropped == ["no_extrinsics"] * 3
+    assert frames.clear_waiting() == 8
 
 
 # --- with the node ---
