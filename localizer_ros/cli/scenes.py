@@ -141,10 +141,17 @@ def _map_config(
 
 
 def _with_poses(recording: FrameSource, poses: Path) -> FrameSource:
-    from localizer_ros.core.trajectory import Trajectory
+    from localizer_ros.core.trajectory import Trajectory, is_of_unknown_scale
     from localizer_ros.datasets.derived import SourceWithPoses
 
-    return SourceWithPoses(recording, Trajectory.read_tum(poses), poses.name)
+    trajectory, name = Trajectory.read_tum(poses), poses.name
+    if is_of_unknown_scale(poses):
+        # Stands beside every figure of the scene.
+        name += " of unknown scale (its m are units of its own)"
+        console.say(
+            f"{poses}: scale unknown: every m of this scene is a unit of its own; `localizer sfm --length` gives it"
+        )
+    return SourceWithPoses(recording, trajectory, name)
 
 
 def _tell_problems(recording: FrameSource) -> None:

@@ -15,6 +15,9 @@ from localizer_ros.core.files import read_text
 from localizer_ros.core.se3 import SE3, interpolate
 from localizer_ros.core.types import Array, SourceError
 
+UNKNOWN_SCALE = "scale unknown: positions are in units of their own, not in metres"
+"""Heading of a file of positions that no measure stands behind."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
@@ -84,9 +87,9 @@ class Trajectory:
             found.append(best if within else None)
         return found
 
-    def write_tum(self, path: Path) -> None:
-        """Write ``stamp x y z qx qy qz qw`` lines, seconds with nine decimals."""
-        lines = []
+    def write_tum(self, path: Path, heading: str = "") -> None:
+        """Write ``stamp x y z qx qy qz qw`` lines, seconds with nine decimals, below a comment where there is one."""
+        lines = [f"# {heading}\n"] if heading else []
         for stamp, T in zip(self.stamps_ns.tolist(), self.poses, strict=True):
             seconds, nanoseconds = divmod(abs(stamp), 1_000_000_000)
             values = " ".join(f"{v:.9f}" for v in (*T.t, *T.quaternion_xyzw()))
@@ -142,6 +145,11 @@ def _order_of(heading: str, so_far: str) -> str:
     if names[:1] == ["w"] and "x" in names:
         return _WXYZ
     return _SAID_XYZW if names[:1] == ["x"] and "w" in names else so_far
+
+
+def is_of_unknown_scale(path: Path) -> bool:
+    """Whether the heading of a trajectory file says so. Raises SourceError where it cannot be read."""
+    return UNKNOWN_SCALE in read_text(path, SourceError)[: 2 * len(UNKNOWN_SCALE)]
 
 
 def whole_ns(text: str) -> int:

@@ -62,7 +62,9 @@ def latency_figure(evaluation: Evaluation) -> Figure:
 
 def _ms(value: float) -> str:
     """Two digits, and never an exponent."""
-    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+    if value >= 99.5:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.3f}"
 
 
 def training_figure(path: Path) -> Figure | None:

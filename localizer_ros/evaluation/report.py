@@ -28,7 +28,7 @@ from localizer_ros.evaluation.error_figures import (
 from localizer_ros.evaluation.evaluate import Evaluation
 from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, trajectory_figure
 from localizer_ros.evaluation.frame_table import frames_csv
-from localizer_ros.evaluation.summary import failures, time_note
+from localizer_ros.evaluation.summary import failures, reasons, time_note
 from localizer_ros.evaluation.worst_frames import data_uri, worst_frames
 
 TEMPLATE, PAGE = "report.html.jinja", "report.html"
@@ -60,6 +60,7 @@ def write_report(evaluation: Evaluation, folder: Path, mapping_recording: FrameS
     page = _template().render(
         e=evaluation,
         verdict=evaluation.verdict,
+        reasons=reasons(evaluation),
         summary=evaluation.to_dict(),
         title=f"{evaluation.scene.path.resolve().name} · {evaluation.recording.path.resolve().name}",
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),

@@ -16,6 +16,15 @@ from localizer_ros.evaluation.metrics import (
     RECALLS,
 )
 from localizer_ros.evaluation.off_path import VIEW_DEG_PER_M
+from localizer_ros.evaluation.verdict import (
+    ANSWERED_BAD,
+    ANSWERED_GOOD,
+    NEAR_BAD,
+    NEAR_GOOD,
+    NEES_GOOD,
+    beaten_by,
+    graded,
+)
 
 UNKNOWN = "–"
 
@@ -68,11 +77,12 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Card:
-    """One figure at the head of the page: what it is, its value, and what to compare it with."""
+    """One figure at the head of the page: what it is, its value, what to compare it with, and how good it is."""
 
     label: str
     value: str
     note: str
+    word: str = "good"
 
 
 def cards(evaluation: Evaluation) -> list[Card]:
@@ -84,18 +94,30 @@ def cards(evaluation: Evaluation) -> list[Card]:
         else "no nearest-neighbour baseline in this scene"
     )
     return [
-        Card("median error", f"{length(e.median_t_m)} · {angle(e.median_r_deg)}", against),
-        Card("answered", f"{e.answered} / {e.frames}", "frames; the rest count as failures"),
+        Card(
+            "median error",
+            f"{length(e.median_t_m)} · {angle(e.median_r_deg)}",
+            against,
+            "bad" if neighbour is not None and beaten_by(e, neighbour) else "good",
+        ),
+        Card(
+            "answered",
+            f"{e.answered} / {e.frames}",
+            "frames; the rest count as failures",
+            graded(e.answered / max(e.frames, 1), ANSWERED_GOOD, ANSWERED_BAD),
+        ),
         Card(
             "within 0.5 m, 5°",
             percent(e.recall["50cm_5deg"]),
             f"{percent(e.recall['25cm_2deg'])} within 0.25 m, 2°",
+            graded(e.recall["50cm_5deg"], NEAR_GOOD, NEAR_BAD),
         ),
         Card("latency", f"{number(latency['p50'])} ms", f"median; p99 {number(latency['p99'])} ms"),
         Card(
             "covariance",
             number(e.nees_median),
             f"median NEES; honest is {NEES_EXPECTED_MEDIAN:.1f}, more is too sure",
+            "doubtful" if (e.nees_median or 0.0) > NEES_GOOD else "good",
         ),
     ]
 

@@ -27,8 +27,8 @@ _BAG_POSES = ("geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PoseWithCovari
 _BAG_NAMES = {"/localizer/pose": LOCALIZER, "/localizer/global_pose": RAW, "/ground_truth": TRUE}
 _CSV_COLUMNS = {TRUE: "true", RAW: "raw", LOCALIZER: "estimate"}
 _MAX_POINTS = 200_000
-# Two sequences must not be joined by a line.
-_GAP_NS = 1_000_000_000
+# Two sequences must not be joined by a line, nor the ends of a stretch without answers: after so many usual steps.
+_GAP_NS, _GAP_STEPS = 1_000_000_000, 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,11 @@ def read_content(result: Path, scene: Path | None = None) -> Content:
 
 def gaps(trajectory: Trajectory) -> list[int]:
     """Indices of the poses before which the trajectory has a gap in time that no line should bridge."""
-    found: list[int] = (np.flatnonzero(np.diff(trajectory.stamps_ns) > _GAP_NS) + 1).tolist()
+    steps_ns = np.diff(trajectory.stamps_ns)
+    if not len(steps_ns):
+        return []
+    longest_ns = min(_GAP_NS, _GAP_STEPS * float(np.median(steps_ns)))
+    found: list[int] = (np.flatnonzero(steps_ns > longest_ns) + 1).tolist()
     return found
 
 

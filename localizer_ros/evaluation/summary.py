@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.evaluate import Evaluation
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, NEES_EXPECTED_P90, RECALLS, Metrics
 from localizer_ros.evaluation.run_localizer import FrameResult
+from localizer_ros.evaluation.verdict import RAW_IS_BETTER
 
 UNKNOWN = "-"
 _REASONS = 3
 
 
 def summary_lines(evaluation: Evaluation) -> list[str]:
-    """What a reader must know of a run, the verdict first; every figure of it is in the JSON object, and more."""
+    """What a reader must know of a run in ten lines, the verdict first; all its figures are in the JSON object."""
     e, raw = evaluation.metrics, evaluation.raw
     verdict = evaluation.verdict
     latency = evaluation.latency_ms()
     lines = [
-        f"verdict: {verdict.word or 'unknown'}" + "".join(f"\n  {reason}" for reason in verdict.reasons),
+        f"verdict: {verdict.word or 'unknown'}" + "".join(f"\n  {reason}" for reason in reasons(evaluation)),
         f"run: {evaluation.scene.method} on {evaluation.recording.path.resolve().name}, split {evaluation.split}, "
         f"ground truth {evaluation.source.ground_truth}" + time_note(evaluation),
         f"answered: {e.answered} of {e.frames} frames; {UNKNOWN if e.wrong is None else e.wrong} wrong "
         f"(over {WRONG_M:g} m or {WRONG_DEG:g} deg)",
-        f"error: {_errors(e)}",
-        f"within: {_recalls(e)}",
+        f"error: {_errors(e)}; {_recalls(e)}",
         f"raw: {raw.answered} answered, {_errors(raw)}; {_recalls(raw)}",
     ]
     if evaluation.nearest_neighbour is not None:
@@ -36,18 +38,43 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     lines += [
         f"motion: error over 1 s {_error(e.rpe_t_m, e.rpe_r_deg)}, jitter {_error(e.jitter_t_m, e.jitter_r_deg)}, "
         f"{_number(e.jumps_per_min)} jumps a minute",
-        f"covariance: NEES median {_number(e.nees_median)}, 90 % {_number(e.nees_p90)}; honest is "
-        f"{NEES_EXPECTED_MEDIAN:.1f} and {NEES_EXPECTED_P90:.1f}",
-        f"confidence: AUROC {_number(e.confidence_auroc, 3)} (right against wrong answers)",
+        f"trust: NEES median {_number(e.nees_median)}, 90 % {_number(e.nees_p90)} (honest is "
+        f"{NEES_EXPECTED_MEDIAN:.1f} and {NEES_EXPECTED_P90:.1f}); confidence AUROC {_number(e.confidence_auroc, 3)}",
         f"latency: median {_number(latency['p50'])} ms, 99 % {_number(latency['p99'])} ms; "
         f"memory {evaluation.peak_rss_mb:.0f} MiB",
     ]
-    reasons = failures(evaluation.frames)
-    if reasons:
-        lines.append(
-            "without an answer: " + "; ".join(f"{count} x {reason}" for reason, count in reasons[:_REASONS])
-        )
+    unanswered = failures(evaluation.frames)
+    if unanswered:
+        lines.append("without an answer: " + _counted(unanswered))
     return [part for line in lines for part in line.split("\n")]
+
+
+def reasons(evaluation: Evaluation) -> tuple[str, ...]:
+    """Those of the verdict; where raw answers are better than smoothed ones, also what smoothing did to them."""
+    found = evaluation.verdict.reasons
+    return tuple(
+        f"{reason}; {_what_smoothing_did(evaluation.frames)}" if reason.startswith(RAW_IS_BETTER) else reason
+        for reason in found
+    )
+
+
+def _what_smoothing_did(frames: Sequence[FrameResult]) -> str:
+    withheld = [f for f in frames if f.output is not None and f.output.absolute and not f.output.estimate]
+    moved = [
+        f.output.absolute.T_map_cam.distance_to(f.output.estimate.T_map_cam)
+        for f in frames
+        if f.output is not None and f.output.absolute and f.output.estimate
+    ]
+    parts = []
+    if withheld:
+        parts.append(f"{len(withheld)} raw answers were withheld ({_counted(failures(withheld))})")
+    if moved:
+        parts.append(f"the others were moved by {np.median(moved):.3f} m (median)")
+    return " and ".join(parts) or "no raw answer was published"
+
+
+def _counted(found: Sequence[tuple[str, int]]) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in found[:_REASONS])
 
 
 def time_note(evaluation: Evaluation) -> str:

@@ -33,6 +33,9 @@ SAME_IMAGE_M = 0.001
 RECALL_LOST_BY_SMOOTHING = 0.03
 """A recall that is lower by more than this after smoothing: less may be one frame of a short recording."""
 
+RAW_IS_BETTER = "raw answers are better than smoothed ones"
+"""How the reason begins that smoothing costs recall."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -62,9 +65,16 @@ def judge(smoothed: Metrics, raw: Metrics, neighbour: Metrics | None = None) -> 
         return Verdict(None, ("there is no ground truth: how right the answers are is not known",))
     bad, doubtful = _by_counts(smoothed)
     doubtful += _by_use(smoothed) + _by_smoothing(smoothed, raw)
-    if neighbour is not None and _beaten_by(smoothed, neighbour):
+    if neighbour is not None and beaten_by(smoothed, neighbour):
         bad.append("the pose of the mapping image that looks most alike is nearer to the truth")
     return Verdict("bad" if bad else "doubtful" if doubtful else "good", (*bad, *doubtful))
+
+
+def graded(share: float | None, good: float, bad: float) -> Literal["good", "doubtful", "bad"]:
+    """The word for a share that is good from one limit on and bad below another; unknown is no reproach."""
+    if share is None or share >= good:
+        return "good"
+    return "bad" if share < bad else "doubtful"
 
 
 def _by_counts(m: Metrics) -> tuple[list[str], list[str]]:
@@ -109,12 +119,12 @@ def _by_smoothing(smoothed: Metrics, raw: Metrics) -> list[str]:
         return []
     metres, degrees = RECALLS[worst]
     return [
-        f"raw answers are better than smoothed ones: {100 * lost[worst]:.0f} % more of the frames are within "
+        f"{RAW_IS_BETTER}: {100 * lost[worst]:.0f} % more of the frames are within "
         f"{metres:g} m and {degrees:g} deg"
     ]
 
 
-def _beaten_by(m: Metrics, neighbour: Metrics) -> bool:
+def beaten_by(m: Metrics, neighbour: Metrics) -> bool:
     """Whether both medians of the baseline are smaller, and the frames were not mapped themselves."""
     if m.median_t_m is None or m.median_r_deg is None:
         return False

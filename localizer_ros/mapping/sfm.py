@@ -9,6 +9,7 @@ from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.config.schema import dump_yaml
 from localizer_ros.core.files import new_folder
 from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.trajectory import UNKNOWN_SCALE
 from localizer_ros.datasets.derived import readable
 from localizer_ros.datasets.source import FrameSource, require_camera
 from localizer_ros.mapping.alignment import Reference, aligned, scaled
@@ -51,7 +52,8 @@ def run_sfm(
         elif world is not None:
             found = scaled(found, world)
         trajectory = found.trajectory
-        trajectory.write_tum(folder / "trajectory.txt")
+        heading = "" if found.aligned_by else UNKNOWN_SCALE
+        trajectory.write_tum(folder / "trajectory.txt", heading)
     return {
         "trajectory": str(out / "trajectory.txt"),
         "frames": len(source.records),
@@ -59,7 +61,7 @@ def run_sfm(
         "points": found.points,
         "reprojection_error_px": found.reprojection_error_px,
         "place_and_scale_from": found.aligned_by or "nothing: arbitrary",
-        "path_length_m": trajectory.length_m,
+        "path_length_m" if found.aligned_by else "path_length_in_units_of_its_own": trajectory.length_m,
         "alignment_rms_m": rms_m,
         "alignment_rms_percent": 100.0 * rms_m / trajectory.length_m if rms_m is not None else None,
     }

@@ -35,9 +35,33 @@ def refuse_dead(validation: Mapping[str, float], name: str) -> None:
 def trial_verdict(facts: Mapping[str, Any]) -> Verdict:
     """Good, doubtful or bad, of the facts of a new scene's manifest; None where there are too few to judge by."""
     validation = facts.get("map", {}).get("validation")
-    if validation is not None:
-        return _of_map(validation)
+    of_map = None if validation is None else _of_map(validation)
+    worse = _worse_than_an_image(facts.get("accuracy", {}))
+    if worse and of_map is not None:
+        # Its poses are proposals only: what the map makes of them is right where the map is.
+        word = "doubtful" if of_map.word in ("good", None) else of_map.word
+        return Verdict(word, (*of_map.reasons, f"{worse}: answers come from the map; train longer"))
+    if worse:
+        return Verdict(
+            "bad", (f"{worse}: train longer (--time-budget), or make a map (--method hierarchical)",)
+        )
+    if of_map is not None:
+        return of_map
     return Verdict(None, ("nothing says yet whether it is good enough: evaluate it on another recording",))
+
+
+def _worse_than_an_image(accuracy: Mapping[str, Any]) -> str:
+    """That a network errs more than the nearest image of its training set does; empty where it does not."""
+    nearest = accuracy.get("nearest_image")
+    if nearest is None:
+        return ""
+    names = ("median_t_m", "median_r_deg")
+    if not all(nearest[name] < accuracy[name] for name in names):
+        return ""
+    own, other = (
+        f"{each['median_t_m']:.3f} m {each['median_r_deg']:.2f} deg" for each in (accuracy, nearest)
+    )
+    return f"the network errs by {own}, the pose of the training image that looks most alike by {other}"
 
 
 def _of_map(validation: Mapping[str, float]) -> Verdict:
@@ -62,6 +86,8 @@ def trial_lines(facts: Mapping[str, Any], scene: str, source: str) -> list[str]:
     """The verdict, why, and the next command, for a terminal."""
     verdict = trial_verdict(facts)
     lines = [f"verdict: {verdict.word or 'unknown'}", *(f"  {reason}" for reason in verdict.reasons)]
+    if "map" not in facts and verdict.word == "bad":
+        return [*lines, f"next: localizer map {source} --out {scene}_map --method hierarchical"]
     if verdict.word in ("bad", "doubtful"):
         return [*lines, f"next: localizer check {source}"]
     return [*lines, f"next: localizer eval {scene} ANOTHER_RECORDING --report report"]

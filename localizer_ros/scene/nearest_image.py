@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame, SceneError
+from localizer_ros.core.types import Camera, Frame, Index, SceneError
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.scene.arrays import load_arrays, save_arrays
 from localizer_ros.scene.bundle import INDEX_FOLDER, NETWORKS_FOLDER, Scene
@@ -73,6 +73,25 @@ def read_baseline(folder: Path) -> tuple[NDArray[np.float32], tuple[SE3, ...], t
     except ValueError as error:
         raise SceneError(f"{path}: {error}") from error
     return arrays["descriptors"].astype(np.float32), poses, tuple(str(name) for name in arrays["names"])
+
+
+def nearest_image_errors(
+    descriptors: NDArray[np.float32], poses: Sequence[SE3], known: Index, asked: Index
+) -> dict[str, float]:
+    """How far off the poses of the images that look most alike are: ``median_t_m``, ``median_r_deg``.
+
+    Args:
+        descriptors: (N, C) of unit length.
+        poses: N ``T_map_cam``.
+        known: indices of the images that may be found.
+        asked: indices of those that are looked for.
+    """
+    nearest = known[(descriptors[asked] @ descriptors[known].T).argmax(axis=1)]
+    pairs = [(poses[i], poses[j]) for i, j in zip(asked, nearest, strict=True)]
+    return {
+        "median_t_m": float(np.median([a.distance_to(b) for a, b in pairs])),
+        "median_r_deg": float(np.degrees(np.median([a.angle_to(b) for a, b in pairs]))),
+    }
 
 
 def open_baseline(scene: Scene, config: BackendConfig) -> NearestNeighbour | None:

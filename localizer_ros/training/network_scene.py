@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import BackendConfig
@@ -24,7 +25,7 @@ from localizer_ros.networks.descriptor import GlobalDescriptor
 from localizer_ros.networks.encoders.build import load_encoder
 from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from localizer_ros.networks.motion_step import MotionStep
-from localizer_ros.scene.nearest_image import save_baseline
+from localizer_ros.scene.nearest_image import nearest_image_errors, save_baseline
 from localizer_ros.training.data import PosedImages, ViewSequences, hold_out
 from localizer_ros.training.module import NetworkTraining
 from localizer_ros.training.network_setup import refined_camera_of, set_up_training
@@ -87,7 +88,9 @@ def train_network_scene(
     _write_networks(networks, config.method, spec, module, data, scales)
     parity_m, parity_deg = _parity(networks, config.method, measured_on)
     progress("exporting", 1, 3)
-    _write_baseline(networks, spec, loaded, module.encoder, data, progress)
+    descriptors = _write_baseline(networks, spec, loaded, module.encoder, data, progress)
+    if validates:
+        figures["nearest_image"] = nearest_image_errors(descriptors, data.poses, kept, held)
     shutil.copy(work / HISTORY, folder / HISTORY)
     progress("exporting", 3, 3)
     part = "validation" if validates else "training"
@@ -133,13 +136,13 @@ def _batches(
 
 def _calibrate(
     networks: Path, module: NetworkTraining, training_part: PosedImages, measured_on: PosedImages
-) -> tuple[dict[str, float], tuple[float, float, float, float]]:
+) -> tuple[dict[str, Any], tuple[float, float, float, float]]:
     """Accuracy of a trained network, and the factors of its sigmas, after what it was trained on has been written."""
     predicted, known = predict(module, measured_on), predict(module, training_part)
     trained_on = TrainingDistribution.of(known.descriptor, known.log_sigma)
     trained_on.save(networks)
     scales = sigma_scales(predicted, measured_on, trained_on, module.objective.calibrated_sigma)
-    figures = accuracy(predicted, measured_on)
+    figures: dict[str, Any] = dict(accuracy(predicted, measured_on))
     del figures["score"]
     return figures, scales
 
@@ -182,8 +185,8 @@ def _write_baseline(
     trained: Encoder,
     data: PosedImages,
     progress: Progress,
-) -> None:
-    """Write the descriptor by which the nearest training image is found, and those of all training images."""
+) -> NDArray[np.float32]:
+    """(N, C) descriptors of all training images, written together with the network by which the nearest is found."""
     descriptor_spec = {"family": "descriptor", **{k: spec[k] for k in ("encoder", "stride_padding")}}
     network = build_network(descriptor_spec).eval()
     assert isinstance(network, GlobalDescriptor)
@@ -198,4 +201,6 @@ def _write_baseline(
         for row, image in enumerate(data.images):
             rows.append(network(torch.from_numpy(normalize(image))).descriptor_BC[0].numpy())
             progress("baseline", row + 1, len(data))
-    save_baseline(networks, np.stack(rows), data.poses, data.names)
+    descriptors = np.stack(rows)
+    save_baseline(networks, descriptors, data.poses, data.names)
+    return descriptors

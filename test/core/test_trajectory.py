@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.trajectory import Trajectory, seconds_to_ns
+from localizer_ros.core.trajectory import (
+    UNKNOWN_SCALE,
+    Trajectory,
+    is_of_unknown_scale,
+    seconds_to_ns,
+)
 from localizer_ros.core.types import SourceError
 
 START_NS = 1_700_000_000_123_456_789  # a float of seconds would lose the last two digits
@@ -194,3 +199,11 @@ def test_columns_that_could_be_either_are_refused(tmp_path: Path) -> None:
     file.write_text("1700000000000000000,1,2,3,0.8,0.6,0,0\n")
     with pytest.raises(SourceError, match="order of the quaternion"):
         Trajectory.read_tum(file)
+
+
+def test_a_heading_says_that_the_scale_is_unknown(tmp_path: Path) -> None:
+    trajectory = Trajectory.from_items([(0, SE3.identity()), (10**9, SE3.exp([0, 0, 0, 1, 0, 0]))])
+    for heading, unknown in (("", False), (UNKNOWN_SCALE, True)):
+        trajectory.write_tum(tmp_path / "t.txt", heading)
+        assert is_of_unknown_scale(tmp_path / "t.txt") == unknown
+        assert len(Trajectory.read_tum(tmp_path / "t.txt")) == 2

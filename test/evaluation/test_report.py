@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_runs import NOISY_COUNT, NoisySource, noisy_evaluation
+from fake_runs import NOISY_COUNT, NoisySource, fake_evaluation, noisy_evaluation
 
 from localizer_ros.evaluation.report import write_report
+from localizer_ros.evaluation.report_tables import cards
 
 
 class Page(html.parser.HTMLParser):
@@ -98,3 +99,22 @@ def test_report_of_a_run_without_answers(tmp_path: Path, truth_and_map: bool) ->
     page = write_report(result, tmp_path / "report")
     text = page.read_text(encoding="utf-8")
     assert Page(text).open == [] and "Odometry by itself" not in text
+
+
+def test_cards_are_coloured_by_how_good_their_figures_are(tmp_path: Path) -> None:
+    evaluation = fake_evaluation()  # 90 % answered
+    words = {card.label: card.word for card in cards(evaluation)}
+    assert (words["answered"], words["median error"]) == ("doubtful", "good")
+    page = write_report(evaluation, tmp_path).read_text(encoding="utf-8")
+    assert '<div class="card doubtful"><span>answered' in page
+    # The page is the last to appear, and nothing half written stays beside it.
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_report_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(fake_evaluation(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    monkeypatch.setattr("localizer_ros.evaluation.report.frames_csv", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(fake_evaluation(), tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -48,3 +48,12 @@ def test_what_has_nothing_to_show_is_refused(tmp_path: Path) -> None:
         read_content(tmp_path / "t.txt")
     Trajectory.from_items([(0, upright_pose(0))]).write_tum(tmp_path / "t.txt")
     assert [len(t) for t in read_content(tmp_path / "t.txt").trajectories.values()] == [1]
+
+
+def test_no_line_bridges_a_stretch_without_answers() -> None:
+    stamps = [0, 1, 2, 3, 12, 13, 14]  # lost for nine frames at 30 Hz
+    steady = Trajectory.from_items([(round(i * 1e9 / 30), upright_pose(i)) for i in stamps])
+    assert gaps(steady) == [4]
+    # Keyframes a second apart are no gaps of each other; those of one pose have none.
+    assert gaps(Trajectory.from_items([(i * 10**9, upright_pose(i)) for i in range(4)])) == []
+    assert gaps(Trajectory.from_items([(0, upright_pose(0))])) == []

@@ -36,6 +36,33 @@ def test_what_was_not_tried_on_a_map_is_not_judged(facts: dict[str, object]) -> 
     assert trial_lines(facts, "scenes/room", "drive1")[0] == "verdict: unknown"
 
 
+NETWORK = {"median_t_m": 0.5, "median_r_deg": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("nearest", "facts", "word", "reason"),
+    [
+        ((0.3, 8.0), {}, "bad", "train longer (--time-budget), or make a map (--method hierarchical)"),
+        ((0.3, 8.0), _map(frames=40, answered=40), "doubtful", "answers come from the map; train longer"),
+        ((0.3, 8.0), _map(frames=40, answered=10), "bad", "only 10 of 40"),
+        ((0.6, 8.0), {}, None, "evaluate it on another recording"),
+        ((0.6, 8.0), _map(frames=40, answered=40), "good", ""),
+    ],
+)
+def test_a_network_that_a_nearest_image_beats_is_said_to_be(nearest, facts, word, reason):
+    image = dict(zip(NETWORK, nearest, strict=True))
+    verdict = trial_verdict({**facts, "accuracy": {**NETWORK, "nearest_image": image}})
+    assert verdict.word == word and reason in " ".join(verdict.reasons)
+    if word in ("bad", "doubtful") and nearest[0] < 0.5:
+        assert "errs by 0.500 m 9.00 deg" in verdict.reasons[-1] and "0.300 m 8.00 deg" in verdict.reasons[-1]
+
+
+def test_after_a_bad_network_the_next_command_makes_a_map():
+    image = {"median_t_m": 0.1, "median_r_deg": 1.0}
+    lines = trial_lines({"accuracy": {**NETWORK, "nearest_image": image}}, "scenes/room", "drive1")
+    assert lines[-1] == "next: localizer map drive1 --out scenes/room_map --method hierarchical"
+
+
 def test_a_map_that_answers_nothing_is_refused():
     with pytest.raises(SourceError, match="answers none of the 40 frames"):
         refuse_dead({"frames": 40, "answered": 0}, "drive")

@@ -10,7 +10,12 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.scene.bundle import Scene
-from localizer_ros.scene.nearest_image import open_baseline, read_baseline, save_baseline
+from localizer_ros.scene.nearest_image import (
+    nearest_image_errors,
+    open_baseline,
+    read_baseline,
+    save_baseline,
+)
 
 
 def test_the_nearest_image_is_one_beside_the_frame(tiny_map: Path, tiny_source: FrameSource) -> None:
@@ -41,3 +46,12 @@ def test_a_scene_without_images_has_no_baseline_and_a_damaged_one_is_named(tmp_p
     (tmp_path / "baseline.npz").write_bytes(b"nothing")
     with pytest.raises(SceneError, match=r"baseline\.npz"):
         read_baseline(tmp_path)
+
+
+def test_an_image_is_looked_for_among_the_known_ones_alone() -> None:
+    poses = [SE3.exp([0.0, 0.0, 0.1 * i, 1.0 * i, 0.0, 0.0]) for i in range(4)]
+    descriptors = np.array([[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1]], dtype=np.float32)
+    found = nearest_image_errors(descriptors, poses, np.array([0, 3]), np.array([1, 2]))
+    np.testing.assert_allclose(
+        [found["median_t_m"], found["median_r_deg"]], [1.0, np.degrees(0.1)], atol=0.05
+    )
