@@ -16,7 +16,7 @@ from localizer_ros.core.types import Frame
 from localizer_ros.datasets.bag_writer import TF_STATIC_TOPIC, TF_TOPIC, BagWriter, transform_stamped
 from localizer_ros.datasets.calibration import write_camera_yaml
 from localizer_ros.datasets.convert import write_bag
-from localizer_ros.datasets.derived import SomeFrames
+from localizer_ros.datasets.derived import PosedSource, SomeFrames
 from localizer_ros.datasets.images import encode_jpeg, encode_png
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 
@@ -40,6 +40,7 @@ def write_all(source: FrameSource, folder: Path) -> None:
     write_tf_bag(mapped, folder / "tour")
     write_tf_bag(asked, folder / "again")
     write_bag(Without(source, 0, 2, poses=False), folder / "images")
+    write_bag(PosedSource(source, [None] * len(source.records), "none"), folder / "wheels")
     write_orbslam(mapped, folder / "orbslam3.txt")
     write_euroc(mapped, folder / "MH_01")
     write_euroc(asked, folder / "MH_02")
