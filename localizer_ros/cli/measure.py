@@ -66,7 +66,7 @@ def evaluate_scene(
     chosen = run_config(config, settings, smoothing=not no_smoothing, refining=not no_refine)
     manifest_file(scene)  # before a recording is read for nothing
     console.make_room(json_file, report)
-    recording = with_camera_of(scene, reading.open(source))
+    recording = with_camera_of(scene, reading.open(source, convention=chosen.camera_convention))
     chosen = as_recorded(chosen, recording, independent)
     part = part_of(recording, split, "test")
     with open_scene(scene, chosen) as opened, console.progress_bar() as progress:
@@ -122,7 +122,7 @@ def compare(
     from localizer_ros.evaluation.open_scene import with_camera_of
 
     chosen = run_config(config, settings)
-    recording = with_camera_of(scenes[0], reading.open(source))
+    recording = with_camera_of(scenes[0], reading.open(source, convention=chosen.camera_convention))
     chosen = as_recorded(chosen, recording)
     for file in (json_file, out):
         console.make_room(file)
@@ -186,7 +186,7 @@ def bench(
 
     sizes = counts("--index-images", index_images)
     chosen = run_config(config, settings)
-    recording = with_camera_of(scene, reading.open(source))
+    recording = with_camera_of(scene, reading.open(source, convention=chosen.camera_convention))
     chosen = as_recorded(chosen, recording)
     console.make_room(json_file)
     with console.progress_bar() as progress:
@@ -227,7 +227,7 @@ def replay(
 
     chosen = run_config(config, settings)
     console.make_room(new=out)
-    recording = with_camera_of(scene, reading.open(bag))
+    recording = with_camera_of(scene, reading.open(bag, convention=chosen.camera_convention))
     chosen = as_recorded(chosen, recording)
     localizer = open_localizer(scene, chosen)
     try:

@@ -50,16 +50,20 @@ class Reading:
         ),
     ] = None
     camera_convention: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--camera-convention",
             help="Axes of the camera frame whose poses are given: optical (z forward), forward (x forward, z up) or "
-            "opengl (z back).",
+            "opengl (z back). Without it that of the setting camera_convention, which is optical.",
         ),
-    ] = "optical"
+    ] = None
 
-    def open(self, *paths: Path) -> FrameSource:
+    def open(self, *paths: Path, convention: str = "optical") -> FrameSource:
         """The recording at a path, or those at several as one.
+
+        Args:
+            paths: of the recordings.
+            convention: of their camera frames, where the option does not say it.
 
         Raises:
             SourceError: no recording, a damaged one, or an option that means nothing for it.
@@ -75,7 +79,7 @@ class Reading:
             source = with_stamps(source, self.stamps)
         if self.fps is not None:
             source = with_rate(source, self.fps)
-        return turned(source, self.camera_convention)
+        return turned(source, self.camera_convention or convention)
 
     def words(self) -> list[str]:
         """The arguments that say the same again."""
@@ -84,7 +88,7 @@ class Reading:
             *(word for topic in self.topics or () for word in ("--topic", topic)),
             *(("--fps", f"{self.fps:g}") if self.fps else ()),
             *(("--stamps", str(self.stamps)) if self.stamps else ()),
-            *(("--camera-convention", self.camera_convention) if self.camera_convention != "optical" else ()),
+            *(("--camera-convention", self.camera_convention) if self.camera_convention else ()),
         ]
 
     def _open_one(self, path: Path) -> FrameSource:

@@ -11,9 +11,11 @@ from typing import Any
 from localizer_ros.core.camera_frames import CONVENTIONS, optical_in
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
+from localizer_ros.core.transform_tree import TransformTree
 from localizer_ros.core.types import Array, Camera, ConfigError, Frame, SourceError
 from localizer_ros.core.words import did_you_mean
 from localizer_ros.datasets.pose_coverage import MAX_GAP_NS, why_missing
+from localizer_ros.datasets.robot_frames import given_camera, transforms_of
 from localizer_ros.datasets.source import (
     FrameRecord,
     FrameSource,
@@ -44,6 +46,8 @@ class SomeFrames:
         self.T_base_cam: SE3 | None = source.T_base_cam
         self.splits: Sequence[str] = source.splits
         self.frames = frame_names(source)
+        self.transforms: TransformTree | None = transforms_of(source)
+        self.T_given_cam: SE3 = given_camera(source)
         self.details: dict[str, Any] = getattr(source, "details", {})
         self.problems: Sequence[str] = getattr(source, "problems", ())
         self.pose_problem: str | None = getattr(source, "pose_problem", None)
@@ -201,6 +205,7 @@ class TurnedSource(SomeFrames):
         super().__init__(source, range(len(records)), records)
         self._convention = convention
         self.T_base_cam = self._turned(source.T_base_cam)
+        self.T_given_cam = given_camera(source) @ self._T_given_optical
         self.details = {**self.details, "camera_convention": convention}
 
     def read(self, index: int) -> Frame:

@@ -17,6 +17,7 @@ from localizer_ros.core.map_correction import MapCorrection
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.robot_pose import BasePose, base_pose, map_to_odom
 from localizer_ros.core.se3 import SE3, covariance_to_ros
+from localizer_ros.core.transform_tree import TransformError, TransformTree
 from localizer_ros.core.types import ConfigError, LocalizerOutput, PoseEstimate, Status
 from localizer_ros.datasets.bag_writer import (
     TF_STATIC_TOPIC,
@@ -28,7 +29,7 @@ from localizer_ros.datasets.bag_writer import (
     transform_stamped,
 )
 from localizer_ros.datasets.bag_writer import pose as pose_message
-from localizer_ros.datasets.rosbag import RosbagSource
+from localizer_ros.datasets.robot_frames import given_camera, transforms_of
 from localizer_ros.datasets.source import FrameSource, frame_names
 from localizer_ros.evaluation.answers import percentiles
 from localizer_ros.evaluation.run_localizer import FrameLocalizer, run_localizer
@@ -57,14 +58,14 @@ class _Frames:
 
     Attributes:
         map: parent of all poses.
-        odom: child of the map transform; empty makes it ``base``.
+        child: child of the map transform, the root of the robot's tree.
         base: whose pose is written.
-        camera: optical frame of the images.
-        T_base_cam: exact identity only where the camera's own pose is asked for.
+        camera: frame that the images name.
+        T_base_cam: of the optical frame; exact identity only where the camera's own pose is asked for.
     """
 
     map: str
-    odom: str
+    child: str
     base: str
     camera: str
     T_base_cam: SE3
@@ -129,6 +130,8 @@ class _AnswerWriter:
     def __init__(self, bag: BagWriter, frames: _Frames, source: FrameSource, config: RunConfig) -> None:
         self._bag = bag
         self._frames, self._odometry, self._config = frames, source.odometry, config
+        self._transforms = transforms_of(source)
+        self._T_given_cam = given_camera(source)
         self._correction = MapCorrection(config.correction_m_s)
         self._path: deque[Any] = deque(maxlen=config.path_length)
         self._path_due_ns = self._diagnostics_due_ns = 0
@@ -153,7 +156,8 @@ class _AnswerWriter:
         """Everything the node publishes for one frame; True when there was a pose."""
         stamp_ns, frames = output.stamp_ns, self._frames
         if self._last_ns is None and frames.base != frames.camera:
-            extrinsics = transform_stamped(stamp_ns, frames.base, frames.camera, frames.T_base_cam)
+            T_base_given = frames.T_base_cam @ self._T_given_cam.inverse()
+            extrinsics = transform_stamped(stamp_ns, frames.base, frames.camera, T_base_given)
             self._bag.write_transform(TF_STATIC_TOPIC, stamp_ns, extrinsics)
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self._path.clear()
@@ -210,18 +214,32 @@ class _AnswerWriter:
         self._bag.write(topic, pose.stamp_ns, message)
 
     def _write_map_transform(self, pose: BasePose) -> None:
-        """``map -> base``, or ``map -> odom`` where the odometry of the image's own time is known."""
+        """The map's edge to the root of the robot's tree, where that tree is known at the image's own time."""
         frames, stamp_ns = self._frames, pose.stamp_ns
-        T_map_child, child = pose.T_map_base, frames.base
-        if frames.odom:
-            T_odom_base = self._odometry.at(stamp_ns) if self._odometry is not None else None
-            if T_odom_base is None:
-                return
-            T_map_child, child = map_to_odom(pose.T_map_base, T_odom_base), frames.odom
-            T_map_child = self._correction.step(stamp_ns, T_map_child, T_odom_base)
+        T_child_base, moves = self._below_root(stamp_ns)
+        if T_child_base is None:
+            return
+        T_map_child = map_to_odom(pose.T_map_base, T_child_base)
+        if moves:
+            T_map_child = self._correction.step(stamp_ns, T_map_child, T_child_base)
             stamp_ns += round(self._config.transform_tolerance * 1e9)
-        transform = transform_stamped(stamp_ns, frames.map, child, T_map_child)
+        transform = transform_stamped(stamp_ns, frames.map, frames.child, T_map_child)
         self._bag.write_transform(TF_TOPIC, pose.stamp_ns, transform)
+
+    def _below_root(self, stamp_ns: int) -> tuple[SE3 | None, bool]:
+        """``T_child_base`` at a time, None where it is not known, and whether it moves: whether there is odometry."""
+        child, base = self._frames.child, self._frames.base
+        if child == self._config.odom_frame:
+            return (None if self._odometry is None else self._odometry.at(stamp_ns)), True
+        if child == base or self._transforms is None:
+            return SE3.identity(), False
+        fixed = self._transforms.find_fixed(child, base)
+        if fixed is not None:
+            return fixed, False
+        try:
+            return self._transforms.lookup(child, base, stamp_ns), True
+        except TransformError:
+            return None, True
 
     def _write_path(self, stamp_ns: int) -> None:
         message = make("nav_msgs/msg/Path", header=header(stamp_ns, self._frames.map), poses=list(self._path))
@@ -262,17 +280,28 @@ def _frames(source: FrameSource, scene: Scene, config: RunConfig) -> _Frames:
         raise ConfigError(
             "image_rectified: the recording's camera has distortion; name the image topic *_rect"
         )
-    camera = frame_names(source).camera
+    names, transforms = frame_names(source), transforms_of(source)
     if not config.base_frame:
-        return _Frames(map_frame, "", camera, camera, SE3.identity())
-    T_base_cam, known = source.T_base_cam, ""
-    if isinstance(source, RosbagSource):
-        frames = source.transforms.frames
-        T_base_cam = source.transforms.find_fixed(config.base_frame, camera)
-        known = f"; it has {', '.join(sorted(frames))}" if frames else ""
+        # The pose of the camera itself is asked for, in the frame that images name.
+        root = _root(transforms, names.camera, map_frame)
+        return _Frames(map_frame, root, names.camera, names.camera, given_camera(source))
+    T_base_cam, known = None, ""
+    if transforms is None:
+        T_base_cam = source.T_base_cam if config.base_frame == names.base else None
+    else:
+        T_base_given = transforms.find_fixed(config.base_frame, names.camera)
+        T_base_cam = None if T_base_given is None else T_base_given @ given_camera(source)
+        known = f"; it has {', '.join(sorted(transforms.frames))}" if transforms.frames else ""
     if T_base_cam is None:
         raise ConfigError(
             f"base_frame: {source.path} has no static transform from {config.base_frame!r} to the camera "
-            f"{camera!r}{known}"
+            f"{names.camera!r}{known}"
         )
-    return _Frames(map_frame, config.odom_frame, config.base_frame, camera, T_base_cam)
+    root = config.odom_frame or _root(transforms, config.base_frame, map_frame)
+    return _Frames(map_frame, root, config.base_frame, names.camera, T_base_cam)
+
+
+def _root(transforms: TransformTree | None, frame: str, map_frame: str) -> str:
+    """The highest frame above one of the robot, below the map that a recording may have a transform of."""
+    above = [frame] if transforms is None else transforms.ancestors(frame)
+    return next((name for name in reversed(above) if name != map_frame), frame)

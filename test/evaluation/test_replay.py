@@ -8,10 +8,12 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.robot_pose import base_pose
 from localizer_ros.core.se3 import SE3, covariance_from_ros, inverse_covariance
 from localizer_ros.core.trajectory import Trajectory
+from localizer_ros.core.transform_tree import TransformTree
 from localizer_ros.core.types import (
     Camera,
     ConfigError,
@@ -24,6 +26,7 @@ from localizer_ros.core.types import (
     Status,
 )
 from localizer_ros.datasets.convert import write_bag
+from localizer_ros.datasets.derived import turned
 from localizer_ros.datasets.source import FrameRecord, FrameSource, open_source
 from localizer_ros.evaluation.replay import replay
 from localizer_ros.scene.bundle import Scene
@@ -50,6 +53,7 @@ class Drive:
         ]
         self.T_base_cam: SE3 | None = T_BASE_CAM
         self.odometry = None
+        self.transforms: TransformTree | None = None
         if odometry:
             self.odometry = Trajectory.from_items(
                 (START_NS + i * PERIOD_NS // 2, truth(i // 2) @ T_BASE_CAM.inverse())
@@ -225,6 +229,46 @@ def test_from_a_bag_with_its_own_frames(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gripper"):
         run(tmp_path / "other", source, base_frame="gripper")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("base_frame", ["", "base_link"])
+def test_the_map_is_given_to_the_root_of_the_robots_tree(tmp_path: Path, base_frame: str) -> None:
+    source = Drive(odometry=False)
+    source.transforms = TransformTree(history_s=None)
+    source.transforms.set("base_link", "camera", T_BASE_CAM, None)
+    for i in range(COUNT):
+        T_odom_base = truth(i) @ T_BASE_CAM.inverse()
+        source.transforms.set("odom", "base_link", T_odom_base, START_NS + i * PERIOD_NS)
+        # A recording may have the transform that is asked for; the robot's tree ends below it.
+        source.transforms.set("map", "odom", SE3.identity(), START_NS + i * PERIOD_NS)
+    _, _, found = run(tmp_path / "answers", source, base_frame=base_frame, transform_tolerance=0.0)
+    assert len(found["/tf"]) == len(ANSWERED)
+    for i, (_, message) in zip(ANSWERED, found["/tf"], strict=True):
+        (transform,) = message.transforms
+        # This odometry starts in the map: map and odom are one.
+        assert (transform.header.frame_id, transform.child_frame_id) == ("map", "odom")
+        assert stamp_ns(transform) == START_NS + i * PERIOD_NS
+        assert abs(transform.transform.translation.x) < 1e-6
+
+
+def test_a_turned_camera_is_published_as_the_node_does(tmp_path: Path) -> None:
+    T_given_cam = optical_in("forward")
+    _, _, found = run(tmp_path / "answers", turned(Drive(odometry=False), "forward"))
+    # The localizer answers with poses of the optical frame; TF has the one that images name.
+    _, message = found["/localizer/pose"][0]
+    assert pose(message.pose).angle_to(truth(0) @ T_given_cam.inverse()) < 1e-9
+    write_bag(Drive(), tmp_path / "drive")
+    source = turned(open_source(tmp_path / "drive"), "forward")
+    _, _, found = run(tmp_path / "robot", source, base_frame="base_link")
+    _, message = found["/localizer/pose"][0]
+    assert (pose(message.pose) @ T_BASE_CAM @ T_given_cam).angle_to(truth(0)) < 1e-9
+    _, static = found["/tf_static"][0]
+    (transform,) = static.transforms
+    rotation = transform.transform.rotation
+    T_base_camera = SE3.from_quaternion((0, 0, 0), (rotation.x, rotation.y, rotation.z, rotation.w))
+    assert T_base_camera.angle_to(T_BASE_CAM) < 1e-9
+    with pytest.raises(ConfigError, match="base_footprint"):
+        run(tmp_path / "other", source, base_frame="base_footprint")
 
 
 @pytest.mark.parametrize(
