@@ -29,6 +29,23 @@ def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
     return np.asarray(rays, dtype=np.float64)[:, 0]
 
 
+def distorted(camera: Camera, rays: ArrayLike) -> Array:
+    """(N, 2) pixels of (N, 2) coordinates on the plane z = 1; inverse of :func:`undistorted` within the camera's view.
+
+    Far outside of it a polynomial of distortion folds back.
+    """
+    points = np.asarray(rays, dtype=np.float64).reshape(-1, 2)
+    if len(points) == 0:
+        return np.zeros((0, 2))
+    if not camera.distorted:
+        return points @ camera.K[:2, :2].T + camera.K[:2, 2]
+    if camera.model == "equidistant":
+        return np.asarray(cv2.fisheye.distortPoints(points[:, None], camera.K, camera.distortion[:4]))[:, 0]
+    ahead = np.pad(points, ((0, 0), (0, 1)), constant_values=1.0)
+    xy, _ = cv2.projectPoints(ahead, np.zeros(3), np.zeros(3), camera.K, camera.distortion)
+    return np.asarray(xy, dtype=np.float64)[:, 0]
+
+
 def half_view_of(camera: Camera) -> Array:
     """(2,) half width and height of a camera's view on the plane z = 1, distortion aside."""
     return np.array([camera.width_px / camera.K[0, 0], camera.height_px / camera.K[1, 1]]) / 2.0

@@ -10,17 +10,25 @@ from numpy.typing import NDArray
 
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
-from localizer_ros.core.types import Float32
+from localizer_ros.core.types import Camera, Float32
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.features.extractors import open_extractor
 from localizer_ros.features.local_features import LocalFeatures, from_bytes, to_bytes
 from localizer_ros.features.masks import RecordingMasks
 from localizer_ros.features.matchers import Side
+from localizer_ros.geometry.rays import distorted, undistorted
 from localizer_ros.mapping.bundled_models import check_networks
+
+# A keypoint that comes back further from where it was has no place in the other camera's image.
+_SAME_PLACE_PX = 0.5
+_OTHER_CAMERAS = "other_cameras"
 
 
 class FeatureStore:
     """Features of a recording's frames, extracted once and kept in a folder.
+
+    All keypoints are those of one camera, the recording's (``FrameSource.camera``): those of frames that another one
+    took are where that camera would have seen them.
 
     Args:
         source: the recording.
@@ -49,8 +57,16 @@ class FeatureStore:
                     pending.append(reader.submit(self._source.read, missing[n + 2]))
                 features = self._extractor.extract(frame.image, self._config.features.max_keypoints, fine)
                 features = self._masks.apply(features, self._source.records[i].name, frame.camera)
+                if not frame.camera.same_as(self._source.camera):
+                    (self._folder / _OTHER_CAMERAS).touch()
+                    features = seen_by(self._source.camera, frame.camera, features)
                 self._write(i, fine, features)
                 progress(stage, done + n + 1, len(indices))
+
+    @property
+    def several_cameras(self) -> bool:
+        """Whether frames that were extracted come from different cameras."""
+        return (self._folder / _OTHER_CAMERAS).is_file()
 
     def features(self, index: int, fine: bool) -> LocalFeatures:
         """Features of a frame that was extracted before."""
@@ -79,3 +95,15 @@ class FeatureStore:
             coarse=features.coarse,
         )
         partial.replace(path)
+
+
+def seen_by(camera: Camera, other: Camera, features: LocalFeatures) -> LocalFeatures:
+    """Features of an image by another camera, where a camera at the same place would have them; without those that it
+    cannot have."""
+    rays = undistorted(other, features.xy_px)
+    xy_px = distorted(camera, rays)
+    with np.errstate(invalid="ignore"):
+        again_px = np.linalg.norm((undistorted(camera, xy_px) - rays) * camera.K[[0, 1], [0, 1]], axis=1)
+        known = np.isfinite(xy_px).all(axis=1) & (again_px < _SAME_PLACE_PX)
+    moved = LocalFeatures(xy_px.astype(np.float32), features.descriptors, features.coarse)
+    return moved.only(known)

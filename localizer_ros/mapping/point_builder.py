@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from localizer_ros.core.config.mapping import StructureConfig
@@ -57,6 +58,10 @@ class PointBuilder:
     def __init__(
         self, store: FeatureStore, keyframes: Keyframes, camera: Camera, config: StructureConfig
     ) -> None:
+        if store.several_cameras:
+            # What is wrong with one of them is not wrong with the others.
+            changed = msgspec.structs.replace
+            config = changed(config, bundle=changed(config.bundle, refine_intrinsics=False))
         self._config, self._camera, self._depth_m = config, camera, keyframes.depth_m
         self._signed, self._names = store.signed, keyframes.image_names
         self._T_given = keyframes.T_map_cam[keyframes.chosen]
