@@ -22,6 +22,7 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError
 from localizer_ros.core.types import (
+    Array,
     Camera,
     Frame,
     FrameRejected,
@@ -87,7 +88,7 @@ class FakeLocalizer:
         )
         return self.behave(frame, output)
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         self.odometry.append(stamp_ns)
 
     def reconfigure(self, config: LocalizerConfig) -> None:

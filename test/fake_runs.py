@@ -14,6 +14,7 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import (
+    Array,
     Camera,
     Frame,
     FrameRejected,
@@ -101,7 +102,7 @@ class FakeLocalizer:
             {"network": 5.0 + index, "total": 6.0 + index},
         )
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         self.calls.append(("odometry", stamp_ns))
 
     def reset(self) -> None:
@@ -202,7 +203,7 @@ class NoisyLocalizer:
             motions = (RelativePose(frame.stamp_ns - PERIOD_NS, frame.stamp_ns, T_prev_cur, S, "vo"),)
         return LocalizerOutput(frame.stamp_ns, status, pose, pose, None, "", timings, motions=motions)
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         pass
 
     def reset(self) -> None:

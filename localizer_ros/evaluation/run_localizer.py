@@ -15,7 +15,7 @@ import numpy as np
 
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import ConfigError, Frame, FrameRejected, LocalizerOutput, SourceError
+from localizer_ros.core.types import Array, ConfigError, Frame, FrameRejected, LocalizerOutput, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource
 
 UNREADABLE = "unreadable"
@@ -32,7 +32,7 @@ class FrameLocalizer(Protocol):
         """The answer to one frame. Raises FrameRejected."""
         ...
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         """A pose of the external odometry."""
         ...
 
@@ -142,5 +142,7 @@ class OdometryFeed:
         if trajectory is None:
             return
         while self._next < len(trajectory) and int(trajectory.stamps_ns[self._next]) <= stamp_ns:
-            localizer.add_odometry(int(trajectory.stamps_ns[self._next]), trajectory.poses[self._next])
+            covariance = None if trajectory.covariances is None else trajectory.covariances[self._next]
+            sample_ns, T_odom_base = int(trajectory.stamps_ns[self._next]), trajectory.poses[self._next]
+            localizer.add_odometry(sample_ns, T_odom_base, covariance)
             self._next += 1

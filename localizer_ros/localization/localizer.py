@@ -113,10 +113,10 @@ class Localizer:
             out_of_distribution=observation.out_of_distribution,
         )
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         """Add a sample of external odometry; it helps frames up to and shortly after its stamp that say where their
-        camera is on that base (``Frame.T_base_cam``)."""
-        self._motion.add_odometry(stamp_ns, T_odom_base)
+        camera is on that base (``Frame.T_base_cam``). Its (6, 6) covariance, of the whole way, counts as it grows."""
+        self._motion.add_odometry(stamp_ns, T_odom_base, covariance)
 
     def set_prior(self, prior: PoseEstimate) -> None:
         """Start over at a pose somebody knows; taken as the pose of the next frame."""
@@ -242,7 +242,9 @@ class Localizer:
     ) -> Judgement:
         self._by_odometry = self._accepted_ns == stamp_ns or (self._by_odometry and motions.by_odometry)
         accepted_ns, config = self._accepted_ns, self._config.status
-        return judge(stamp_ns, accepted_ns, estimate, config, self._by_odometry, contradicted)
+        judged = judge(stamp_ns, accepted_ns, estimate, config, self._by_odometry, contradicted)
+        problem = self._motion.take_odometry_problem()
+        return judged.at_best_degraded(problem) if problem else judged
 
     def _reject(self, answer: PoseEstimate) -> None:
         last = self._gate.last_rejected

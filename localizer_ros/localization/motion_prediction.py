@@ -134,9 +134,13 @@ class MotionPrediction:
             raise FrameRejected("stamp_goes_back", f"frame at {stamp_ns} ns: {-gap_s:.3f} s before the last")
         return gap_s
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
-        """Add a sample of external odometry."""
-        self._odometry.add(stamp_ns, T_odom_base)
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
+        """Add a sample of external odometry, see ``ExternalOdometry.add``."""
+        self._odometry.add(stamp_ns, T_odom_base, covariance)
+
+    def take_odometry_problem(self) -> str:
+        """See ``ExternalOdometry.take_problem``."""
+        return self._odometry.take_problem()
 
     def expected(self, frame: Frame) -> RelativePose | None:
         """The motion to ``frame`` before anybody has looked at it: the odometry's, else the last velocity; None for a

@@ -8,9 +8,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.robot_pose import camera_pose
-from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, FrameRejected
 from localizer_ros.ros import conversions as convert
+from localizer_ros.ros.conversions import OdometrySample
 from localizer_ros.ros.endpoints import Endpoints
 from localizer_ros.ros.frame_assembler import Assembled, FrameAssembler, ImageMessage, Job
 from localizer_ros.ros.odometry_buffer import OdometryBuffer
@@ -35,7 +35,7 @@ class Intake:
         self,
         config: RunConfig,
         frames: FrameAssembler,
-        odometry: OdometryBuffer[SE3],
+        odometry: OdometryBuffer[OdometrySample],
         mailbox: Mailbox[Job, OnlineLocalizer],
         report: Reporter,
         map_frame: str,
@@ -107,7 +107,7 @@ class Intake:
         except ValueError as error:
             self._report.odometry_refused(error)
         else:
-            self._odometry.add(sample.stamp_ns, sample.T_odom_base)
+            self._odometry.add(sample.stamp_ns, sample)
 
     def _on_initialpose(self, message: PoseWithCovarianceStamped) -> None:
         try:

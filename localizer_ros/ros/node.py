@@ -16,7 +16,6 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from localizer_ros.core.config.live import is_live
-from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.display import Display
@@ -152,7 +151,9 @@ class LocalizerNode(ManagedNode):
 
     def _create_parts(self) -> None:
         config, endpoints = self._config, Endpoints(self, self._report, self._undo_configure)
-        self._odometry: OdometryBuffer[SE3] = OdometryBuffer(wait=self._machine.wait)
+        self._odometry: OdometryBuffer[convert.OdometrySample] = OdometryBuffer(
+            wait=self._machine.wait, clock=self._machine.clock
+        )
         # From now on: static transforms are known when the first image comes.
         self._transforms = TransformListener(
             self,
@@ -252,8 +253,8 @@ class LocalizerNode(ManagedNode):
         """Answer one frame."""
         try:
             frame = convert.frame_from_msg(job.message, job.camera, job.T_odometry_cam)
-            for stamp_ns, T_odom_base in self._odometry.release(frame.stamp_ns, ODOMETRY_WAIT_S):
-                localizer.add_odometry(stamp_ns, T_odom_base)
+            for stamp_ns, sample in self._odometry.release(frame.stamp_ns, ODOMETRY_WAIT_S):
+                localizer.add_odometry(stamp_ns, sample.T_odom_base, sample.covariance)
             output = localizer.process(frame)
             pose = self._outputs.publish(job, output)
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Frame, LocalizerOutput, PoseEstimate
+from localizer_ros.core.types import Array, Frame, LocalizerOutput, PoseEstimate
 
 
 class OnlineLocalizer(Protocol):
@@ -19,7 +19,7 @@ class OnlineLocalizer(Protocol):
         """The answer to one frame. Raises FrameRejected."""
         ...
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         """Take a sample of external odometry."""
         ...
 

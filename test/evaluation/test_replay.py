@@ -15,6 +15,7 @@ from localizer_ros.core.se3 import SE3, covariance_from_ros, inverse_covariance
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.transform_tree import TransformTree
 from localizer_ros.core.types import (
+    Array,
     Camera,
     ConfigError,
     Frame,
@@ -91,7 +92,7 @@ class Truthful:
             {"network": 5.0, "total": 6.0},
         )
 
-    def add_odometry(self, stamp_ns: int, T_odom_base: SE3) -> None:
+    def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
         self.odometry.append(stamp_ns)
 
     def reset(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from localizer_ros.core.config.runtime import LocalizerConfig, OdometryConfig, StatusConfig
 from localizer_ros.core.config.schema import config_from_dict
-from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame, PoseEstimate, RelativePose
+from localizer_ros.core.se3 import SE3, compose_covariance
+from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate, RelativePose
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.evaluation.run_localizer import OdometryFeed
 from localizer_ros.localization.external_odometry import ExternalOdometry
@@ -138,6 +140,55 @@ def test_a_clock_that_steps_back_starts_the_samples_over() -> None:
     opened = odometry()
     opened.add(0, SE3.identity())
     assert opened.motion(0, SECOND, SE3.identity(), SE3.identity()) is None
+
+
+@pytest.mark.parametrize(
+    "to", [SE3.exp([0, 0, 1.0, -2.0, 0, 0]), SE3.exp([0, 0, 0, 0.5, 0, 0])], ids=["reset", "half a metre"]
+)
+def test_no_motion_leads_over_a_jump_and_it_is_told_once(to: SE3) -> None:
+    opened = odometry(21)
+    for index in range(5):
+        opened.add(2 * SECOND + (index + 1) * SECOND // 10, driven(20) @ SE3.exp(to) @ driven(index))
+    said = opened.take_problem()
+    assert said.startswith("odometry jumps by")
+    assert opened.motion(2 * SECOND, 2 * SECOND + 3 * SECOND // 10, SE3.identity(), SE3.identity()) is None
+    after = opened.motion(
+        2 * SECOND + 2 * SECOND // 10, 2 * SECOND + 4 * SECOND // 10, SE3.identity(), SE3.identity()
+    )
+    assert after is not None and after.T_prev_cur.distance_to(driven(2)) < 1e-9
+    assert opened.take_problem() == ""
+
+
+def test_a_sample_that_is_not_finite_is_left_out_and_told() -> None:
+    opened = odometry(11)
+    opened.add(SECOND + SECOND // 20, SE3(np.eye(3), np.full(3, np.nan)))
+    assert opened.take_problem() == "odometry is not finite"
+    motion = opened.motion(0, SECOND, SE3.identity(), SE3.identity())
+    assert motion is not None and np.all(np.isfinite(motion.T_prev_cur.matrix()))
+
+
+def sigma_m(covariances: Callable[[int], Array | None]) -> float:
+    """Of the motion of a second, with a covariance at each sample."""
+    opened = ExternalOdometry(OdometryConfig())
+    for index in range(11):
+        opened.add(index * SECOND // 10, driven(index), covariances(index))
+    motion = opened.motion(0, SECOND, SE3.identity(), SE3.identity())
+    assert motion is not None
+    return float(np.sqrt(np.linalg.eigvalsh(motion.covariance[3:, 3:])[-1]))
+
+
+def test_the_odometrys_own_covariance_counts_where_it_grows_by_more_than_is_assumed() -> None:
+    assumed = sigma_m(lambda index: None)
+    for constant in (1e-6, 1.0, 1e6):
+        assert sigma_m(lambda index, S=constant: S * np.eye(6)) == assumed  # type: ignore[misc]
+    # As dead reckoning adds it up: 0.1 m and 0.01 rad a step.
+    step = np.diag([1e-4] * 3 + [1e-2] * 3)
+    added = [1e-6 * np.eye(6)]
+    for _ in range(10):
+        added.append(compose_covariance(added[-1], driven(1), step))
+    assert sigma_m(lambda index: added[index]) == pytest.approx(np.sqrt(10) * 0.1, rel=0.05)
+    little = [S * 1e-8 for S in added]
+    assert sigma_m(lambda index: little[index]) == pytest.approx(assumed)
 
 
 def test_fused_motions_are_better_than_either_alone() -> None:

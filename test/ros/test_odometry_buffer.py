@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from localizer_ros.ros.odometry_buffer import OdometryBuffer
 
@@ -47,3 +48,47 @@ def test_buffer_starts_over_when_time_goes_back() -> None:
     buffer.add(1020 * MS, "first round")
     buffer.add(10 * MS, "second round")
     assert buffer.release(2000 * MS, 0.0) == [(10 * MS, "second round")]
+
+
+class Late:
+    """Frames at 30 Hz and odometry at 50 Hz that comes so much later than its stamp, in time of its own."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.buffer: OdometryBuffer[int] = OdometryBuffer(wait=self._wait, clock=lambda: self.now_s)
+        self.late_s = 0.0
+        self.sent = self.frames = 0
+
+    def _arrive(self) -> None:
+        while 0.02 * self.sent + self.late_s <= self.now_s:
+            self.buffer.add(self.sent * 20 * MS, self.sent)
+            self.sent += 1
+
+    def _wait(self, condition: threading.Condition, done: Callable[[], bool], timeout_s: float) -> None:
+        until_s = self.now_s + timeout_s
+        while not done() and self.now_s < until_s:
+            self.now_s = round(self.now_s + 0.001, 6)
+            self._arrive()
+
+    def waited_s(self, frames: int, late_s: float) -> list[float]:
+        """How long each of so many frames waits."""
+        self.late_s, waited = late_s, []
+        for _ in range(frames):
+            self.frames += 1
+            while self.now_s < 0.033 * self.frames:
+                self.now_s = round(self.now_s + 0.001, 6)
+                self._arrive()
+            asked_s = self.now_s
+            self.buffer.release(self.frames * 33 * MS, 0.02)
+            waited.append(self.now_s - asked_s)
+        return waited
+
+
+def test_a_frame_waits_for_odometry_that_comes_in_time_and_no_frame_for_odometry_that_never_does() -> None:
+    late = Late()
+    in_time = late.waited_s(60, 0.008)
+    assert max(in_time) < 0.01 and any(in_time)
+    too_late = late.waited_s(60, 0.05)
+    assert sum(wait > 0.0 for wait in too_late) <= 2
+    again = late.waited_s(60, 0.008)
+    assert max(again) < 0.01 and any(again[5:])
