@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +31,25 @@ class AnswerOutcome(enum.Enum):
 
 DOUBTS = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.ALONE})
 """Outcomes that leave the answer to the frame in doubt."""
+_ELSEWHERE = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.REJECTED})
+
+
+def doubted(
+    estimate: PoseEstimate, answers: Sequence[PoseEstimate], outcomes: Sequence[AnswerOutcome]
+) -> PoseEstimate:
+    """The estimate as far as it can be trusted beside the answers to its frame that it was not made of.
+
+    With the probability that such an answer gives itself (``confidence``) the camera is there instead: the covariance
+    is that of both together, about the estimate. A robot that was carried away is told before the answers agree.
+    """
+    if estimate.covariance is None:
+        return estimate
+    covariance = estimate.covariance
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        if outcome in _ELSEWHERE and answer.confidence and answer.stamp_ns == estimate.stamp_ns:
+            residual = (estimate.T_map_cam.inverse() @ answer.T_map_cam).log()
+            covariance = covariance + answer.confidence * np.outer(residual, residual)
+    return replace(estimate, covariance=covariance)
 
 
 class Gate:

@@ -18,7 +18,7 @@ from localizer_ros.core.types import (
     RelativePose,
 )
 from localizer_ros.localization.front_end import FrontEnd, Observation
-from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate
+from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate, doubted
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
 from localizer_ros.localization.repeated_images import RepeatedImages, carried_over
@@ -100,6 +100,8 @@ class Localizer:
             estimate = None
         self._gate.remember(estimate, frame.stamp_ns)
         self._motion.remember(frame, estimate, motions, confirmed=self._accepted_ns == frame.stamp_ns)
+        if estimate is not None:
+            estimate = doubted(estimate, answers, outcomes)
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
             status=judgement.status,

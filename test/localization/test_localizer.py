@@ -205,6 +205,32 @@ def test_a_contradiction_by_a_sure_pose_degrades_at_once(confidence: float, stat
     assert outputs[-2].reason != "" and outputs[-1].reason == ""
 
 
+@pytest.mark.parametrize("confidence", [0.9995, 0.5, None])
+def test_what_is_published_covers_an_answer_that_contradicts_it_as_far_as_that_is_sure(
+    confidence: float | None,
+) -> None:
+    far = SE3.exp([0, 0, 0, 3.0, 0, 0])
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        pose = replace(at(index, far @ truth(index)), confidence=confidence) if index == 40 else at(index)
+        return Observation(absolute=pose, relative=motion(index) if index > 1 else None)
+
+    localizer, _ = make(answer)
+    before, contradicted, after = (output.estimate for output in run(localizer, range(1, 42))[-3:])
+    residual = (contradicted.T_map_cam.inverse() @ far @ truth(40)).log()
+    widened = contradicted.covariance - before.covariance
+    expected = (confidence or 0.0) * np.outer(residual, residual)
+    np.testing.assert_allclose(widened, expected, atol=1e-3)
+    if confidence is not None:
+        along = residual / np.linalg.norm(residual)
+        sigma = np.sqrt(along @ contradicted.covariance @ along)
+        assert 3.0 * sigma > np.linalg.norm(residual)
+    # It is a doubt of this frame, and no part of what is known of the next.
+    np.testing.assert_allclose(after.covariance, before.covariance, atol=1e-3)
+    assert after.T_map_cam.distance_to(truth(41)) < 0.05
+
+
 @pytest.mark.parametrize("confidence", [0.9995, None])
 def test_a_velocity_that_nobody_measured_makes_no_answer_wrong(
     confidence: float | None, rng: np.random.Generator
