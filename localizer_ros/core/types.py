@@ -19,6 +19,7 @@ from localizer_ros.core.arrays import Index as Index
 from localizer_ros.core.arrays import Mask as Mask
 from localizer_ros.core.arrays import UInt8 as UInt8
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.seen import SeenPoints
 
 # Stage of ``LocalizerOutput.timings_ms``.
 LATE_SEARCH, LATE_MATCHING = "late_search", "late_matching"
@@ -305,6 +306,7 @@ class LocalizerOutput:
         motions: all that were measured since the previous frame (the front end's, external odometry's).
         out_of_distribution: how little the frame resembles what a network was trained on (0 not at all, about 1 another
             place); None for methods without one.
+        seen: keypoints and matches, for those who look at the frame; None for methods without points.
     """
 
     stamp_ns: int
@@ -317,3 +319,4 @@ class LocalizerOutput:
     reset: bool = False
     motions: tuple[RelativePose, ...] = ()
     out_of_distribution: float | None = None
+    seen: SeenPoints | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from localizer_ros.core.seen import SeenPoints
 from localizer_ros.core.types import Frame, PoseEstimate, RelativePose
 
 
@@ -20,6 +21,7 @@ class Observation:
         timings_ms: wall time of each stage, in order.
         beside_ms: wall time of what ran beside the frames and whose result has come with this one.
         out_of_distribution: see ``LocalizerOutput``.
+        seen: keypoints and matches, for those who look at the frame; None for methods without points.
     """
 
     absolute: PoseEstimate | None = None
@@ -28,6 +30,7 @@ class Observation:
     reason: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)
     beside_ms: dict[str, float] = field(default_factory=dict)
+    seen: SeenPoints | None = None
     out_of_distribution: float | None = None
 
 

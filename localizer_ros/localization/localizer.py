@@ -113,6 +113,7 @@ class Localizer:
             reset=restart_gap_s is not None or AnswerOutcome.RELOCALIZED in outcomes,
             motions=motions.measured,
             out_of_distribution=observation.out_of_distribution,
+            seen=observation.seen,
         )
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:

@@ -10,33 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from geometry_msgs.msg import Point
 from nav_msgs.msg import Path
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.robot_pose import BasePose
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Array, Camera, Frame, LocalizerOutput, Status
+from localizer_ros.core.types import Array, Camera, LocalizerOutput
 from localizer_ros.ros.conversions import frame_from_msg, header, image_msg, pose_msg
+from localizer_ros.ros.debug_image import debug_image
 from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.pose_path import PosePath
 from localizer_ros.ros.worker import Worker
 
-_COLOURS = {
-    Status.TRACKING: (40, 170, 60),
-    Status.DEGRADED: (230, 150, 20),
-    Status.LOST: (210, 40, 40),
-    Status.INITIALIZING: (90, 90, 200),
-}
 _VIEW_DEPTH_M = 0.3
-_LARGEST_WIDTH_PX = 640
 
 
 class CreatePublisher(Protocol):
@@ -176,25 +167,3 @@ def _corner_rays(camera: Camera) -> Array:
     w, h = camera.width_px - 0.5, camera.height_px - 0.5
     pixels = np.array([[-0.5, -0.5, 1.0], [w, -0.5, 1.0], [w, h, 1.0], [-0.5, h, 1.0]])
     return np.asarray(pixels @ np.linalg.inv(camera.K).T)
-
-
-def debug_image(frame: Frame, output: LocalizerOutput) -> NDArray[np.uint8]:
-    """(h, w, 3) RGB: the frame with status, uncertainty and reason written on it, at most 640 wide."""
-    scale = min(1.0, _LARGEST_WIDTH_PX / frame.image.shape[1])
-    size = (max(1, round(frame.image.shape[1] * scale)), max(1, round(frame.image.shape[0] * scale)))
-    image = to_rgb(np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)).copy()
-    lines = [output.status.value]
-    if output.estimate is not None and output.estimate.covariance is not None:
-        S = output.estimate.covariance
-        sigma_m = float(np.sqrt(max(0.0, np.linalg.eigvalsh(S[3:, 3:])[-1])))
-        sigma_deg = float(np.degrees(np.sqrt(max(0.0, np.linalg.eigvalsh(S[:3, :3])[-1]))))
-        lines[0] += f"  {sigma_m:.2f} m  {sigma_deg:.1f} deg  {output.timings_ms.get('total', 0.0):.0f} ms"
-    if output.reason:
-        lines.append(output.reason)
-    height = 18 * len(lines) + 6
-    image[:height] //= 3
-    for row, line in enumerate(lines):
-        colour = _COLOURS[output.status] if row == 0 else (255, 255, 255)
-        place = (6, 16 + 18 * row)
-        cv2.putText(image, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
-    return image

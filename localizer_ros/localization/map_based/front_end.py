@@ -10,6 +10,7 @@ import numpy as np
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
+from localizer_ros.core.seen import SeenPoints
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.features.extractors import open_extractor
@@ -25,7 +26,7 @@ from localizer_ros.localization.map_based.motion_model import (
     timing_covariance,
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
-from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult
+from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult, seen_points
 from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
@@ -88,10 +89,13 @@ class TrackingFrontEnd:
         answer: PoseEstimate | None
         reason = ""
         if track is not None:
-            solved, confidence = track.verified.solved, track.verified.confidence
-            answer = self._scene.answer(frame.stamp_ns, solved, "tracking", confidence)
+            verified = track.verified
+            answer = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
+            seen: SeenPoints | None = seen_points(self._scene, verified, frame.camera)
         else:
-            answer, track, reason = self._search(localizer, frame, prior, timer)
+            found = self._search(localizer, frame, prior, timer)
+            answer, reason, seen = found.answer, found.reason, found.seen
+            track = None if found.verified is None else Track(found.verified)
         relative = self._relative(frame, motion)
         if answer is not None and relative is not None:
             answer = self._with_timing(answer, relative)
@@ -101,9 +105,8 @@ class TrackingFrontEnd:
             self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
         observation = with_late_result(late, answer, relative, reason, timer)
-        if matched is None:
-            return observation
-        return replace(observation, beside_ms={**observation.beside_ms, LATE_MATCHING: matched.took_ms})
+        beside_ms = {} if matched is None else {LATE_MATCHING: matched.took_ms}
+        return replace(observation, beside_ms={**observation.beside_ms, **beside_ms}, seen=seen)
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""
@@ -206,8 +209,7 @@ class TrackingFrontEnd:
         return self._tracker.carry(frame, self._last.track, motion, T, prior)
 
     def _is_believed(self, track: Track) -> bool:
-        """Whether a match may be an answer. Tracking confirms its own errors: what contradicts the prior is searched
-        for as if nothing were known."""
+        """Whether a match may be an answer: tracking confirms its own errors, but not against the prior."""
         verified = track.verified
         return verified.evidence.agrees is not False and verified.confidence >= self._least_confidence
 
@@ -243,15 +245,15 @@ class TrackingFrontEnd:
 
     def _search(
         self, localizer: GlobalLocalizer, frame: Frame, prior: PoseEstimate | None, timer: StageTimer
-    ) -> tuple[PoseEstimate | None, Track | None, str]:
-        """The answer of a full search, where tracking may begin, and why there is no answer."""
+    ) -> SearchResult:
+        """Of a full search, which may only have begun."""
         if self._late is not None:
             with timer.stage("search"):
                 self._late.begin(frame, prior)
-            return None, None, UNDER_WAY
+            return SearchResult(None, UNDER_WAY)
         result = localizer.localize(frame, prior)
         timer.add(result.timings_ms, "search_")
-        return result.answer, None if result.verified is None else Track(result.verified), result.reason
+        return result
 
     def _predicted(self, frame: Frame, prior: PoseEstimate) -> tuple[SE3, Array] | None:
         """Where the camera should be: by its own last motion, else by the prior."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.core.seen import NO_POINTS
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Frame, Index, PoseEstimate
 from localizer_ros.geometry.pose_solver import solve_pose
@@ -62,16 +63,18 @@ class PlaceSearch:
             return ViewResult(None, "no neighbours: the index holds no keyframes")
         tried: list[VerifiedPose] = []
         reasons: list[str] = []
+        matched_px = NO_POINTS
         for place in places:
             if tried and self._is_settled(tried, places[0], place):
                 continue
             result = self._try_place(view, place, prior, timer)
             if result.verified is None:
                 reasons.append(result.reason)
+                matched_px = max(matched_px, result.matched_px, key=len)
                 continue
             tried.append(result.verified)
         if not tried:
-            return ViewResult(None, "; ".join(dict.fromkeys(reasons)))
+            return ViewResult(None, "; ".join(dict.fromkeys(reasons)), matched_px)
         return ViewResult(self._best(tried))
 
     def _try_place(
@@ -80,8 +83,9 @@ class PlaceSearch:
         c, scene = self._config, self._scene
         keypoint, point = self._places.match(view, place)
         timer.lap("match")
+        matched_px = view.features.xy_px[keypoint]
         if len(keypoint) < c.min_inliers:
-            return ViewResult(None, f"too few matches ({len(keypoint)})")
+            return ViewResult(None, f"too few matches ({len(keypoint)})", matched_px)
         solved = solve_pose(
             view.rays[keypoint],
             scene.point_map.points[point],
@@ -93,11 +97,12 @@ class PlaceSearch:
         )
         timer.lap("solve")
         if solved is None:
-            return ViewResult(None, f"few inliers among {len(keypoint)} matches")
+            return ViewResult(None, f"few inliers among {len(keypoint)} matches", matched_px)
         verified = self._verifier.verify(view, solved.T_map_refined, prior)
         timer.lap("verify")
         if verified is None:
-            return ViewResult(None, f"pose of {solved.count} inliers was not confirmed by its surroundings")
+            reason = f"pose of {solved.count} inliers was not confirmed by its surroundings"
+            return ViewResult(None, reason, matched_px)
         return ViewResult(verified)
 
     def _is_settled(self, tried: list[VerifiedPose], first: Index | None, place: Index | None) -> bool:

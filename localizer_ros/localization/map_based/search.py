@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.core.seen import NO_POINTS, Pixels, SeenPoints, without_pose
 from localizer_ros.core.timing import StageTimer
-from localizer_ros.core.types import Frame, PoseEstimate
+from localizer_ros.core.types import Camera, Frame, PoseEstimate
 from localizer_ros.localization.map_based.verification import VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
 
@@ -24,12 +27,14 @@ class SearchResult:
         reason: why there is none; empty otherwise.
         verified: the points behind the answer, where there is one and the method has points.
         timings_ms: wall time of the search's stages, in order.
+        seen: keypoints and matches, with or without a pose; None for methods without points.
     """
 
     answer: PoseEstimate | None
     reason: str = ""
     verified: VerifiedPose | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    seen: SeenPoints | None = None
 
 
 class GlobalLocalizer(Protocol):
@@ -55,10 +60,12 @@ class ViewResult:
     Attributes:
         verified: the best verified pose, with any confidence; None when there is none.
         reason: why there is none; empty otherwise.
+        matched_px: (K, 2) keypoints that were matched, where there is none.
     """
 
     verified: VerifiedPose | None
     reason: str = ""
+    matched_px: Pixels = field(default_factory=lambda: NO_POINTS)
 
 
 class ViewSearch(Protocol):
@@ -96,7 +103,7 @@ def search_in_passes(
     """
     timer = StageTimer()
     best: VerifiedPose | None = None
-    reason = ""
+    reason, seen = "", without_pose(NO_POINTS, NO_POINTS)
     least = scene.confidence.least_accepted(config.max_wrong)
     for fine in _PASSES[config.fine_features]:
         view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine)
@@ -105,12 +112,29 @@ def search_in_passes(
         reason = found.reason
         if found.verified is not None and (best is None or found.verified.confidence > best.confidence):
             best = found.verified
+        keypoints_px = view.features.xy_px
+        seen = (
+            without_pose(keypoints_px, found.matched_px)
+            if best is None
+            else seen_points(scene, best, frame.camera, keypoints_px)
+        )
         if best is not None and best.confidence >= least:
             answer = scene.answer(frame.stamp_ns, best.solved, source, best.confidence)
-            return SearchResult(answer, "", best, timer.timings_ms())
+            return SearchResult(answer, "", best, timer.timings_ms(), seen)
     if best is not None:
         reason = (
             f"confidence {best.confidence:.2f} of {best.solved.count} inliers, "
             f"{best.evidence.visible} points expected in view"
         )
-    return SearchResult(None, reason, None, timer.timings_ms())
+    return SearchResult(None, reason, None, timer.timings_ms(), seen)
+
+
+def seen_points(
+    scene: MapScene, verified: VerifiedPose, camera: Camera, keypoints_px: Pixels = NO_POINTS
+) -> SeenPoints:
+    """The points of a pose and where it puts them; so near their keypoints that the lens does not matter."""
+    T = verified.solved.T_map_refined
+    x, y, z = ((scene.point_map.points[verified.points] - T.t) @ T.R).T
+    off = np.stack([x, y], axis=1) / np.maximum(z, 1e-6)[:, None] - verified.rays
+    matched_px = verified.xy_px.astype(np.float64)
+    return SeenPoints(keypoints_px, matched_px, verified.solved.inliers, matched_px + camera.K[0, 0] * off)

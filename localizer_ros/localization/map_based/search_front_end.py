@@ -25,7 +25,7 @@ class SearchFrontEnd:
         """See :class:`FrontEnd`."""
         if self._late is None:
             result = self._localizer.localize(frame, prior)
-            return Observation(result.answer, (), None, result.reason, result.timings_ms)
+            return Observation(result.answer, (), None, result.reason, result.timings_ms, seen=result.seen)
         timer = StageTimer()
         late = self._late.collect(frame.stamp_ns)
         with timer.stage("search"):

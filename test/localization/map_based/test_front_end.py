@@ -1,5 +1,7 @@
 """Tracking in a map of a real recording: when it begins, what it measures, when it ends."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kitchen import Kitchen
@@ -31,6 +33,25 @@ def test_without_a_prior_every_frame_is_searched_in_full(kitchen: Kitchen) -> No
         assert observation.absolute is not None and observation.absolute.source == source
         # Motion is measured all the same: two answers are compared by it.
         assert (observation.relative is not None) == (index > 0)
+    front_end.close()
+
+
+def test_what_was_seen_is_told_with_a_pose_and_without(kitchen: Kitchen) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    frame = kitchen.queries.read(0)
+    searched = front_end.observe(frame, None).seen
+    tracked = front_end.observe(kitchen.queries.read(1), kitchen.prior(1)).seen
+    noise = np.random.default_rng(1).integers(0, 255, frame.image.shape, np.uint8)
+    lost = front_end.observe(replace(frame, stamp_ns=frame.stamp_ns + 10**10, image=noise), None).seen
+    assert searched is not None and tracked is not None and lost is not None
+    for seen in (searched, tracked):
+        inliers = seen.inliers
+        assert inliers.sum() > 20 and len(seen.matched_px) == len(inliers) == len(seen.projected_px)
+        off_px = np.linalg.norm(seen.projected_px - seen.matched_px, axis=1)
+        # What the verifier takes for an inlier is at most 4 px off, by the focal length that mapping refined.
+        assert off_px[inliers].max() < 4.5 and np.median(off_px[inliers]) < 2.0
+    assert len(searched.keypoints_px) > len(searched.matched_px) and len(tracked.keypoints_px) == 0
+    assert len(lost.keypoints_px) > 0 and not lost.inliers.any() and len(lost.projected_px) == 0
     front_end.close()
 
 
