@@ -127,6 +127,9 @@ class Health:
             if kind == "superseded":
                 self._rates.superseded()
                 return
+            if kind == "paused":
+                # It is said as long as it is so, and no longer.
+                return
             self._last_drop = (self.clock(), kind, message)
 
     def frame_processed(self, output: LocalizerOutput, waited_s: float) -> bool:

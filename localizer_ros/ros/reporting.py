@@ -55,7 +55,7 @@ class Reporter:
         """One message on /diagnostics, and one on ~/status."""
         self.qos.refresh()
         diagnosis = self.health.diagnose()
-        self._told = _kind(diagnosis.level, diagnosis.message)
+        self._told = _kind(diagnosis.level, diagnosis.message, diagnosis.summary["status"])
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: localization"
         about = (name, self._scene_name, diagnosis.level, diagnosis.message)
         status = diagnostic_status(*about, diagnosis.values)
@@ -65,7 +65,7 @@ class Reporter:
     def watch(self) -> None:
         """Publish the diagnostics where they have changed since they were last published."""
         verdict = self.health.judge()
-        if _kind(verdict.level, verdict.message) != self._told:
+        if _kind(verdict.level, verdict.message, verdict.status.value) != self._told:
             self.publish_diagnostics()
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -160,6 +160,8 @@ class Reporter:
             else:
                 self._log.warning(line)
             self.publish_diagnostics()
+        else:
+            self.watch()
 
     def _tell_odometry(self, output: LocalizerOutput) -> None:
         """Whether odometry has measured the way to this frame."""
@@ -231,6 +233,6 @@ class Reporter:
         )
 
 
-def _kind(level: str, message: str) -> str:
+def _kind(level: str, message: str, status: str) -> str:
     """What stays the same while only numbers change; all that is well is the same."""
-    return level if level == "OK" else f"{level} {_NUMBER.sub('#', message)}"
+    return level if level == "OK" else f"{level} {status} {_NUMBER.sub('#', message)}"

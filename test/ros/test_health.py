@@ -213,3 +213,13 @@ def test_health_tells_of_a_declared_search_latency_that_is_not_kept() -> None:
         "12 of the last 32 searches took longer than search.latency_s = 0.3 s and came late: declare 0.62 s"
     )
     assert Health().diagnose().values.get("search latency") is None
+
+
+def test_frames_that_came_while_paused_are_no_complaint_afterwards() -> None:
+    health = Health(clock=lambda: 1.0)
+    health.active, health.image_publishers = True, 1
+    health.frame_received()
+    health.frame_dropped("paused", "the node is paused")
+    health.frame_received()
+    health.frame_processed(output(Status.TRACKING), 0.0)
+    assert health.judge()[0] == "OK" and health.dropped["paused"] == 1
