@@ -6,6 +6,49 @@ from setuptools import find_packages, setup
 
 PACKAGE = "localizer_ros"
 SHARE = f"share/{PACKAGE}"
+# What mapping, evaluation and localization in a map need, and networks that were trained elsewhere. Versions are those
+# that are known to be needed; requirements/base.txt pins what everything was tested with.
+NEEDED = [
+    "faiss-cpu",
+    "gtsam==4.3.0",
+    "jinja2",
+    "matplotlib",
+    "msgspec",
+    "numpy>=2.0",
+    "opencv-python-headless<5",
+    "openvino",
+    "poselib",
+    "psutil",
+    "pycolmap",
+    "pyyaml",
+    "rich",
+    "rosbags",
+    "safetensors",
+    "scipy>=1.16",
+    "typer",
+]
+EXTRAS = {
+    # Training of networks, and their export. The CPU build of torch is a fifth of the default one:
+    # pip install torch --index-url https://download.pytorch.org/whl/cpu
+    "train": ["lightning-fabric", "onnx", "onnxruntime", "onnxscript", "torch"],
+    # Extractors, matchers and global descriptors that a user brings as ONNX files.
+    "learned": ["onnxruntime"],
+    # The viewer of `localizer view`; drawings need nothing.
+    "view": ["rerun-sdk"],
+    # rclpy and messages where no ROS 2 distribution is sourced; tf2_msgs, which has no wheel, is built by
+    # tools/build_tf2_msgs.sh.
+    "ros": [
+        "ros-jazzy-diagnostic-msgs",
+        "ros-jazzy-geometry-msgs",
+        "ros-jazzy-lifecycle-msgs",
+        "ros-jazzy-nav-msgs",
+        "ros-jazzy-rclpy[fastrtps]",
+        "ros-jazzy-rosgraph-msgs",
+        "ros-jazzy-sensor-msgs",
+        "ros-jazzy-std-srvs",
+        "ros-jazzy-visualization-msgs",
+    ],
+}
 CONFIG = ("config", "config/nav2", "config/robot_localization")
 
 
@@ -30,7 +73,9 @@ setup(
         (f"{SHARE}/launch", files("launch")),
         *((f"{SHARE}/{folder}", files(folder)) for folder in CONFIG),
     ],
+    install_requires=NEEDED,
     extras_require={
+        **EXTRAS,
         # NVIDIA's bindings, to compare the names that the TensorRT back end uses with theirs: one version in an
         # environment of its own, see tools/make_tensorrt_venvs.sh. They run nothing without a GPU.
         "tensorrt-api": [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolve requirements/*.in into requirements/*.txt: pinned, the same for Python 3.11 and 3.12.
+# Resolve requirements/*.in into requirements/*.txt: pinned, with checksums, the same for Python 3.11 and 3.12.
 # Usage: tools/lock.sh VENV
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
@@ -13,5 +13,5 @@ python=../$1/bin/python
 
 for name in base dev ros; do # dev is constrained by base, ros by both
   "$python" -m uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
-    --no-header --no-annotate --no-emit-index-url --excludes excludes.txt "$name.in" --output-file "$name.txt"
+    --no-header --no-annotate --no-emit-index-url --generate-hashes --excludes excludes.txt "$name.in" --output-file "$name.txt"
 done

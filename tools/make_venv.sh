@@ -32,7 +32,7 @@ find_python() {
 }
 
 python=$(find_python)
-requirements=(-r requirements/base.txt -r requirements/dev.txt -r requirements/torch.txt)
+requirements=(-r requirements/base.txt -r requirements/dev.txt)
 if distribution_sourced; then
   say "using rclpy and messages of ROS $ROS_DISTRO"
   options=(--system-site-packages)
@@ -60,8 +60,11 @@ fi
 
 # --no-deps: the lock files are complete, and a resolver would add the GPU libraries (see requirements/torch.txt).
 say "installing the pinned requirements"
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-compile "${requirements[@]}" \
-  || die "pip could not install the pinned requirements (see above)"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-compile --require-hashes \
+  "${requirements[@]}" || die "pip could not install the pinned requirements (see above)"
+# Without checksums: which build of torch it is depends on the index.
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/torch.txt \
+  || die "pip could not install torch (see above)"
 
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   say "this build of torch needs its GPU libraries: installing them"

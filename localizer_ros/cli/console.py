@@ -50,7 +50,6 @@ def ros_command(function: Callable[P, None]) -> Callable[P, None]:
 def _as_command(
     function: Callable[P, None], block: Callable[[], AbstractContextManager[None]]
 ) -> Callable[P, None]:
-
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         from localizer_ros.core.types import LocalizerError
@@ -60,6 +59,11 @@ def _as_command(
                 function(*args, **kwargs)
         except LocalizerError as error:
             say(f"localizer: {one_line(str(error))}")
+            raise typer.Exit(1) from error
+        except ModuleNotFoundError as error:
+            if (help_ := how_to_install(error.name or "")) is None:
+                raise
+            say(f"localizer: {error.name} is not installed: {help_}")
             raise typer.Exit(1) from error
         except BrokenPipeError:
             raise typer.Exit(1) from None
@@ -75,6 +79,29 @@ def _as_command(
             raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
 
     return run
+
+
+_TRAIN, _ROS = (
+    "pip install 'localizer_ros[train]'",
+    "source a ROS 2 distribution, or pip install 'localizer_ros[ros]'",
+)
+# What comes with an extra of the package, and the command that brings it.
+_INSTALLED_BY = {
+    "lightning_fabric": _TRAIN,
+    "onnx": _TRAIN,
+    "onnxruntime": "pip install 'localizer_ros[learned]'",
+    "onnxscript": _TRAIN,
+    "rclpy": _ROS,
+    "rerun": "pip install 'localizer_ros[view]', or give --out NAME.png for a drawing",
+    "tf2_msgs": "source a ROS 2 distribution, or run tools/build_tf2_msgs.sh of the sources",
+    "torch": f"{_TRAIN}; the CPU build from https://download.pytorch.org/whl/cpu is smaller",
+}
+
+
+def how_to_install(module: str) -> str | None:
+    """What to do about a module that is missing; None where nothing optional is."""
+    name = module.partition(".")[0]
+    return _INSTALLED_BY.get(name, _ROS if name.endswith(("_msgs", "_interfaces", "std_srvs")) else None)
 
 
 class _Terminated(KeyboardInterrupt):

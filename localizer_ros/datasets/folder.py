@@ -170,7 +170,7 @@ def _size_px(path: Path) -> tuple[int, int] | None:
             file.seek(-_END_BYTES, 2)
             tail = file.read()
         try:
-            return file_size_px(head + tail)
+            return file_size_px(head + tail, ends_alone=True)
         except FrameRejected:
             # Headers larger than that, or something behind the end: the whole file says.
             pass

@@ -247,12 +247,20 @@ def message_size_px(message: Any) -> tuple[int, int] | None:
     return int(message.width), layout.height
 
 
-def file_size_px(data: ImageData) -> tuple[int, int] | None:
-    """(width, height) of an image file by its header, see above. Raises FrameRejected where it is empty or cut off."""
+def file_size_px(data: ImageData, ends_alone: bool = False) -> tuple[int, int] | None:
+    """(width, height) of an image file by its header, see above.
+
+    Args:
+        data: the file's bytes.
+        ends_alone: of a large file, the first and the last of them.
+
+    Raises:
+        FrameRejected: it is empty, cut off, or its parts are longer than it is.
+    """
     view = np.frombuffer(data, np.uint8)
     if view.size == 0:
         raise FrameRejected("empty", "compressed image is empty")
-    if _is_truncated(view):
+    if _is_truncated(view, ends_alone):
         raise FrameRejected("truncated", f"compressed image is cut off after {view.size} bytes")
     return _file_size_px(view)
 
@@ -285,11 +293,11 @@ def _file_size_px(view: UInt8) -> tuple[int, int] | None:
     return None
 
 
-def _is_truncated(view: UInt8) -> bool:
-    """True for a JPEG or PNG without its end marker."""
+def _is_truncated(view: UInt8, ends_alone: bool = False) -> bool:
+    """True for a JPEG or PNG without its end marker, or with a part that does not end within the file."""
     data = view.data
     if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in bytes(data[-64:])
+        return b"IEND" not in bytes(data[-64:]) if ends_alone else not _png_ends(data)
     if bytes(data[:2]) != b"\xff\xd8":
         return False
     # Walk the header segments to the scan: a thumbnail in them has an end marker of its own.
@@ -301,6 +309,16 @@ def _is_truncated(view: UInt8) -> bool:
             return bytes(data[position:]).find(b"\xff\xd9") < 0
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return True
+
+
+def _png_ends(data: memoryview) -> bool:
+    """Whether the chunks of a PNG follow each other to its last: OpenCV allocates whatever length one claims."""
+    position = 8
+    while position + 12 <= len(data):
+        if bytes(data[position + 4 : position + 8]) == b"IEND":
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return False
 
 
 def encode_png(image: UInt8) -> bytes:

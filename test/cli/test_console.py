@@ -32,6 +32,11 @@ from localizer_ros.core.types import SourceError
         ),
         (OSError("odd"), 1, "localizer: odd\n"),
         (BrokenPipeError(), 1, ""),
+        (
+            ModuleNotFoundError("No module named 'rclpy'", name="rclpy"),
+            1,
+            "localizer: rclpy is not installed: source a ROS 2 distribution, or pip install 'localizer_ros[ros]'\n",
+        ),
         (KeyboardInterrupt(), 130, "localizer: interrupted; nothing was written\n"),
         (KeyboardInterrupt("half is kept"), 130, "localizer: interrupted; half is kept\n"),
     ],
@@ -46,6 +51,15 @@ def test_known_errors_end_in_one_line(
     with pytest.raises(typer.Exit) as ended:
         failing()
     assert (ended.value.exit_code, capsys.readouterr().err) == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("torch.nn", "train"), ("onnxruntime", "learned"), ("rerun", "view"), ("sensor_msgs.msg", "ros")],
+)
+def test_a_missing_module_names_the_extra_that_brings_it(module: str, extra: str) -> None:
+    assert f"localizer_ros[{extra}]" in (console.how_to_install(module) or "")
+    assert console.how_to_install("numpy") is None
 
 
 def test_other_errors_are_not_hidden() -> None:

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.types import FrameRejected
-from localizer_ros.datasets.images import decode_compressed, decode_image, encode_jpeg, encode_png
+from localizer_ros.datasets.images import (
+    decode_compressed,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    file_size_px,
+)
 
 HEIGHT, WIDTH = 24, 32
 
@@ -215,3 +221,12 @@ def test_a_header_that_promises_a_huge_image_is_not_believed(rgb):
     bmp[18:26] = struct.pack("<ii", 20_000, 20_000)
     with pytest.raises(FrameRejected):
         decode_compressed(bytes(bmp))
+
+
+def test_a_chunk_that_claims_gigabytes_is_not_believed(rgb):
+    data = bytearray(encode_png(rgb))
+    at = data.index(b"IDAT")
+    data[at - 4 : at] = struct.pack(">I", 0xF0BF2000)
+    for read in (decode_compressed, file_size_px):
+        with pytest.raises(FrameRejected, match="cut off"):
+            read(bytes(data))
