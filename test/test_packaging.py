@@ -150,6 +150,26 @@ def test_what_pip_installs_is_what_is_locked(monkeypatch: pytest.MonkeyPatch) ->
     assert {line for line in ros.splitlines() if line[0] not in "-#"} == {*declared["extras_require"]["ros"]}
 
 
+def test_the_licence_of_every_dependency_is_told() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"(?m)^\| `([a-z0-9-]+)` \| [A-Z]", page))
+    text = (REPOSITORY / "requirements" / "base.in").read_text(encoding="utf-8")
+    direct = text.split("# The dependencies of the CPU build of torch")[0]
+    names = re.findall(r"(?m)^[a-z0-9-]+", direct)
+    assert listed == {*names, "torch"}
+
+
+def test_the_image_is_made_of_files_that_are_there() -> None:
+    lines = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [
+        word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1] if word[0] != "-"
+    ]
+    here = [word for word in copied if not word.startswith("/opt")]
+    assert here and not [word for word in here if not (REPOSITORY / word).exists()]
+    ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split()
+    assert not set(ignored) & {word.split("/")[0] for word in here}
+
+
 def test_lock_files_agree_with_each_other() -> None:
     versions: dict[str, set[str]] = {}
     # The bindings of two TensorRTs are meant to differ: each is checked in an environment of its own.
