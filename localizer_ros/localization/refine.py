@@ -7,6 +7,7 @@ the pose; in a wide one most are chance, and RANSAC does. What the map does not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +129,10 @@ class Refiner:
             return ViewResult(None, f"pose of {solved.count} inliers was not confirmed by its surroundings")
         return ViewResult(verified)
 
+    def surest(self, tried: Sequence[VerifiedPose]) -> VerifiedPose:
+        """The surest of several poses of one view; see :meth:`PoseVerifier.surest`."""
+        return self._verifier.surest(tried)
+
     def _least_squares(self, view: View, T: SE3, matches: GuidedMatches, wide: bool) -> SE3 | None:
         """The pose that the matches in a window agree on."""
         focal_px, min_inliers = self._scene.focal_px, self._config.min_inliers
@@ -179,11 +184,13 @@ class ProposalSearch:
         """See :class:`ViewSearch`."""
         proposed = self._proposed(view, prior)
         timer.lap("refine")
-        if self._is_believed(proposed):
+        least = self.scene.confidence.least_accepted(self.config.max_wrong)
+        if proposed.verified is not None and proposed.verified.confidence >= least:
             return proposed
-        nearest = self._nearest(frame, view, prior)
+        tried = [] if proposed.verified is None else [proposed.verified]
+        tried += self._nearest(frame, view, prior)
         timer.lap("nearest_image")
-        return proposed if nearest is None else nearest
+        return ViewResult(self.refiner.surest(tried)) if tried else proposed
 
     def _proposed(self, view: View, prior: PoseEstimate | None) -> ViewResult:
         """What the method's proposal becomes."""
@@ -194,21 +201,12 @@ class ProposalSearch:
         reason = f"the map does not confirm the pose that {self.source} proposes ({result.reason})"
         return result if result.verified is not None else ViewResult(None, reason)
 
-    def _nearest(self, frame: Frame, view: View, prior: PoseEstimate | None) -> ViewResult | None:
-        """What the keyframes most like this frame become, None when the map confirms none of them."""
+    def _nearest(self, frame: Frame, view: View, prior: PoseEstimate | None) -> list[VerifiedPose]:
+        """What the keyframes most like this frame become, where the map confirms them."""
         similar, _ = self.scene.similar_keyframes(self.scene.global_descriptor(frame, view), _NEAREST_IMAGES)
-        best: ViewResult | None = None
-        for keyframe in self.scene.database.keyframe[similar]:
-            T = SE3.from_matrix(self.scene.point_map.T_map_refined[keyframe])
-            result = self.refiner.find(view, T, None, prior, self.config)
-            if self._is_believed(result):
-                return result
-            best = result if best is None and result.verified is not None else best
-        return best
-
-    def _is_believed(self, result: ViewResult) -> bool:
-        least = self.scene.confidence.least_accepted(self.config.max_wrong)
-        return result.verified is not None and result.verified.confidence >= least
+        poses = self.scene.point_map.T_map_refined[self.scene.database.keyframe[similar]]
+        results = (self.refiner.find(view, SE3.from_matrix(T), None, prior, self.config) for T in poses)
+        return [result.verified for result in results if result.verified is not None]
 
 
 def proposal_window_px(scene: MapScene) -> float:

@@ -7,10 +7,6 @@ match with the points of the whole map, for small maps.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.seen import NO_POINTS
 from localizer_ros.core.timing import StageTimer
@@ -21,8 +17,6 @@ from localizer_ros.localization.map_based.search import SearchResult, ViewResult
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
 
-# Poses further apart than this are rivals, not the same answer twice: a share of the median depth, or a turn.
-_APART_OF_DEPTH, _APART_RAD = 0.1, np.radians(5.0)
 # Fewer inliers than this are asked of RANSAC even where a search wants more: verification finds the others.
 _LEAST_SOLVED = 8
 
@@ -75,7 +69,7 @@ class PlaceSearch:
             tried.append(result.verified)
         if not tried:
             return ViewResult(None, "; ".join(dict.fromkeys(reasons)), matched_px)
-        return ViewResult(self._best(tried))
+        return ViewResult(self._verifier.surest(tried))
 
     def _try_place(
         self, view: View, place: Index | None, prior: PoseEstimate | None, timer: StageTimer
@@ -109,24 +103,6 @@ class PlaceSearch:
         """Whether a pose is sure enough, and the next place is no rival."""
         sure = max(verified.confidence for verified in tried) >= self._enough
         return sure and not is_rival(place, first)
-
-    def _best(self, tried: list[VerifiedPose]) -> VerifiedPose:
-        """The surest of the poses that places propose, held against the next best one that lies elsewhere."""
-        best = max(tried, key=lambda verified: verified.confidence)
-        elsewhere = [verified for verified in tried if not self._same(best, verified)]
-        if best.evidence.agrees:
-            # What is known otherwise has chosen between them.
-            elsewhere = [verified for verified in elsewhere if verified.evidence.agrees]
-        if not elsewhere:
-            return best
-        rival = max(elsewhere, key=lambda verified: verified.confidence)
-        evidence = replace(best.evidence, rival=rival.evidence.inliers, rival_explains=rival.confidence)
-        return self._verifier.with_evidence(best, evidence)
-
-    def _same(self, a: VerifiedPose, b: VerifiedPose) -> bool:
-        T_a, T_b = a.solved.T_map_refined, b.solved.T_map_refined
-        apart_m = _APART_OF_DEPTH * self._scene.point_map.median_depth
-        return T_a.distance_to(T_b) <= apart_m and T_a.angle_to(T_b) <= _APART_RAD
 
 
 class HierarchicalLocalizer:

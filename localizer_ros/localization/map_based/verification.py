@@ -8,6 +8,7 @@ makes a probability of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,8 @@ _FEWEST_POINTS = 8
 # regressor and found by RANSAC, 22 right poses had 8.6 to 70 more, and five of six wrong ones -0.2 to 3.4, with
 # confidences of 0.4 to 0.9; of another place (TUM fr1_rpy) the two that were taken for right had -1.6 and 0.6.
 _BACKGROUND_PX, _LEAST_EXCESS = 12.0, 5.0
+# Poses further apart than this are rivals, not the same answer twice: a share of the median depth, or a turn.
+_APART_OF_DEPTH, _APART_RAD = 0.1, np.radians(5.0)
 # No keypoint is better than this, whatever a map of few observations says.
 _LEAST_ERROR_PX = 0.4
 
@@ -160,6 +163,24 @@ class PoseVerifier:
     def with_evidence(self, verified: VerifiedPose, evidence: Evidence) -> VerifiedPose:
         """The same pose with other evidence, rated anew."""
         return replace(verified, evidence=evidence, confidence=self._scene.confidence.probability(evidence))
+
+    def surest(self, tried: Sequence[VerifiedPose]) -> VerifiedPose:
+        """The surest of several verified poses of one view, held against the next best one that lies elsewhere."""
+        best = max(tried, key=lambda verified: verified.confidence)
+        elsewhere = [verified for verified in tried if not self._same(best, verified)]
+        if best.evidence.agrees:
+            # What is known otherwise has chosen between them.
+            elsewhere = [verified for verified in elsewhere if verified.evidence.agrees]
+        if not elsewhere:
+            return best
+        rival = max(elsewhere, key=lambda verified: verified.confidence)
+        evidence = replace(best.evidence, rival=rival.evidence.inliers, rival_explains=rival.confidence)
+        return self.with_evidence(best, evidence)
+
+    def _same(self, a: VerifiedPose, b: VerifiedPose) -> bool:
+        T_a, T_b = a.solved.T_map_refined, b.solved.T_map_refined
+        apart_m = _APART_OF_DEPTH * self._scene.point_map.median_depth
+        return T_a.distance_to(T_b) <= apart_m and T_a.angle_to(T_b) <= _APART_RAD
 
     def _agree(self, solved: SolvedPose, confidence: float, T_map_prior: SE3, prior: Array) -> bool:
         """Whether a pose is where a prior of covariance (6, 6) says, as far as both are certain."""

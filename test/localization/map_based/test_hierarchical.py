@@ -16,9 +16,9 @@ from localizer_ros.core.types import Camera, Frame
 from localizer_ros.datasets.source import open_source
 from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.front_end import open_map_front_end
-from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer, PlaceSearch
+from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.places import Places
-from localizer_ros.localization.map_based.verification import VerifiedPose
+from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.confidence import Evidence
 from localizer_ros.scene.map_scene import MapScene
 
@@ -84,9 +84,9 @@ def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
 ) -> None:
     point_map = synthetic_map(rng, depth_m=depth_m)
     scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
-    search = PlaceSearch(scene, SearchConfig(), whole=True)
+    verifier = PoseVerifier(scene, 12)
     apart = SE3.exp([0, turn_rad, 0, 0, 0, of_depth * point_map.median_depth])
-    best = search._best([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)])
+    best = verifier.surest([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)])
     assert best.solved.T_map_refined.distance_to(SE3.identity()) == 0.0
     assert best.evidence.rival == (50 if rivals else 0)
     # A coin decides between two places that explain the image alike, as far as the other one does.
@@ -95,11 +95,11 @@ def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
 
 def test_a_rival_that_the_prior_does_not_allow_is_none(rng: np.random.Generator) -> None:
     scene = MapScene(synthetic_map(rng), None, None, None)  # type: ignore[arg-type]
-    search = PlaceSearch(scene, SearchConfig(), whole=True)
+    verifier = PoseVerifier(scene, 12)
     far = SE3.exp([0, 0, 0, 9.0, 0, 0])
     best = verified(SE3.identity(), 50, 0.9, True)
-    assert search._best([verified(far, 50, 0.6, False), best]).confidence == 0.9
-    assert search._best([verified(far, 50, 0.8, True), best]).confidence == pytest.approx(0.6, abs=0.01)
+    assert verifier.surest([verified(far, 50, 0.6, False), best]).confidence == 0.9
+    assert verifier.surest([verified(far, 50, 0.8, True), best]).confidence == pytest.approx(0.6, abs=0.01)
 
 
 def test_a_place_beyond_the_retrieved_ones_is_a_rival_where_it_shares_nothing_with_the_first(
