@@ -57,6 +57,7 @@ class PointMapReport:
         stage_seconds: each stage.
         validation: median errors on frames that are no keyframes: frames, answered, median_t_m, median_r_deg.
         calibration: focal lengths, principal point and distortion after refinement, extrinsics.
+        implausible: what of it no calibration is so wrong about, one line each.
     """
 
     images: int
@@ -70,6 +71,7 @@ class PointMapReport:
     stage_seconds: dict[str, float]
     validation: dict[str, float]
     calibration: dict[str, Any]
+    implausible: list[str]
 
 
 def build_point_map_scene(
@@ -142,6 +144,7 @@ def build_point_map(
         seconds=round(timer.elapsed_ms() / 1e3, 2),
         stage_seconds=timer.timings_s(),
         calibration=builder.refined_calibration(),
+        implausible=builder.implausible(),
     )
 
 

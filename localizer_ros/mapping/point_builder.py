@@ -20,6 +20,7 @@ from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, a
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.keyframes import Keyframes
 from localizer_ros.mapping.matching import PairMatches, on_epipolar_lines
+from localizer_ros.mapping.plausibility import implausible_refinement
 from localizer_ros.mapping.pruning import budget_bytes, observations_within
 from localizer_ros.scene.map_scene import View
 from localizer_ros.scene.point_map import PointMap
@@ -129,6 +130,12 @@ class PointBuilder:
         # A turn and the move that looks like it are told apart only half: what is wrong in one is wrong in the other.
         confused = 0.5 * self._depth_m * float(np.sqrt(np.mean(sigma[:3] ** 2)))
         return np.asarray(_HIDDEN * np.concatenate([sigma[:3], np.hypot(sigma[3:], confused)]))
+
+    def implausible(self) -> list[str]:
+        """What was found of the camera that no calibration is so wrong about, one line each."""
+        return implausible_refinement(
+            self._camera, self._state.intrinsics, SE3.from_matrix(self._state.T_cam_refined), self._depth_m
+        )
 
     def refined_calibration(self) -> dict[str, Any]:
         """Intrinsics and extrinsics that were found, for the report."""

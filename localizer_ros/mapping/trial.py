@@ -86,6 +86,7 @@ def trial_lines(facts: Mapping[str, Any], scene: str, source: str) -> list[str]:
     """The verdict, why, and the next command, for a terminal."""
     verdict = trial_verdict(facts)
     lines = [f"verdict: {verdict.word or 'unknown'}", *(f"  {reason}" for reason in verdict.reasons)]
+    lines += [f"  camera: {found}" for found in facts.get("map", {}).get("implausible", ())]
     if "map" not in facts and verdict.word == "bad":
         return [*lines, f"next: localizer map {source} --out {scene}_map --method hierarchical"]
     if verdict.word in ("bad", "doubtful"):
