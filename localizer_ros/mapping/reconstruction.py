@@ -74,14 +74,7 @@ def reconstruct(
     count = len(source.records)
     if count < _FEWEST_IMAGES:
         raise SourceError(f"{source.path}: {count} frames, expected at least {_FEWEST_IMAGES}")
-    chosen = changed_frames(source, progress)
-    if 0 < config.keyframes.max_images < len(chosen):
-        spread = np.linspace(0, len(chosen) - 1, config.keyframes.max_images)
-        chosen = [chosen[round(k)] for k in spread]
-    if len(chosen) < _FEWEST_IMAGES:
-        raise SourceError(
-            f"{source.path}: the view hardly changes in all its {count} frames; the camera must move"
-        )
+    chosen = _keyframes(source, config.keyframes.max_images, progress)
     store = FeatureStore(source, config, work / "features")
     store.extract(chosen, True, progress, "features")
     database_path = work / "database.db"
