@@ -1,6 +1,6 @@
 """All scenarios of test/scenarios, in simulated time and over DDS, and the page of what came of them.
 
-    python tools/scenarios.py [--no-live] [--no-page]
+    python tools/scenarios.py [--no-live] [--no-page] [--only NAME ...]
 
 Maps the place of test/scenarios/place, plays every scenario, writes docs/results/scenarios.json and its page, and ends
 with exit code 1 when one does not hold, or holds though it is marked as known to fail.
@@ -64,8 +64,9 @@ def main() -> int:
     )
     parser.add_argument("--no-live", action="store_true", help="in simulated time only")
     parser.add_argument("--no-page", action="store_true", help="write nothing")
+    parser.add_argument("--only", nargs="+", default=(), help="these alone; the others keep their figures")
     arguments = parser.parse_args()
-    scenarios = chosen(sorted(FOLDER.glob("*.yaml")), ())
+    scenarios = chosen(sorted(FOLDER.glob("*.yaml")), arguments.only)
     results: dict[str, list[Result]] = {}
     cycles: Cycles | None = None
     with tempfile.TemporaryDirectory() as work:
@@ -76,7 +77,7 @@ def main() -> int:
             name = "live" if live else "simulated"
             results[name] = told(run(scene, open_recording(PLACE / "driven.yaml"), scenarios, live))
             print(f"{name}: {total(results[name])}")
-        if not arguments.no_live:
+        if not (arguments.no_live or arguments.only):
             cycles = cycle(scene, open_recording(PLACE / "driven.yaml"), CYCLES)
             print(
                 f"{cycles.cycles} cycles of the lifecycle, memory {cycles.growth_mb:+.1f} MB",
@@ -103,7 +104,10 @@ def write_page(results: dict[str, list[Result]], cycles: Cycles | None) -> None:
     path = results_pages.RESULTS / "scenarios.json"
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
     for name, each in results.items():
-        runs[name] = a_run({result.name: row(result) for result in each})
+        known = runs.get(name, {}).get("rows", {})
+        new = {result.name: row(result) for result in each}
+        names = chosen(sorted(FOLDER.glob("*.yaml")), ())
+        runs[name] = a_run({key: (known | new)[key] for key in names if key in known | new})
     if cycles is not None:
         runs["cycles"] = a_run({"cycles": {**cycles.to_dict(), "poses": sum(cycles.answered)}})
     tables = [
