@@ -18,7 +18,7 @@ from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Frame, SourceError
 from localizer_ros.datasets.calibration import camera_to_colmap, write_camera_yaml
 from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
-from localizer_ros.datasets.derived import SourceWithPoses
+from localizer_ros.datasets.derived import FirstFrames, SourceWithPoses
 from localizer_ros.datasets.images import encode_jpeg, encode_png
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig, write_world
 from localizer_ros.datasets.source import FrameSource, broken_frames, open_source
@@ -241,7 +241,8 @@ def read_all(name: str, folder: Path, out: Path) -> tuple[Content, list[str]]:
     source: FrameSource = open_source(folder / FILES[name] if name in FILES else folder)
     if name == "trajectory":
         source = SourceWithPoses(source, Trajectory.read_tum(folder / POSES), POSES)
-    facts = recording_facts(source)
+    few = FirstFrames(source, 2 * MOST_FRAMES) if len(source.records) > 2 * MOST_FRAMES else source
+    facts = recording_facts(few)
     said = [*map(str, facts["problems"]), *broken_frames(source)]
     images = {}
     for index, record in enumerate(source.records[:MOST_FRAMES]):
