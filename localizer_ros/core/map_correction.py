@@ -59,14 +59,15 @@ class MapCorrection:
         T_map_base = last[1] @ T_odom_base
         T_base_new = T_map_base.inverse() @ (T_map_odom @ T_odom_base)
         distance_m, angle_rad = float(np.linalg.norm(T_base_new.t)), T_base_new.angle_to(SE3.identity())
-        most_m, most_rad = self._rate_m_s * _WITHIN_S, self._rate_rad_s * _WITHIN_S
+        elapsed_s = (stamp_ns - last[0]) * 1e-9
+        most_m = min(self._rate_m_s, LARGEST_STEP_M / elapsed_s) * _WITHIN_S
+        most_rad = min(self._rate_rad_s, LARGEST_STEP_RAD / elapsed_s) * _WITHIN_S
         if anew or distance_m > most_m or angle_rad > most_rad:
             if distance_m > LARGEST_STEP_M or angle_rad > LARGEST_STEP_RAD:
                 self.jumps += 1
                 why = "localised anew" if anew else "too large a correction for small steps"
                 self.last_jump = f"{distance_m:.2f} m, {np.degrees(angle_rad):.1f} deg: {why}"
             return T_map_odom
-        elapsed_s = (stamp_ns - last[0]) * 1e-9
         step_m = min(self._rate_m_s * elapsed_s, LARGEST_STEP_M)
         step_rad = min(self._rate_rad_s * elapsed_s, LARGEST_STEP_RAD)
         share = min(1.0, step_m / max(distance_m, 1e-9), step_rad / max(angle_rad, 1e-9))

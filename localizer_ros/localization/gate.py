@@ -26,6 +26,7 @@ class AnswerOutcome(enum.Enum):
     CONTRADICTS = "an absolute pose that is sure of itself lies far from the prediction"
     ALONE = "absolute pose not sure of itself, and no other frame to hold it against"
     UNCONFIRMED = "absolute pose not sure enough of itself to start from: waits for others that agree"
+    REFUTED = "the given pose is not what the camera sees, and is dropped"
     RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
 

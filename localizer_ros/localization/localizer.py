@@ -19,6 +19,7 @@ from localizer_ros.core.types import (
 )
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate, doubted
+from localizer_ros.localization.given_pose import GivenPose, settle
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
 from localizer_ros.localization.repeated_images import RepeatedImages, carried_over
@@ -55,7 +56,7 @@ class Localizer:
         self._by_odometry = False
         # The pose was given up because odometry has moved away from an image that does not change.
         self._frozen = False
-        self._given: PoseEstimate | None = None
+        self._given: GivenPose | None = None
         self._restart_gap_s: float | None = None
 
     def reconfigure(self, config: LocalizerConfig) -> None:
@@ -85,11 +86,14 @@ class Localizer:
         # Said once, and kept until now: a rejected frame has no output to say it in.
         restart_gap_s, self._restart_gap_s = self._restart_gap_s, None
 
-        answers = self._answers(frame.stamp_ns, observation)
+        answers = self._answers(observation)
         motions = self._motion.measured_by(answers, self._motion.since_last(frame, observation.relative))
         predicted = self._predict(frame.stamp_ns, motions.best)
         self._add_motions(motions)
-        outcomes = [self._take(answer, frame.stamp_ns, predicted) for answer in answers]
+        self._given, start, refuted = settle(self._given, predicted, answers, self._motion, self._gate)
+        answers = [*start, *answers]
+        taken = [self._take(answer, frame.stamp_ns, predicted) for answer in answers]
+        outcomes = [*refuted, *taken]
         timer.lap("gate")
 
         estimate = self._smoother.estimate() if self._tracking else None
@@ -101,7 +105,7 @@ class Localizer:
         self._gate.remember(estimate, frame.stamp_ns)
         self._motion.remember(frame, estimate, motions, confirmed=self._accepted_ns == frame.stamp_ns)
         if estimate is not None:
-            estimate = doubted(estimate, answers, outcomes)
+            estimate = doubted(estimate, answers, taken)
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
             status=judgement.status,
@@ -122,9 +126,12 @@ class Localizer:
         self._motion.add_odometry(stamp_ns, T_odom_base, covariance)
 
     def set_prior(self, prior: PoseEstimate) -> None:
-        """Start over at a pose somebody knows; taken as the pose of the next frame."""
-        self.reset()
-        self._given = replace(prior, T_map_cam=prior.T_map_cam.shifted(-self._origin_m))
+        """Start over at a pose that somebody gives, taken as that of the next frame; see ``GivenPose``."""
+        self.relocalize()
+        pose = replace(prior, T_map_cam=prior.T_map_cam.shifted(-self._origin_m))
+        self._given = GivenPose(
+            pose, 0.0 if self._config.independent else self._config.status.degraded_after_s
+        )
 
     def relocalize(self) -> None:
         """Forget the pose and find it again from the map; time and odometry go on."""
@@ -186,7 +193,7 @@ class Localizer:
     def _predict(self, stamp_ns: int, motion: RelativePose | None) -> PoseEstimate | None:
         """The last estimate moved by ``motion``; before the first estimate the pose somebody gave."""
         if self._given is not None:
-            return replace(self._given, stamp_ns=stamp_ns)
+            return self._given.predict(stamp_ns, motion)
         return self._motion.predict(motion)
 
     def _observe(self, frame: Frame, prior: PoseEstimate | None, timer: StageTimer) -> Observation:
@@ -206,12 +213,10 @@ class Localizer:
             for motion in motions.all:
                 self._smoother.add_relative(motion)
 
-    def _answers(self, stamp_ns: int, observation: Observation) -> list[PoseEstimate]:
-        """The absolute poses to consider, oldest first; a pose somebody gave comes before all."""
-        given, self._given = self._given, None
-        first = [] if given is None else [replace(given, stamp_ns=stamp_ns)]
+    def _answers(self, observation: Observation) -> list[PoseEstimate]:
+        """The absolute poses to consider, oldest first."""
         newest = [] if observation.absolute is None else [observation.absolute]
-        return first + sorted(observation.late, key=lambda pose: pose.stamp_ns) + newest
+        return sorted(observation.late, key=lambda pose: pose.stamp_ns) + newest
 
     def _take(self, answer: PoseEstimate, stamp_ns: int, predicted: PoseEstimate | None) -> AnswerOutcome:
         """Fuse an absolute pose, or set it aside, and say which."""

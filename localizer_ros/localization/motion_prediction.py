@@ -202,8 +202,8 @@ class MotionPrediction:
         """The last estimate moved by ``motion``; None where one of the two is not known."""
         if self._estimate is None or motion is None:
             return None
-        moved = _moved(self._estimate, motion)
-        return PoseEstimate(motion.stamp_cur_ns, moved.T_map_cam, moved.covariance, "prediction")
+        there = moved(self._estimate, motion)
+        return PoseEstimate(motion.stamp_cur_ns, there.T_map_cam, there.covariance, "prediction")
 
     def travel(self, motions: Motions) -> None:
         """Note the way to the newest frame, along which late answers are brought forward."""
@@ -217,7 +217,7 @@ class MotionPrediction:
         """An answer for an earlier frame, moved to ``stamp_ns`` by the motions since; None when those are not known."""
         for motion in self._travelled:
             if motion.stamp_prev_ns == answer.stamp_ns and answer.stamp_ns < stamp_ns:
-                answer = _moved(answer, motion)
+                answer = moved(answer, motion)
         return answer if answer.stamp_ns == stamp_ns else None
 
     def remember(
@@ -278,8 +278,8 @@ class MotionPrediction:
             S = compose_covariance(S, step.T_prev_cur, step.covariance)
             way = RelativePose(last.stamp_ns, frame.stamp_ns, T @ step.T_prev_cur, S, ODOMETRY)
             steps = passed.steps + 1
-        moved = way.T_prev_cur.log()
-        squared = float(moved @ np.linalg.solve(way.covariance, moved))
+        tangent = way.T_prev_cur.log()
+        squared = float(tangent @ np.linalg.solve(way.covariance, tangent))
         # What has moved and is back has moved.
         has_moved = squared > self._still or (passed is not None and passed.moved)
         return Passed(frame.stamp_ns, frame.T_base_cam, way, steps, has_moved)
@@ -312,7 +312,8 @@ class MotionPrediction:
         return np.diag(np.repeat(sigmas**2, 3))
 
 
-def _moved(pose: PoseEstimate, motion: RelativePose) -> PoseEstimate:
+def moved(pose: PoseEstimate, motion: RelativePose) -> PoseEstimate:
+    """The pose after a motion."""
     covariance = pose.covariance
     if covariance is not None:
         covariance = compose_covariance(covariance, motion.T_prev_cur, motion.covariance)

@@ -27,6 +27,8 @@ from localizer_ros.datasets.images import decode_message, encode_jpeg, encode_pn
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
 # it out.
 UNKNOWN_VARIANCE = 1e6
+# AMCL's default sigmas of an initial pose.
+_GIVEN_M, _GIVEN_RAD = 0.5, np.pi / 12.0
 
 
 # --- time ---
@@ -192,7 +194,8 @@ def pose_with_covariance_msg(pose: BasePose, map_frame: str) -> PoseWithCovarian
 
 
 def base_pose_from_msg(message: PoseWithCovarianceStamped, map_frame: str) -> BasePose:
-    """The robot's pose of an ``initialpose``; its covariance is None where the message leaves it zero.
+    """The robot's pose of an ``initialpose``. Variances that the message leaves zero are those that AMCL takes: many
+    tools leave all of them out, and those of the floor plan leave out height, roll and pitch.
 
     Raises:
         ValueError: another frame than ``map_frame``, a value that is not finite, a zero quaternion, or a malformed
@@ -202,7 +205,10 @@ def base_pose_from_msg(message: PoseWithCovarianceStamped, map_frame: str) -> Ba
     if frame != map_frame:
         raise ValueError(f"its frame is {frame!r}, expected {map_frame!r}")
     T_map_base = pose_from_msg(message.pose.pose)
-    covariance = covariance_from_values(T_map_base, message.pose.covariance)
+    values = np.array(message.pose.covariance, dtype=np.float64)
+    variances = values[::7]
+    values[::7] = np.where(variances == 0.0, np.repeat([_GIVEN_M**2, _GIVEN_RAD**2], 3), variances)
+    covariance = covariance_from_values(T_map_base, values.tolist())
     return BasePose(stamp_ns(message.header.stamp), T_map_base, covariance)
 
 

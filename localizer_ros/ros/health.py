@@ -74,16 +74,11 @@ class Health:
         self._search_latency_s = search_latency_s
         self._lock = threading.Lock()
         self._began_s = clock()
-        self.active = False
-        """The node is in the lifecycle state active."""
+        self._active_since_s: float | None = None
         self.opening = ""
-        """The scene that is being opened; empty when that is done."""
         self.paused = False
-        """Somebody paused it."""
         self.image_topic = ""
-        """Resolved name of the image topic."""
         self.image_publishers = 0
-        """Publishers that the image subscription is matched with."""
         self.received = 0
         self.answered = 0
         self.processed = 0
@@ -93,7 +88,6 @@ class Health:
         self.status: Status | None = None
         self.reason = ""
         self.notes: dict[str, str] = {}
-        """Lines of the details that others set."""
         self._rates = Rates(clock)
         self._missing = MissingFrames()
         self._remarks: dict[str, tuple[float, str]] = {}
@@ -106,6 +100,16 @@ class Health:
         self._delays_ms: deque[float] = deque(maxlen=_RECENT)
         self._ages_ms: deque[float] = deque(maxlen=_RECENT)
         self._timings_ms: dict[str, deque[float]] = {}
+
+    @property
+    def active(self) -> bool:
+        """The node is in the lifecycle state active."""
+        return self._active_since_s is not None
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        if active != self.active:
+            self._active_since_s = self.clock() if active else None
 
     def frame_received(self, stamp_ns: int = 0) -> None:
         """An image message arrived."""
@@ -199,7 +203,8 @@ class Health:
 
     def _judge_input(self) -> Verdict | None:
         received_s = self._last_received_s
-        silent_s = self.clock() - (received_s if received_s is not None else self._began_s)
+        since_s = self._active_since_s if self._active_since_s is not None else self._began_s
+        silent_s = self.clock() - max(received_s if received_s is not None else since_s, since_s)
         if silent_s <= self._rates.silent_after_s():
             return None
         topic, publishers = self.image_topic, self.image_publishers
@@ -241,8 +246,7 @@ class Health:
         if silent_s > _TF_SILENT_S:
             faults.append(f"no TF for {silent_s:.1f} s: {why}")
         if overload := self._rates.overload():
-            faults.append(overload)
-            help_ = OVERLOAD_HELP
+            faults, help_ = [*faults, overload], OVERLOAD_HELP
         if faults and status is Status.TRACKING:
             status = Status.DEGRADED
         now_s = self.clock()

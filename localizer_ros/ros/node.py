@@ -218,7 +218,9 @@ class LocalizerNode(ManagedNode):
 
     def _on_parameters_set(self, changes: list[Parameter]) -> None:
         """Take what has changed, where that may change while the node runs."""
-        if self._worker is None or not any(is_live(change.name) for change in changes):
+        # While the scene is opened there is nothing yet to tell: configuring reads them when it goes on.
+        opened = self._worker is not None and not self.health.opening
+        if not opened or not any(is_live(change.name) for change in changes):
             return
         self._config = config = read_parameters(self)
         self._mailbox.command(lambda localizer: localizer.reconfigure(config))

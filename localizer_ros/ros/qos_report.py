@@ -58,7 +58,7 @@ class QosReport:
         for topic, ours in list(self._inputs.items()):
             theirs = self._misfits(topic, ours)
             if not theirs:
-                del self._inputs[topic]
+                self._inputs.pop(topic, None)
             note = f"does not fit: {theirs}; asked for {_text(ours)}" if theirs else None
             self._health.note(f"QoS {topic}", note)
 

@@ -139,17 +139,20 @@ class MapBroadcaster:
     def forget(self) -> None:
         """Drop the poses that wait: they are not to be trusted any more, and the next one was found anew."""
         with self._lock:
-            self._waiting.clear()
-            self._owed_since_s, self.waiting_for = None, ""
-            self._correction.restart()
+            self._forget()
 
     def destroy(self) -> None:
         """Stop publishing."""
-        self.forget()
         with self._lock:
+            self._forget()
             publisher, self._publisher, self._child = self._publisher, None, ""
         if publisher is not None:
             self._node.destroy_publisher(publisher)
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._owed_since_s, self.waiting_for = None, ""
+        self._correction.restart()
 
     def _publish_newest(self) -> None:
         """Raises TransformError where none of the poses can go out yet."""

@@ -74,8 +74,10 @@ def test_a_pose_found_anew_owes_nothing_to_the_last_one() -> None:
     assert correction.jumps == 1, "a step that small is none"
 
 
-def test_no_step_is_larger_than_what_is_counted_however_rare_transforms_are() -> None:
-    correction = MapCorrection(0.3)
+def test_what_rare_transforms_cannot_make_good_in_a_second_is_a_jump() -> None:
+    correction = MapCorrection(5.0)
     correction.step(0, SE3.identity(), SE3.identity())
-    T = correction.step(2_000_000_000, shifted(0.25), SE3.identity())
+    T = correction.step(500_000_000, shifted(0.15), SE3.identity())
     assert T.distance_to(SE3.identity()) == pytest.approx(LARGEST_STEP_M) and correction.jumps == 0
+    T = correction.step(1_000_000_000, shifted(1.5), SE3.identity())
+    assert T.distance_to(shifted(1.5)) == 0.0 and correction.jumps == 1

@@ -433,12 +433,46 @@ def test_odometry_carries_the_pose_for_a_minute_and_says_how_well() -> None:
     assert output.status is Status.DEGRADED and "no believable absolute pose for 60" in output.reason
 
 
-def test_a_given_pose_is_the_start() -> None:
+def test_a_given_pose_is_the_start_where_the_camera_says_nothing_for_a_while() -> None:
     localizer, front_end = make(lambda ns: Observation(reason="nothing seen"))
     localizer.set_prior(at(5))
-    output = localizer.process(frame(5))
-    assert front_end.priors[0] is not None
-    assert output.estimate is not None and output.estimate.T_map_cam.distance_to(truth(5)) < 1e-6
+    outputs = run(localizer, range(5, 24))
+    assert all(prior is not None for prior in front_end.priors)
+    start = next(o for o in outputs if o.estimate is not None)
+    waited_s = (start.stamp_ns - 5 * PERIOD_NS) * 1e-9
+    assert 0.0 <= waited_s - LocalizerConfig().status.degraded_after_s < 0.034
+    assert start.estimate is not None and start.estimate.T_map_cam.distance_to(truth(5)) < 1e-6
+
+
+@pytest.mark.parametrize("confidence", [None, 0.5], ids=["sure", "unsure"])
+def test_a_given_pose_that_the_camera_confirms_starts_at_once(confidence: float | None) -> None:
+    localizer, _ = make(lambda ns: Observation(replace(at(round(ns / PERIOD_NS)), confidence=confidence)))
+    beside = at(1).T_map_cam @ SE3.exp([0.0, 0.05, 0.0, 0.1, 0.0, 0.0])
+    localizer.set_prior(replace(at(1, beside), covariance=0.1 * np.eye(6)))
+    for index, output in enumerate(run(localizer, range(1, 20)), 1):
+        assert output.status is Status.TRACKING and output.estimate is not None
+        assert output.estimate.T_map_cam.distance_to(truth(index)) < 0.05
+
+
+@pytest.mark.parametrize("blind", [0, 5])
+@pytest.mark.parametrize("confidence", [None, 0.5], ids=["sure", "unsure"])
+def test_a_given_pose_that_is_wrong_costs_no_wrong_pose_while_the_camera_sees(
+    confidence: float | None, blind: int
+) -> None:
+    localizer, _ = make(
+        lambda ns: (
+            Observation()
+            if ns <= blind * PERIOD_NS
+            else Observation(replace(at(round(ns / PERIOD_NS)), confidence=confidence))
+        )
+    )
+    wrong = SE3.exp([0, 0, 0, 3.0, 0, 0]) @ truth(1)
+    localizer.set_prior(replace(at(1, wrong), covariance=np.diag([0.07] * 3 + [0.25] * 3)))
+    outputs = run(localizer, range(1, 20))
+    assert AnswerOutcome.REFUTED.value in outputs[blind].reason
+    poses = [(i, o.estimate) for i, o in enumerate(outputs, 1) if o.estimate is not None]
+    assert len(poses) >= 12
+    assert all(pose.T_map_cam.distance_to(truth(index)) < 0.05 for index, pose in poses)
 
 
 def test_without_a_smoother_estimates_are_the_absolute_poses() -> None:

@@ -306,14 +306,23 @@ def test_covariance_of_a_message_is_in_the_map_axes() -> None:
     np.testing.assert_allclose(np.diag(values), [1e-6, 0.25, 1e-6, 1e-6, 1e-6, 0.04], atol=1e-9)
 
 
-def test_initialpose_is_read_as_a_base_pose_and_a_zero_covariance_as_unknown(
+def test_initialpose_is_read_as_a_base_pose_and_variances_left_out_are_amcls(
     rng: np.random.Generator,
 ) -> None:
     T_map_base = random_pose(rng)
     message = PoseWithCovarianceStamped(header=convert.header(STAMP, "map"))
     message.pose.pose = convert.pose_msg(T_map_base)
     pose = convert.base_pose_from_msg(message, "map")
-    assert pose.covariance is None and pose.stamp_ns == STAMP
+    assert pose.covariance is not None and pose.stamp_ns == STAMP
+    amcl = np.diag([0.25] * 3 + [0.06853891909122467] * 3)
+    np.testing.assert_allclose(covariance_to_ros(T_map_base, pose.covariance), amcl, atol=1e-12)
+    message.pose.covariance = (
+        np.diag([0.04, 0.09, 0.0, 0.0, 0.0, 0.01]).reshape(-1).tolist()
+    )  # of a floor plan
+    flat = convert.base_pose_from_msg(message, "map").covariance
+    assert flat is not None
+    expected = [0.04, 0.09, 0.25, amcl[5, 5], amcl[5, 5], 0.01]
+    np.testing.assert_allclose(np.diag(covariance_to_ros(T_map_base, flat)), expected, atol=1e-12)
     np.testing.assert_allclose(pose.T_map_base.matrix(), T_map_base.matrix(), atol=1e-12)
     S = random_covariance(rng)
     message.pose.covariance = convert.covariance_values(T_map_base, S)

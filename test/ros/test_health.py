@@ -21,10 +21,10 @@ def output(status: Status, reason: str = "", answered: bool = True) -> Localizer
 def test_health_tells_what_is_wrong_and_what_would_help() -> None:
     now = [0.0]
     health = Health(clock=lambda: now[0])
-    health.image_topic = "/image"
+    health.image_topic, health.active = "/image", True
 
-    def message(publishers: int = 1, active: bool = True, paused: bool = False) -> tuple[str, str]:
-        health.active, health.paused, health.image_publishers = active, paused, publishers
+    def message(publishers: int = 1, paused: bool = False) -> tuple[str, str]:
+        health.paused, health.image_publishers = paused, publishers
         diagnosis = health.diagnose()
         return diagnosis.level, diagnosis.message
 
@@ -47,8 +47,13 @@ def test_health_tells_what_is_wrong_and_what_would_help() -> None:
     assert level == "ERROR" and text.startswith("LOST: no absolute pose for 2.1 s; bring the camera")
     now[0] = 20.0
     assert message(publishers=0)[1].startswith("no image for 10.0 s; nobody publishes")
-    assert message(active=False)[1].startswith("inactive")
     assert message(paused=True)[1].startswith("paused")
+    health.active = False
+    assert message()[1].startswith("inactive")
+    now[0] = 100.0
+    health.active = True
+    assert message()[1] != "", "what was silent before it was active is no matter"
+    assert not message()[1].startswith("no image")
 
 
 def test_a_camera_that_stops_is_missed_by_its_own_rhythm() -> None:
