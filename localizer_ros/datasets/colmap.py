@@ -13,6 +13,7 @@ from typing import Any
 
 from localizer_ros.core.files import natural_key
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.signals import take_back_sigterm
 from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
 from localizer_ros.datasets.colmap_files import check_model
@@ -84,6 +85,8 @@ def _of_camera(path: Path, images: list[Any], wanted: str) -> list[Any]:
 def _read_model(path: Path) -> tuple[Path, Any]:
     """The folder of the model, and it as a ``pycolmap.Reconstruction``."""
     import pycolmap
+
+    take_back_sigterm()
 
     folders = (path / at for at in ("sparse/0", "sparse", "."))
     folder = next(

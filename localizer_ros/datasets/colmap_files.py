@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from localizer_ros.core.files import check_regular, read_bytes
+from localizer_ros.core.signals import take_back_sigterm
 from localizer_ros.core.types import SourceError
 
 _LARGEST_FILE = 8 << 30
@@ -98,6 +99,8 @@ def _cameras(data: _Bytes) -> None:
 def _parameters(model: int) -> int:
     """Number of parameters of a camera model by its number in a file."""
     import pycolmap
+
+    take_back_sigterm()
 
     try:
         camera = pycolmap.Camera.create_from_model_id(1, pycolmap.CameraModelId(model), 1.0, 2, 2)

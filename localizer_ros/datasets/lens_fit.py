@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from scipy.optimize import least_squares
 
+from localizer_ros.core.signals import take_back_sigterm
 from localizer_ros.core.types import Array, Camera, ConfigError
 
 # Share of the image's width (0.3 px of 640): above this, pixels of the fitted camera would be further off than
@@ -44,6 +45,8 @@ def nearest_camera(model: str, width_px: int, height_px: int, params: Sequence[f
 def _grid(model: str, width_px: int, height_px: int, params: Sequence[float]) -> tuple[Array, Array]:
     """(N, 2) rays at depth one and (N, 2) pixels, OpenCV's, over the part of the image that sees ahead."""
     import pycolmap
+
+    take_back_sigterm()
 
     xs, ys = np.linspace(0.0, width_px, _GRID), np.linspace(0.0, height_px, _GRID)
     corner = np.stack([v.reshape(-1) for v in np.meshgrid(xs, ys)], axis=1)

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
+from localizer_ros.core.signals import take_back_sigterm
 from localizer_ros.geometry.rays import undistorted
 from localizer_ros.scene.point_map import PointMap
+
+take_back_sigterm()
 
 # COLMAP's origin is the corner of the first pixel, ours its centre.
 PIXEL_CENTRE = 0.5

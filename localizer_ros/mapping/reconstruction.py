@@ -12,6 +12,7 @@ import pycolmap
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.signals import take_back_sigterm
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, Float32, SourceError
 from localizer_ros.datasets.source import FrameRecord, FrameSource
@@ -21,6 +22,8 @@ from localizer_ros.mapping.colmap_model import PIXEL_CENTRE
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import describe_images
 from localizer_ros.mapping.view_change import changed_frames
+
+take_back_sigterm()
 
 # Neighbours in time that every image is matched with, and similar images further away in time (loops).
 _NEXT = (1, 2, 3, 4, 6, 8)
