@@ -18,7 +18,7 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import Array, ConfigError, SourceError
 from localizer_ros.datasets.derived import ShiftedSource, readable
 from localizer_ros.datasets.source import FrameSource, require_camera
-from localizer_ros.mapping.take_poses import has_poses, take_poses
+from localizer_ros.mapping.take_poses import has_poses, settings_for, take_poses
 from localizer_ros.mapping.work_folder import work_folder, work_path
 from localizer_ros.scene.bundle import check_free, write_scene
 
@@ -111,6 +111,7 @@ def build_scene(
     extra = f"{weights} {options.length_m}"
     with work_folder(out, source, split, dump_yaml(config), options.resume, extra) as work:
         source = take_poses(source, config.structure, options.length_m, work, progress)
+        config = msgspec.structs.replace(config, structure=settings_for(source, config.structure))
         origin_m = _origin(source)
         manifest = _manifest(source, split, config, options.map_frame, origin_m)
         with write_scene(out, manifest, options.overwrite) as folder:

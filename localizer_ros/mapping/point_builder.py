@@ -241,9 +241,9 @@ class PointBuilder:
             self._T_given,
             freedom * np.radians(c.pose_sigma_deg) if moves else 0.0,
             freedom * pose_sigma_m if moves else 0.0,
-            intrinsics if c.refine_intrinsics else np.zeros(8),
-            _EXTRINSICS_SIGMA_RAD if c.refine_extrinsics else 0.0,
-            _EXTRINSICS_SIGMA_OF_DEPTH * depth_m if c.refine_extrinsics else 0.0,
+            c.camera_freedom * intrinsics if c.refine_intrinsics else np.zeros(8),
+            c.camera_freedom * _EXTRINSICS_SIGMA_RAD if c.refine_extrinsics else 0.0,
+            c.camera_freedom * _EXTRINSICS_SIGMA_OF_DEPTH * depth_m if c.refine_extrinsics else 0.0,
             c.keypoint_sigma_px,
         )
         xy_px = self._ideal_px[self._first[self._image] + self._keypoint]

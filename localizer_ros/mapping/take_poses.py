@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from localizer_ros.core.config.mapping import StructureConfig
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.types import SourceError
@@ -11,13 +13,22 @@ from localizer_ros.datasets.bag_choice import MAKES_POSES
 from localizer_ros.datasets.derived import PosedSource
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.mapping.alignment import scaled
-from localizer_ros.mapping.odometry_poses import corrected_odometry
+from localizer_ros.mapping.odometry_poses import CALIBRATED, corrected_odometry
 from localizer_ros.mapping.reconstruction import reconstruct
 
 
 def has_poses(source: FrameSource) -> bool:
     """Whether a recording has poses of its own."""
     return any(record.T_map_cam is not None for record in source.records)
+
+
+def settings_for(source: FrameSource, config: StructureConfig) -> StructureConfig:
+    """Settings of a map with these poses: those that images made are the camera's, and leave its calibration alone."""
+    if not isinstance(source, PosedSource):
+        return config
+    change = msgspec.structs.replace
+    freedom = CALIBRATED * config.bundle.camera_freedom
+    return change(config, bundle=change(config.bundle, refine_extrinsics=False, camera_freedom=freedom))
 
 
 def take_poses(

@@ -9,6 +9,7 @@ from localizer_ros.core.types import SourceError
 from localizer_ros.mapping import build_point_map as builder
 from localizer_ros.mapping import matching
 from localizer_ros.mapping.build_point_map import build_point_map
+from localizer_ros.mapping.feature_store import FeatureStore
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def test_a_second_build_takes_what_the_first_left(
     def must_not_run(*_: object) -> None:
         raise AssertionError("features were extracted or matched again")
 
-    monkeypatch.setattr(kitchen.source, "read", must_not_run)
+    monkeypatch.setattr(FeatureStore, "_write", must_not_run)
     monkeypatch.setattr(builder, "_VALIDATION_IMAGES", 0)
     monkeypatch.setattr(builder, "examine", lambda *_: [])
     monkeypatch.setattr(matching, "open_matcher", must_not_run)

@@ -140,6 +140,15 @@ class BundleConfig(Config, frozen=True):
             "rigid transform for all images"
         ),
     ] = True
+    camera_freedom: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=100.0,
+            description="Sigma of intrinsics and extrinsics, over how far a data sheet is off; 0.03 = a calibration "
+            "that tens of thousands of keypoints do not outvote, taken where poses are made from images",
+        ),
+    ] = 1.0
     pose_sigma_deg: Annotated[
         float, Meta(gt=0.0, le=90.0, description="Sigma of given rotations, against 1 px of a keypoint")
     ] = 0.03
