@@ -22,6 +22,7 @@ class Observation:
         beside_ms: wall time of what ran beside the frames and whose result has come with this one.
         out_of_distribution: see ``LocalizerOutput``.
         seen: keypoints and matches, for those who look at the frame; None for methods without points.
+        elsewhere: the image shows another place than the prior says, of which there is no pose sure enough to be told.
     """
 
     absolute: PoseEstimate | None = None
@@ -32,6 +33,7 @@ class Observation:
     beside_ms: dict[str, float] = field(default_factory=dict)
     seen: SeenPoints | None = None
     out_of_distribution: float | None = None
+    elsewhere: bool = False
 
 
 class FrontEnd(Protocol):

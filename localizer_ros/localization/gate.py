@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +11,13 @@ import numpy as np
 from localizer_ros.core.config.runtime import GateConfig
 from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import PoseEstimate
+from localizer_ros.localization.hypotheses import Hypotheses
 
 # Answers in a row that are not sure of themselves, to start from the last of them: two that err alike are not rare.
 AGREEING_STARTS = 3
+# No map gives an answer that is less probable to be right, at the usual share of wrong ones (search.max_wrong); methods
+# whose confidence is no probability hardly ever are that sure.
+_CONTRADICTS = 0.98
 
 
 class AnswerOutcome(enum.Enum):
@@ -67,7 +71,7 @@ class Gate:
         self._lag_ns = int(lag_s * 1e9)
         self.reconfigure(config)
         self._past: dict[int, PoseEstimate] = {}
-        self._rejected: list[PoseEstimate] = []
+        self._rejected = Hypotheses(self._near)
 
     def reconfigure(self, config: GateConfig) -> None:
         """Other thresholds from now on."""
@@ -91,40 +95,34 @@ class Gate:
         would ever confirm it."""
         return self._alone or self._sure(answer)
 
-    @property
-    def last_rejected(self) -> PoseEstimate | None:
-        """The newest of the rejected poses that agree, None when the last pose was believed."""
-        return self._rejected[-1] if self._rejected else None
+    def contradicts(self, answer: PoseEstimate) -> bool:
+        """True for a pose that leaves no other one undoubted: what a map is told to accept is as sure as that."""
+        return answer.confidence is not None and answer.confidence >= _CONTRADICTS
 
-    def reject(self, answer: PoseEstimate, last_moved: PoseEstimate | None) -> None:
+    def reject(
+        self, answer: PoseEstimate, bring_forward: Callable[[PoseEstimate], PoseEstimate | None]
+    ) -> None:
         """Note a pose that was not believed.
 
         Args:
             answer: the pose, of the newest frame.
-            last_moved: ``last_rejected`` moved to that frame; None when there is none, or the motion is not known.
+            bring_forward: moves a pose to that frame, None where the motion since is not known.
         """
-        if last_moved is None or not self._near(last_moved, answer):
-            self._rejected = []
-        self._rejected.append(answer)
+        self._rejected.add(answer, bring_forward)
 
     def rejected_agree(self, tracking: bool) -> bool:
-        """True when so many rejected poses in a row agree that they are right and the prediction is wrong.
-
-        Against a prediction they must agree over a distance that they can tell apart, too: a place that looks like
-        another one says the same for as long as the camera stands still, and contradicts itself when it moves.
+        """True when so many rejected poses agree that they are right and the prediction is wrong.
 
         Args:
-            tracking: there is a prediction that they contradict; else they only lack confidence.
+            tracking: there is a prediction that they contradict, and they must agree over a distance; else they only
+                lack confidence.
         """
-        if not tracking:
-            return len(self._rejected) >= AGREEING_STARTS
-        if len(self._rejected) < self._config.agreeing_rejections:
-            return False
-        return not self._near(self._rejected[0], self._rejected[-1])
+        count = self._config.agreeing_rejections if tracking else AGREEING_STARTS
+        return self._rejected.agreeing(count, must_move=tracking)
 
     def accepted(self, answer: PoseEstimate) -> AnswerOutcome:
         """Note that a pose was believed, and say so: rejected ones before it confirm nothing any more."""
-        self._rejected = []
+        self._rejected.clear()
         return AnswerOutcome.ALONE if self._alone and not self._sure(answer) else AnswerOutcome.ACCEPTED
 
     def remember(self, estimate: PoseEstimate | None, stamp_ns: int) -> None:
@@ -137,7 +135,7 @@ class Gate:
     def reset(self) -> None:
         """Forget all estimates and all rejected poses."""
         self._past.clear()
-        self._rejected = []
+        self._rejected.clear()
 
     def _sure(self, answer: PoseEstimate) -> bool:
         return answer.confidence is None or answer.confidence >= self._config.start_confidence

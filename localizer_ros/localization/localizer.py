@@ -98,7 +98,8 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        judgement = self._judge(frame.stamp_ns, estimate, motions, not DOUBTS.isdisjoint(outcomes))
+        contradicted = observation.elsewhere or not DOUBTS.isdisjoint(outcomes)
+        judgement = self._judge(frame.stamp_ns, estimate, motions, contradicted)
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -230,13 +231,12 @@ class Localizer:
         if not self._tracking and self._gate.believes_start(placed):
             return self._accept(placed, stamp_ns)
         if current is not None:
-            self._reject(current)
+            self._gate.reject(current, lambda pose: self._motion.bring_forward(pose, stamp_ns))
             if self._gate.rejected_agree(self._tracking):
                 return self._start_over_at(current)
         if not self._tracking:
             return AnswerOutcome.UNCONFIRMED
-        sure = answer.confidence is not None and self._gate.believes_start(answer)
-        return AnswerOutcome.CONTRADICTS if sure else AnswerOutcome.REJECTED
+        return AnswerOutcome.CONTRADICTS if self._gate.contradicts(answer) else AnswerOutcome.REJECTED
 
     def _accept(self, answer: PoseEstimate, stamp_ns: int) -> AnswerOutcome:
         if not self._smoother.add_absolute(answer):
@@ -253,11 +253,6 @@ class Localizer:
         judged = judge(stamp_ns, accepted_ns, estimate, config, self._by_odometry, contradicted)
         problem = self._motion.take_odometry_problem()
         return judged.at_best_degraded(problem) if problem else judged
-
-    def _reject(self, answer: PoseEstimate) -> None:
-        last = self._gate.last_rejected
-        moved = None if last is None else self._motion.bring_forward(last, answer.stamp_ns)
-        self._gate.reject(answer, moved)
 
     def _start_over_at(self, answer: PoseEstimate) -> AnswerOutcome:
         """Begin a new graph at ``answer``."""

@@ -129,9 +129,9 @@ class Refiner:
             return ViewResult(None, f"pose of {solved.count} inliers was not confirmed by its surroundings")
         return ViewResult(verified)
 
-    def surest(self, tried: Sequence[VerifiedPose]) -> VerifiedPose:
+    def surest(self, tried: Sequence[VerifiedPose], enough: float) -> VerifiedPose:
         """The surest of several poses of one view; see :meth:`PoseVerifier.surest`."""
-        return self._verifier.surest(tried)
+        return self._verifier.surest(tried, enough)
 
     def _least_squares(self, view: View, T: SE3, matches: GuidedMatches, wide: bool) -> SE3 | None:
         """The pose that the matches in a window agree on."""
@@ -190,7 +190,7 @@ class ProposalSearch:
         tried = [] if proposed.verified is None else [proposed.verified]
         tried += self._nearest(frame, view, prior)
         timer.lap("nearest_image")
-        return ViewResult(self.refiner.surest(tried)) if tried else proposed
+        return ViewResult(self.refiner.surest(tried, least)) if tried else proposed
 
     def _proposed(self, view: View, prior: PoseEstimate | None) -> ViewResult:
         """What the method's proposal becomes."""

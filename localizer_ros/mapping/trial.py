@@ -25,7 +25,7 @@ def refuse_dead(validation: Mapping[str, float], name: str) -> None:
         SourceError: it was tried on enough frames, and answered none.
     """
     tried = int(validation["frames"])
-    if tried >= FEWEST_ANSWERED and not validation["answered"]:
+    if tried >= FEWEST_ANSWERED and not validation["answered"] and not validation.get("alike"):
         raise SourceError(
             f"{name}: the map answers none of the {tried} frames of its own recording that it was tried on, and was "
             f"not written; `localizer check {name}` tells what is wrong with poses, camera or images"
@@ -68,7 +68,10 @@ def _of_map(validation: Mapping[str, float]) -> Verdict:
     tried, answered = int(validation["frames"]), int(validation["answered"])
     if tried < FEWEST_ANSWERED:
         return Verdict(None, (f"only {tried} frames were left to try it on",))
-    share = answered / tried
+    share, alike = answered / tried, int(validation.get("alike", 0))
+    if alike and share < ANSWERED_GOOD:
+        reason = f"{alike} of {tried} frames show a place that looks like another one: there it waits, or needs a hint"
+        return Verdict("doubtful", (reason,))
     if "beyond_deg" in validation and share < ANSWERED_GOOD:
         # Keyframes near each frame were hidden: a harder trial than the scene will have.
         hidden = f"with the keyframes within {validation['beyond_deg']:g} deg hidden"

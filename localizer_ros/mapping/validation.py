@@ -31,7 +31,8 @@ def validate(
 ) -> tuple[dict[str, float], Array]:
     """Figures, and the (6, 6) covariance of answers beyond what keypoint noise explains.
 
-    The figures are ``frames`` and ``answered``, and of those, where enough are, ``median_t_m`` and ``median_r_deg``.
+    The figures are ``frames`` and ``answered``, and of those, where enough are, ``median_t_m`` and ``median_r_deg``;
+    ``alike``, where there are any, are frames without an answer because two places explain them.
 
     Args:
         localizer: of the new scene.
@@ -45,9 +46,11 @@ def validate(
     picked: list[int] = []
     if held_out:
         picked = [held_out[k] for k in np.unique(np.linspace(0, len(held_out) - 1, most).astype(int))]
-    errors, noises = [], []
+    errors, noises, alike = [], [], 0
     for n, k in enumerate(picked):
-        answer = localizer.localize(source.read(keyframes.posed[k]), None).answer
+        result = localizer.localize(source.read(keyframes.posed[k]), None)
+        answer = result.answer
+        alike += result.unsure is not None and result.unsure.evidence.rival > 0
         progress("validation", n + 1, len(picked))
         if answer is not None and answer.covariance is not None:
             T_map_cam = keyframes.T_map_cam[k]
@@ -55,6 +58,8 @@ def validate(
             errors.append((given.inverse() @ answer.T_map_cam).log())
             noises.append(answer.covariance)
     figures: dict[str, float] = {"frames": len(picked), "answered": len(errors)}
+    if alike:
+        figures["alike"] = alike
     least = _diagonal(np.radians(_LEAST_DEG), _LEAST_OF_DEPTH * depth_m)
     if len(errors) < FEWEST_ANSWERED:
         return figures, least + _diagonal(np.radians(_UNTRIED_DEG), _UNTRIED_OF_DEPTH * depth_m)

@@ -91,7 +91,8 @@ def test_rejected_poses_agree_after_so_many_in_a_row(tracking: bool) -> None:
     opened, needed = gate(agreeing_rejections=5), 5 if tracking else AGREEING_STARTS
     for index in range(needed):
         assert not opened.rejected_agree(tracking)
-        opened.reject(pose(9.0 + index, index), pose(9.0 + index, index))
+        moved = pose(9.0 + index, index)
+        opened.reject(moved, lambda _, moved=moved: moved)
     assert opened.rejected_agree(tracking)
 
 
@@ -103,27 +104,22 @@ def test_against_a_prediction_rejected_poses_must_move_further_than_their_uncert
     opened = gate(agreeing_rejections=3)
     for index in range(3):
         moved = pose(9.0 + index * step * edge_m, index)
-        opened.reject(moved, moved)
+        opened.reject(moved, lambda _, moved=moved: moved)
     assert opened.rejected_agree(True) is proven
-
-
-def test_a_rejected_pose_that_disagrees_or_cannot_be_compared_begins_a_new_run() -> None:
-    for last in (pose(20.0), None):
-        opened = gate(agreeing_rejections=3)
-        for index in range(2):
-            opened.reject(pose(9.0, index), opened.last_rejected)
-        opened.reject(pose(9.0, 2), last)
-        assert not opened.rejected_agree(True)
-        assert opened.last_rejected is not None and opened.last_rejected.stamp_ns == 2
 
 
 def test_an_accepted_pose_ends_the_run_of_rejected_ones() -> None:
     opened = gate(agreeing_rejections=2)
-    opened.reject(pose(9.0), None)
+    opened.reject(pose(9.0), as_it_is)
     opened.accepted(pose(0.0))
-    assert opened.last_rejected is None
-    opened.reject(pose(9.0), None)
+    opened.reject(pose(19.0), as_it_is)
     assert not opened.rejected_agree(True)
+    opened.reject(pose(19.0), as_it_is)
+    assert not opened.rejected_agree(True)  # it has not moved
+
+
+def as_it_is(answer: PoseEstimate) -> PoseEstimate:
+    return answer
 
 
 def test_a_gate_that_gets_other_thresholds_is_as_one_that_had_them() -> None:

@@ -123,7 +123,7 @@ class GateConfig(Config, frozen=True):
             ge=0.0,
             le=1.0,
             description="Confidence below which an absolute pose starts the graph only with two more that agree with "
-            "it, and contradicts nothing; for methods that tell a confidence",
+            "it; for methods that tell a confidence",
         ),
     ] = 0.999
     agreeing_rejections: Annotated[

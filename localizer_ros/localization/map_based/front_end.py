@@ -10,7 +10,6 @@ import numpy as np
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
-from localizer_ros.core.seen import SeenPoints
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.features.extractors import open_extractor
@@ -26,7 +25,12 @@ from localizer_ros.localization.map_based.motion_model import (
     timing_covariance,
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
-from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult, seen_points
+from localizer_ros.localization.map_based.search import (
+    GlobalLocalizer,
+    SearchResult,
+    seen_points,
+    shows_another_place,
+)
 from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
@@ -86,16 +90,14 @@ class TrackingFrontEnd:
         matched = None if self._matching is None else self._matching.collect(frame.stamp_ns)
         motion = self._follow(frame, timer)
         track = self._track(frame, motion, prior, late, matched, timer)
-        answer: PoseEstimate | None
-        reason = ""
         if track is not None:
             verified = track.verified
             answer = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
-            seen: SeenPoints | None = seen_points(self._scene, verified, frame.camera)
+            result = SearchResult(answer, seen=seen_points(self._scene, verified, frame.camera))
         else:
-            found = self._search(localizer, frame, prior, timer)
-            answer, reason, seen = found.answer, found.reason, found.seen
-            track = None if found.verified is None else Track(found.verified)
+            result = self._search(localizer, frame, prior, timer)
+            track = None if result.verified is None else Track(result.verified)
+        answer = result.answer
         relative = self._relative(frame, motion)
         if answer is not None and relative is not None:
             answer = self._with_timing(answer, relative)
@@ -104,9 +106,11 @@ class TrackingFrontEnd:
         else:
             self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
-        observation = with_late_result(late, answer, relative, reason, timer)
-        beside_ms = {} if matched is None else {LATE_MATCHING: matched.took_ms}
-        return replace(observation, beside_ms={**observation.beside_ms, **beside_ms}, seen=seen)
+        observation = with_late_result(late, answer, relative, result.reason, timer)
+        found = None if late is None else late.result
+        shown = shows_another_place(self._scene, self._least_confidence, result, found)
+        beside_ms = {**observation.beside_ms, **({} if matched is None else {LATE_MATCHING: matched.took_ms})}
+        return replace(observation, beside_ms=beside_ms, seen=result.seen, elsewhere=shown)
 
     def reset(self) -> None:
         """See :class:`FrontEnd`."""

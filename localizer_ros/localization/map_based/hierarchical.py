@@ -69,7 +69,7 @@ class PlaceSearch:
             tried.append(result.verified)
         if not tried:
             return ViewResult(None, "; ".join(dict.fromkeys(reasons)), matched_px)
-        return ViewResult(self._verifier.surest(tried))
+        return ViewResult(self._verifier.surest(tried, self._enough))
 
     def _try_place(
         self, view: View, place: Index | None, prior: PoseEstimate | None, timer: StageTimer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ class SearchResult:
         verified: the points behind the answer, where there is one and the method has points.
         timings_ms: wall time of the search's stages, in order.
         seen: keypoints and matches, with or without a pose; None for methods without points.
+        unsure: the best pose, where there is one that is not sure enough to be the answer.
     """
 
     answer: PoseEstimate | None
@@ -35,6 +36,7 @@ class SearchResult:
     verified: VerifiedPose | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     seen: SeenPoints | None = None
+    unsure: VerifiedPose | None = None
 
 
 class GlobalLocalizer(Protocol):
@@ -122,11 +124,8 @@ def search_in_passes(
             answer = scene.answer(frame.stamp_ns, best.solved, source, best.confidence)
             return SearchResult(answer, "", best, timer.timings_ms(), seen)
     if best is not None:
-        reason = (
-            f"confidence {best.confidence:.2f} of {best.solved.count} inliers, "
-            f"{best.evidence.visible} points expected in view"
-        )
-    return SearchResult(None, reason, None, timer.timings_ms(), seen)
+        reason = _doubt(best)
+    return SearchResult(None, reason, None, timer.timings_ms(), seen, best)
 
 
 def seen_points(
@@ -138,3 +137,23 @@ def seen_points(
     off = np.stack([x, y], axis=1) / np.maximum(z, 1e-6)[:, None] - verified.rays
     matched_px = verified.xy_px.astype(np.float64)
     return SeenPoints(keypoints_px, matched_px, verified.solved.inliers, matched_px + camera.K[0, 0] * off)
+
+
+def shows_another_place(scene: MapScene, least_confidence: float, *results: SearchResult | None) -> bool:
+    """Whether an image is explained by a place, or by two that look alike, and by none that its prior allows."""
+    for result in results:
+        unsure = None if result is None else result.unsure
+        if unsure is not None and unsure.evidence.agrees is False:
+            alone = replace(unsure.evidence, rival_explains=0.0, agrees=None)
+            if scene.confidence.probability(alone) >= least_confidence:
+                return True
+    return False
+
+
+def _doubt(best: VerifiedPose) -> str:
+    """Why a pose is not sure enough."""
+    evidence = best.evidence
+    of = f"confidence {best.confidence:.3f} of {evidence.inliers} inliers"
+    if evidence.rival_explains > best.confidence:
+        return f"{of}; a second place explains the image, with {evidence.rival} inliers"
+    return f"{of}, {evidence.visible} points expected in view"

@@ -164,13 +164,17 @@ class PoseVerifier:
         """The same pose with other evidence, rated anew."""
         return replace(verified, evidence=evidence, confidence=self._scene.confidence.probability(evidence))
 
-    def surest(self, tried: Sequence[VerifiedPose]) -> VerifiedPose:
-        """The surest of several verified poses of one view, held against the next best one that lies elsewhere."""
-        best = max(tried, key=lambda verified: verified.confidence)
-        elsewhere = [verified for verified in tried if not self._same(best, verified)]
-        if best.evidence.agrees:
-            # What is known otherwise has chosen between them.
-            elsewhere = [verified for verified in elsewhere if verified.evidence.agrees]
+    def surest(self, tried: Sequence[VerifiedPose], enough: float) -> VerifiedPose:
+        """The surest of several verified poses of one view, held against the next best one that lies elsewhere.
+
+        Args:
+            tried: the poses.
+            enough: of those that are so sure, only the ones that the prior allows count, where there are any: what is
+                known otherwise chooses between places that explain the image.
+        """
+        allowed = [v for v in tried if v.evidence.agrees and v.confidence >= enough]
+        best = max(allowed or tried, key=lambda verified: verified.confidence)
+        elsewhere = [v for v in allowed or tried if not self._same(best, v)]
         if not elsewhere:
             return best
         rival = max(elsewhere, key=lambda verified: verified.confidence)

@@ -86,7 +86,7 @@ def test_a_rival_that_is_far_off_for_the_depth_of_the_scene_lowers_confidence(
     scene = MapScene(point_map, None, None, None)  # type: ignore[arg-type]
     verifier = PoseVerifier(scene, 12)
     apart = SE3.exp([0, turn_rad, 0, 0, 0, of_depth * point_map.median_depth])
-    best = verifier.surest([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)])
+    best = verifier.surest([verified(apart, 50, 0.6), verified(SE3.identity(), 50, 0.9)], 0.98)
     assert best.solved.T_map_refined.distance_to(SE3.identity()) == 0.0
     assert best.evidence.rival == (50 if rivals else 0)
     # A coin decides between two places that explain the image alike, as far as the other one does.
@@ -97,9 +97,13 @@ def test_a_rival_that_the_prior_does_not_allow_is_none(rng: np.random.Generator)
     scene = MapScene(synthetic_map(rng), None, None, None)  # type: ignore[arg-type]
     verifier = PoseVerifier(scene, 12)
     far = SE3.exp([0, 0, 0, 9.0, 0, 0])
-    best = verified(SE3.identity(), 50, 0.9, True)
-    assert verifier.surest([verified(far, 50, 0.6, False), best]).confidence == 0.9
-    assert verifier.surest([verified(far, 50, 0.8, True), best]).confidence == pytest.approx(0.6, abs=0.01)
+    best = verified(SE3.identity(), 50, 0.996, True)
+    assert verifier.surest([verified(far, 50, 0.999, False), best], 0.98) is best
+    doubtful = verifier.surest([verified(far, 50, 0.995, True), best], 0.98)
+    assert doubtful.evidence.rival == 50 and doubtful.confidence < 0.6
+    # One that is hardly there chooses nothing.
+    weak = verified(SE3.identity(), 50, 0.5, True)
+    assert verifier.surest([verified(far, 50, 0.999, False), weak], 0.98).evidence.rival == 50
 
 
 def test_a_place_beyond_the_retrieved_ones_is_a_rival_where_it_shares_nothing_with_the_first(
