@@ -34,8 +34,8 @@ class AnswerOutcome(enum.Enum):
     RELOCALIZED = "re-localised: many rejected poses agreed with each other"
 
 
-DOUBTS = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.ALONE})
-"""Outcomes that leave the answer to the frame in doubt."""
+ACCEPTING = frozenset({AnswerOutcome.ACCEPTED, AnswerOutcome.ALONE, AnswerOutcome.RELOCALIZED})
+"""Outcomes with which the answer is in the graph."""
 _ELSEWHERE = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.REJECTED})
 
 

@@ -18,12 +18,12 @@ from localizer_ros.core.types import (
     RelativePose,
 )
 from localizer_ros.localization.front_end import FrontEnd, Observation
-from localizer_ros.localization.gate import DOUBTS, AnswerOutcome, Gate, doubted
+from localizer_ros.localization.gate import ACCEPTING, AnswerOutcome, Gate, doubted
 from localizer_ros.localization.given_pose import GivenPose, settle
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
 from localizer_ros.localization.repeated_images import RepeatedImages, carried_over
-from localizer_ros.localization.status import Judgement, explain, judge
+from localizer_ros.localization.status import Judgement, Trust, explain, judge
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
 from localizer_ros.smoothing.smoother import Smoother
@@ -52,6 +52,7 @@ class Localizer:
         # The smoother holds a graph: there is a pose to predict from and to compare with.
         self._tracking = False
         self._accepted_ns: int | None = None
+        self._trust = Trust()
         # External odometry has measured the whole way since the newest accepted pose.
         self._by_odometry = False
         # The pose was given up because odometry has moved away from an image that does not change.
@@ -81,7 +82,8 @@ class Localizer:
             self._frozen = False
         elif self._motion.has_pose or self._frozen:
             return self._pass_over(frame, since_ns, timer)
-        prior = self._predict(frame.stamp_ns, self._motion.expected(frame))
+        expected = self._predict(frame.stamp_ns, self._motion.expected(frame))
+        prior = expected if self._given is not None or self._trust.vouched else None
         observation = self._observe(frame, prior, timer)
         # Said once, and kept until now: a rejected frame has no output to say it in.
         restart_gap_s, self._restart_gap_s = self._restart_gap_s, None
@@ -98,8 +100,10 @@ class Localizer:
 
         estimate = self._smoother.estimate() if self._tracking else None
         timer.lap("smoother")
-        contradicted = observation.elsewhere or not DOUBTS.isdisjoint(outcomes)
-        judgement = self._judge(frame.stamp_ns, estimate, motions, contradicted)
+        elsewhere = observation.elsewhere or AnswerOutcome.CONTRADICTS in outcomes
+        self._trust = self._trust.after(not ACCEPTING.isdisjoint(outcomes), bool(motions.measured), elsewhere)
+        alone = AnswerOutcome.ALONE in outcomes
+        judgement = self._judge(frame.stamp_ns, estimate, motions, self._trust.doubted or alone)
         if not judgement.usable:
             self._give_up()
             estimate = None
@@ -272,7 +276,7 @@ class Localizer:
     def _forget_answers(self) -> None:
         self._smoother.reset()
         self._gate.reset()
-        self._tracking, self._accepted_ns = False, None
+        self._tracking, self._accepted_ns, self._trust = False, None, Trust()
 
 
 def open_localizer(scene_path: Path, config: LocalizerConfig, threaded: bool = False) -> Localizer:

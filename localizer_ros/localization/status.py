@@ -13,6 +13,31 @@ from localizer_ros.localization.gate import AnswerOutcome
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """What a prediction is worth.
+
+    Attributes:
+        vouched: accepted poses, and motions that were measured since, lead to the last estimate, and nothing has
+            contradicted it. Else it is a guess, which must not choose between places that look alike.
+        doubted: something has contradicted it, and no pose was accepted since.
+    """
+
+    vouched: bool = False
+    doubted: bool = False
+
+    def after(self, accepted: bool, measured: bool, contradicted: bool) -> Trust:
+        """The trust after a frame.
+
+        Args:
+            accepted: a pose was.
+            measured: the motion to the frame was.
+            contradicted: what the frame shows lies elsewhere.
+        """
+        vouched = accepted or (self.vouched and measured and not contradicted)
+        return Trust(vouched, contradicted or (self.doubted and not accepted))
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """A status and why it is not TRACKING; empty when it is, or where what became of the answers says so."""
 

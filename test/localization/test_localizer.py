@@ -190,6 +190,22 @@ def test_rejected_poses_that_agree_relocalize() -> None:
     assert outputs[-1].estimate.T_map_cam.distance_to(far @ truth(69)) < 0.05
 
 
+def test_an_image_of_another_place_is_doubt_until_a_pose_is_accepted() -> None:
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        moved = motion(index) if index > 1 else None
+        if index in (40, 41, 42):
+            return Observation(relative=moved, elsewhere=index == 40)
+        return Observation(absolute=at(index), relative=moved)
+
+    localizer, front_end = make(answer)
+    outputs = run(localizer, range(1, 45))
+    assert {o.status for o in outputs[:39]} == {o.status for o in outputs[42:]} == {Status.TRACKING}
+    assert [o.status for o in outputs[39:42]] == [Status.DEGRADED] * 3
+    # What is contradicted predicts nothing for the search.
+    assert [prior is None for prior in front_end.priors[38:44]] == [False, False, True, True, True, False]
+
+
 @pytest.mark.parametrize(("confidence", "status"), [(0.9995, Status.DEGRADED), (0.5, Status.TRACKING)])
 def test_a_contradiction_by_a_sure_pose_degrades_at_once(confidence: float, status: Status) -> None:
     far = SE3.exp([0, 0, 0, 3.0, 0, 0])

@@ -9,7 +9,7 @@ from localizer_ros.core.config.runtime import StatusConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import PoseEstimate, Status
 from localizer_ros.localization.gate import AnswerOutcome
-from localizer_ros.localization.status import Judgement, explain, judge
+from localizer_ros.localization.status import Judgement, Trust, explain, judge
 
 CONFIG = StatusConfig(degraded_after_s=0.5, lost_after_s=2.0, degraded_sigma_m=1.0, lost_sigma_m=3.0)
 NOW_NS = 10_000_000_000
@@ -81,3 +81,21 @@ def test_the_reason_names_everything_once_in_order() -> None:
     ]
     assert explain(-1.0, "", [], Judgement(Status.TRACKING)) == "time jumped back: started over"
     assert explain(None, "", [AnswerOutcome.ACCEPTED], Judgement(Status.TRACKING)) == ""
+
+
+def test_a_prediction_is_vouched_for_by_accepted_poses_and_measured_motions_alone() -> None:
+    trust = Trust()
+    assert not trust.vouched
+    trust = trust.after(accepted=True, measured=False, contradicted=False)
+    assert trust.vouched and not trust.doubted
+    assert trust.after(accepted=False, measured=True, contradicted=False).vouched
+    assert not trust.after(accepted=False, measured=False, contradicted=False).vouched
+
+
+def test_a_contradiction_is_doubt_until_a_pose_is_accepted() -> None:
+    trust = Trust(vouched=True).after(accepted=False, measured=True, contradicted=True)
+    assert trust.doubted and not trust.vouched
+    trust = trust.after(accepted=False, measured=True, contradicted=False)
+    assert trust.doubted and not trust.vouched
+    trust = trust.after(accepted=True, measured=False, contradicted=False)
+    assert trust.vouched and not trust.doubted

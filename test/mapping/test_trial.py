@@ -21,6 +21,7 @@ def _map(**validation: float) -> dict[str, object]:
         (_map(frames=40, answered=40, median_t_m=0.9, median_r_deg=0.2), "bad", "half of the answers"),
         (_map(frames=40, answered=10, beyond_deg=10.0), "doubtful", "hidden"),
         (_map(frames=3, answered=0), None, "only 3 frames"),
+        (_map(frames=40, answered=0, alike=40), "doubtful", "looks like another one"),
     ],
 )
 def test_a_map_is_judged_by_the_frames_it_was_tried_on(facts, word, reason):
@@ -67,6 +68,8 @@ def test_a_map_that_answers_nothing_is_refused():
     with pytest.raises(SourceError, match="answers none of the 40 frames"):
         refuse_dead({"frames": 40, "answered": 0}, "drive")
     refuse_dead({"frames": 40, "answered": 1}, "drive")
+    # It shows places that look alike.
+    refuse_dead({"frames": 40, "answered": 0, "alike": 40}, "drive")
     # Too few to say anything.
     refuse_dead({"frames": 3, "answered": 0}, "drive")
 
