@@ -25,12 +25,7 @@ from localizer_ros.localization.map_based.motion_model import (
     timing_covariance,
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
-from localizer_ros.localization.map_based.search import (
-    GlobalLocalizer,
-    SearchResult,
-    seen_points,
-    shows_another_place,
-)
+from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult, elsewhere, seen_points
 from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
@@ -107,9 +102,9 @@ class TrackingFrontEnd:
             self._flow.propagate()
         self._last_observed_ns = frame.stamp_ns
         observation = with_late_result(late, answer, relative, result.reason, timer)
-        found = None if late is None else late.result
-        shown = shows_another_place(self._scene, self._least_confidence, result, found)
-        beside_ms = {**observation.beside_ms, **({} if matched is None else {LATE_MATCHING: matched.took_ms})}
+        found = [result] if late is None else [result, late.result]
+        shown = elsewhere(self._scene, self._least_confidence, found)
+        beside_ms = observation.beside_ms | ({} if matched is None else {LATE_MATCHING: matched.took_ms})
         return replace(observation, beside_ms=beside_ms, seen=result.seen, elsewhere=shown)
 
     def reset(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -139,15 +140,11 @@ def seen_points(
     return SeenPoints(keypoints_px, matched_px, verified.solved.inliers, matched_px + camera.K[0, 0] * off)
 
 
-def shows_another_place(scene: MapScene, least_confidence: float, *results: SearchResult | None) -> bool:
+def elsewhere(scene: MapScene, least_confidence: float, results: Sequence[SearchResult]) -> bool:
     """Whether an image is explained by a place, or by two that look alike, and by none that its prior allows."""
-    for result in results:
-        unsure = None if result is None else result.unsure
-        if unsure is not None and unsure.evidence.agrees is False:
-            alone = replace(unsure.evidence, rival_explains=0.0, agrees=None)
-            if scene.confidence.probability(alone) >= least_confidence:
-                return True
-    return False
+    unsure = [r.unsure for r in results if r.unsure is not None and r.unsure.evidence.agrees is False]
+    alone = [replace(verified.evidence, rival_explains=0.0, agrees=None) for verified in unsure]
+    return any(scene.confidence.probability(evidence) >= least_confidence for evidence in alone)
 
 
 def _doubt(best: VerifiedPose) -> str:
