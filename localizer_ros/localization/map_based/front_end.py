@@ -87,8 +87,8 @@ class TrackingFrontEnd:
         track = self._track(frame, motion, prior, late, matched, timer)
         if track is not None:
             verified = track.verified
-            answer = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
-            result = SearchResult(answer, seen=seen_points(self._scene, verified, frame.camera))
+            tracked = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
+            result = SearchResult(tracked, seen=seen_points(self._scene, verified, frame.camera))
         else:
             result = self._search(localizer, frame, prior, timer)
             track = None if result.verified is None else Track(result.verified)
