@@ -1,6 +1,6 @@
 """Image to PoseStamped over ROS 2, with player and node in processes of their own.
 
-python tools/live_latency.py scenes/kitchen ../shared/data/redkitchen --split test --limit 200
+python tools/live_latency.py scenes/kitchen recordings/redkitchen --split test --limit 200
 """
 
 from __future__ import annotations

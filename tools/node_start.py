@@ -1,6 +1,6 @@
 """From the start of the node's process to its first pose, and the memory of that process some seconds later.
 
-python tools/node_start.py scenes/kitchen ../shared/data/redkitchen --split test
+python tools/node_start.py scenes/kitchen recordings/redkitchen --split test
 """
 
 from __future__ import annotations

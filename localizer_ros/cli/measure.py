@@ -54,7 +54,7 @@ def evaluate_scene(
 ) -> None:
     """Localise a recording in a scene and measure the answers against its ground truth.
 
-    Example: `localizer eval scenes/kitchen ../shared/data/redkitchen --split test --report report`
+    Example: `localizer eval scenes/kitchen recordings/redkitchen --split test --report report`
     """
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.evaluate import evaluate
@@ -114,7 +114,7 @@ def compare(
 ) -> None:
     """Localise a recording in several scenes and put the results in one table; exit code 0 only if all could be run.
 
-    Example: `localizer compare scenes/kitchen scenes/kitchen_map ../shared/data/redkitchen --out kitchen.md`
+    Example: `localizer compare scenes/kitchen scenes/kitchen_map recordings/redkitchen --out kitchen.md`
     """
     console.set_up_logging(verbose)
     from localizer_ros.evaluation.compare import compare as run_compare
@@ -178,7 +178,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput and memory of every stage, for every back end of this machine.
 
-    Example: `localizer bench scenes/kitchen ../shared/data/redkitchen`
+    Example: `localizer bench scenes/kitchen recordings/redkitchen`
     """
     console.set_up_logging(False)
     from localizer_ros.evaluation.benchmark import bench as run_bench

@@ -33,7 +33,7 @@ def info(
 ) -> None:
     """Tell what is in a recording or a scene.
 
-    Example: `localizer info ../shared/data/redkitchen`
+    Example: `localizer info recordings/redkitchen`
     """
     from localizer_ros.scene.bundle import is_scene
 
@@ -62,7 +62,7 @@ def check(
 ) -> None:
     """Tell whether a recording can be mapped: good, doubtful or bad, why, and what to do; exit code 3 when bad.
 
-    Example: `localizer check ../shared/data/redkitchen`
+    Example: `localizer check recordings/redkitchen`
     """
     from localizer_ros.evaluation.recording_check import check_lines, check_recording
 
@@ -118,7 +118,7 @@ def convert(
 ) -> None:
     """Write a recording in another format.
 
-    Example: `localizer convert ../shared/data/redkitchen kitchen.bag --to bag --split test`
+    Example: `localizer convert recordings/redkitchen kitchen.bag --to bag --split test`
     """
     from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
 
@@ -168,7 +168,7 @@ def sfm(
 ) -> None:
     """Find camera poses from images alone; map the recording with them by `localizer map --poses`.
 
-    Example: `localizer sfm ../shared/data/kitti_00 --limit 60 --out sfm`
+    Example: `localizer sfm recordings/kitti_00 --limit 60 --out sfm`
     """
     console.set_up_logging(verbose)
     from localizer_ros.core.config.mapping import MapConfig

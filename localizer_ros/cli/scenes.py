@@ -88,10 +88,10 @@ def map_scene(
 ) -> None:
     """Make a scene from recordings: with their poses, with odometry corrected by images, or from images alone.
 
-    Example: `localizer map ../shared/data/redkitchen --out scenes/kitchen`
+    Example: `localizer map recordings/redkitchen --out scenes/kitchen`
 
-    A network, in ten minutes: `localizer map ../shared/data/redkitchen --method posenet --time-budget 10min --weights
-    ../shared/weights/mobilenet_v2_imagenet.safetensors --out scenes/kitchen_posenet`
+    A network, in ten minutes: `localizer map recordings/redkitchen --method posenet --time-budget 10min --weights
+    mobilenet_v2_imagenet.safetensors --out scenes/kitchen_posenet`
     """
     console.set_up_logging(verbose)
     from localizer_ros.mapping.build import WriteOptions, build_scene
