@@ -88,7 +88,7 @@ class TrackingFrontEnd:
         if track is not None:
             verified = track.verified
             tracked = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
-            result = SearchResult(tracked, seen=seen_points(self._scene, verified, frame.camera))
+            result = SearchResult(tracked, seen=seen_points(verified, frame.camera))
         else:
             result = self._search(localizer, frame, prior, timer)
             track = None if result.verified is None else Track(result.verified)

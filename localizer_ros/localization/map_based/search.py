@@ -119,7 +119,7 @@ def search_in_passes(
         seen = (
             without_pose(keypoints_px, found.matched_px)
             if best is None
-            else seen_points(scene, best, frame.camera, keypoints_px)
+            else seen_points(best, frame.camera, keypoints_px)
         )
         if best is not None and best.confidence >= least:
             answer = scene.answer(frame.stamp_ns, best.solved, source, best.confidence)
@@ -129,12 +129,10 @@ def search_in_passes(
     return SearchResult(None, reason, None, timer.timings_ms(), seen, best)
 
 
-def seen_points(
-    scene: MapScene, verified: VerifiedPose, camera: Camera, keypoints_px: Pixels = NO_POINTS
-) -> SeenPoints:
+def seen_points(verified: VerifiedPose, camera: Camera, keypoints_px: Pixels = NO_POINTS) -> SeenPoints:
     """The points of a pose and where it puts them; so near their keypoints that the lens does not matter."""
     T = verified.solved.T_map_refined
-    x, y, z = ((scene.point_map.points[verified.points] - T.t) @ T.R).T
+    x, y, z = ((verified.X_map - T.t) @ T.R).T
     off = np.stack([x, y], axis=1) / np.maximum(z, 1e-6)[:, None] - verified.rays
     matched_px = verified.xy_px.astype(np.float64)
     return SeenPoints(keypoints_px, matched_px, verified.solved.inliers, matched_px + camera.K[0, 0] * off)

@@ -50,6 +50,7 @@ class VerifiedPose:
         points: (K,) map points matched.
         xy_px: (K, 2) the keypoints that they were matched with.
         rays: (K, 2) where those look, plane z = 1.
+        X_map: (K, 3) where the points are; a map that was made for one frame is gone afterwards.
         evidence: what speaks for the pose.
         confidence: probability that it is right.
     """
@@ -58,6 +59,7 @@ class VerifiedPose:
     points: Index
     xy_px: Float32
     rays: Array
+    X_map: Float32
     evidence: Evidence
     confidence: float
 
@@ -158,7 +160,8 @@ class PoseVerifier:
         if prior is not None and prior.covariance is not None:
             agrees = self._agree(solved, model.probability(evidence), prior.T_map_cam, prior.covariance)
             evidence = replace(evidence, agrees=agrees)
-        return VerifiedPose(solved, points, xy_px, rays, evidence, model.probability(evidence))
+        X_map = self._scene.point_map.points[points]
+        return VerifiedPose(solved, points, xy_px, rays, X_map, evidence, model.probability(evidence))
 
     def with_evidence(self, verified: VerifiedPose, evidence: Evidence) -> VerifiedPose:
         """The same pose with other evidence, rated anew."""
