@@ -16,7 +16,8 @@ from localizer_ros.scene.bundle import Scene
 # The command, but for what takes long and has nothing to do with processes: ONNX, its check, the baseline. Each process
 # leaves the weights it ended with.
 MAP = """
-import os, sys, torch
+import os, torch
+import numpy as np
 from pathlib import Path
 from localizer_ros.cli import main as cli
 from localizer_ros import export
@@ -32,7 +33,7 @@ def train_and_tell(module, *arguments):
 
 builder.train = train_and_tell
 builder.check_parity = lambda *_: (0.0, 0.0)
-builder._write_baseline = lambda *_: None
+builder._write_baseline = lambda networks, spec, loaded, encoder, data, progress: np.eye(len(data))
 export.torch.onnx.export = lambda network, example, path, **_: Path(path).write_bytes(b"")
 cli.main()
 """
