@@ -228,7 +228,8 @@ class SimulatedSource:
 
 
 def open_recording(path: Path) -> SimulatedSource:
-    """Open a ``world.yaml``, or the folder it lies in. Raises SourceError or ConfigError naming the file."""
+    """Open a ``world.yaml``, or the folder it lies in. Raises SourceError or ConfigError naming the file, of which
+    ``open_source`` makes a SourceError."""
     file = path / "world.yaml" if path.is_dir() else path
     if not file.is_file():
         raise SourceError(f"{path}: expected a file world.yaml with the settings of a simulated world")

@@ -107,10 +107,10 @@ def test_world_files(tmp_path):
     with pytest.raises(SourceError, match="only 'all'"):
         source.split("train")
     file.write_text("place: moon\n")
-    with pytest.raises(ConfigError, match=r"world\.yaml.*place"):
+    with pytest.raises(SourceError, match=r"world\.yaml.*place"):
         open_source(file)
     file.write_text("light: 9.0\n")
-    with pytest.raises(ConfigError, match="light: expected 0 to 5"):
+    with pytest.raises(SourceError, match=r"world\.yaml: light: expected 0 to 5"):
         open_source(file)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"world\.yaml"):

@@ -148,7 +148,7 @@ def test_a_clock_that_steps_back_starts_the_samples_over() -> None:
 def test_no_motion_leads_over_a_jump_and_it_is_told_once(to: SE3) -> None:
     opened = odometry(21)
     for index in range(5):
-        opened.add(2 * SECOND + (index + 1) * SECOND // 10, driven(20) @ SE3.exp(to) @ driven(index))
+        opened.add(2 * SECOND + (index + 1) * SECOND // 10, driven(20) @ to @ driven(index))
     said = opened.take_problem()
     assert said.startswith("odometry jumps by")
     assert opened.motion(2 * SECOND, 2 * SECOND + 3 * SECOND // 10, SE3.identity(), SE3.identity()) is None
