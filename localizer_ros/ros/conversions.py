@@ -268,10 +268,14 @@ def odometry_msg(pose: BasePose, twist: BaseTwist | None, map_frame: str, base_f
     return message
 
 
-def odometry_sample_msg(T_odom_base: SE3, stamp: int, odom_frame: str, base_frame: str) -> Odometry:
-    """External odometry as a robot publishes it, without covariances (zero: unknown)."""
+def odometry_sample_msg(
+    T_odom_base: SE3, stamp: int, odom_frame: str, base_frame: str, covariance: Array | None = None
+) -> Odometry:
+    """External odometry as a robot publishes it; a covariance that is None stays zero, which means unknown."""
     message = Odometry(header=header(stamp, odom_frame), child_frame_id=base_frame)
     message.pose.pose = pose_msg(T_odom_base)
+    if covariance is not None:
+        message.pose.covariance = covariance_values(T_odom_base, covariance)
     return message
 
 

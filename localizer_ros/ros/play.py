@@ -24,7 +24,7 @@ from tf2_msgs.msg import TFMessage
 
 from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import ConfigError, SourceError
+from localizer_ros.core.types import Array, ConfigError, SourceError
 from localizer_ros.datasets.source import FrameSource, frame_names, require_camera
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.dds_profile import use_shared_memory_profile
@@ -91,6 +91,7 @@ class _Prepared:
     image: Image | CompressedImage | None = None
     info: CameraInfo | None = None
     T_odom_base: SE3 | None = None
+    covariance: Array | None = None
 
 
 def play(
@@ -218,7 +219,7 @@ class _Player:
     def _publish(self, event: _Prepared, on_image: Callable[[int], None] | None) -> None:
         if event.T_odom_base is not None and self._odometry is not None and self._tf is not None:
             args = (event.T_odom_base, event.stamp_ns, self._frames.odom, self._frames.base)
-            self._odometry.publish(convert.odometry_sample_msg(*args))
+            self._odometry.publish(convert.odometry_sample_msg(*args, event.covariance))
             self._tf.publish(TFMessage(transforms=[convert.transform_msg(*args)]))
         if event.image is not None:
             self._info.publish(event.info)
@@ -242,9 +243,10 @@ class _Player:
             return
         # What a robot sent just before the first image; the minutes before a split are no part of it.
         begin_ns = self._begin_ns() - 1_000_000_000
-        for stamp_ns, T_odom_base in zip(trajectory.stamps_ns.tolist(), trajectory.poses, strict=True):
+        for index, stamp_ns in enumerate(trajectory.stamps_ns.tolist()):
             if stamp_ns >= begin_ns:
-                yield _Prepared(stamp_ns, T_odom_base=T_odom_base)
+                covariance = None if trajectory.covariances is None else trajectory.covariances[index]
+                yield _Prepared(stamp_ns, T_odom_base=trajectory.poses[index], covariance=covariance)
 
     def _read_ahead(self, stop: threading.Event) -> Iterator[_Prepared]:
         """Frames, read and packed in a thread of their own: the disk and the decoder do not shake the rhythm."""
