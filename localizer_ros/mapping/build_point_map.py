@@ -117,7 +117,9 @@ def build_point_map(
         correction = _fit_correction(point_map, config.pose_correction, builder.disagreement())
     with timer.stage("retrieval"):
         database = index_recording(source, store, keyframes, config, True, progress)
-    point_map = replace(point_map, settings=bundle_models(config, out_dir))
+    # What a pose's errors are held against is part of them: evidence is the same later as in the examination.
+    statistics = _statistics(point_map, len(keyframes.views))
+    point_map = replace(point_map, settings=bundle_models(config, out_dir), statistics=statistics)
     extractor, mask = open_extractor(config.features), open_static_mask(out_dir)
     with timer.stage("validation"):
         scene = MapScene(point_map, database, extractor, correction, out_dir, mask)
@@ -130,7 +132,7 @@ def build_point_map(
         scene = replace(scene, point_map=replace(point_map, systematic_covariance=systematic))
         confidence = fit_confidence(examine(scene, source, keyframes, config.seed, progress))
     with timer.stage("write"):
-        statistics = _statistics(point_map, len(keyframes.views), validation)
+        statistics = {**statistics, "validation": validation}
         point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
         written += confidence.save(out_dir / MAP_FOLDER)
@@ -185,7 +187,7 @@ def _fit_correction(
     )
 
 
-def _statistics(point_map: PointMap, indexed: int, validation: dict[str, float]) -> dict[str, Any]:
+def _statistics(point_map: PointMap, indexed: int) -> dict[str, Any]:
     """Figures that are kept with the map."""
     observations = len(point_map.observation_point)
     errors = reprojection_errors(
@@ -202,5 +204,4 @@ def _statistics(point_map: PointMap, indexed: int, validation: dict[str, float])
         "mean_track_length": round(observations / len(point_map.points), 2),
         "reprojection_error_px": round(float(np.median(errors * point_map.camera.focal_px)), 3),
         "median_depth_m": round(point_map.median_depth, 3),
-        "validation": validation,
     }
