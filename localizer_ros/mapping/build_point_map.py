@@ -96,7 +96,7 @@ def build_point_map(
     """What was made of a recording with poses: ``map/`` and ``index/`` are written to ``out_dir``.
 
     Args:
-        source: the recording, cut to the part to map; frames without a pose are left out.
+        source: the part of a recording to map; frames without a pose are left out.
         config: how.
         out_dir: folder of the scene.
         work: what is kept for going on after an interruption; made where it is not there.
@@ -117,27 +117,25 @@ def build_point_map(
         correction = _fit_correction(point_map, config.pose_correction, builder.disagreement())
     with timer.stage("retrieval"):
         database = index_recording(source, store, keyframes, config, True, progress)
-    # What a pose's errors are held against is part of them: evidence is the same later as in the examination.
+    # Statistics first: errors of poses are held against the map's own, in the examination as later.
     statistics = _statistics(point_map, len(keyframes.views))
     point_map = replace(point_map, settings=bundle_models(config, out_dir), statistics=statistics)
     extractor, mask = open_extractor(config.features), open_static_mask(out_dir)
+    scene = MapScene(point_map, database, extractor, correction, out_dir, mask)
     with timer.stage("validation"):
-        scene = MapScene(point_map, database, extractor, correction, out_dir, mask)
         localizer = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
-        validation, systematic = validate(
-            localizer, source, keyframes, point_map.median_depth, _VALIDATION_IMAGES, progress
-        )
+        asked, depth_m = _VALIDATION_IMAGES, point_map.median_depth
+        validation, systematic = validate(localizer, source, keyframes, depth_m, asked, progress)
         refuse_dead(validation, str(source.path))
     with timer.stage("examination"):
         scene = replace(scene, point_map=replace(point_map, systematic_covariance=systematic))
         confidence = fit_confidence(examine(scene, source, keyframes, config.seed, progress))
     with timer.stage("write"):
-        statistics = {**statistics, "validation": validation}
+        statistics["validation"] = validation
         point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
         written += confidence.save(out_dir / MAP_FOLDER)
-        if correction is not None:
-            written += correction.save(out_dir / MAP_FOLDER)
+        written += 0 if correction is None else correction.save(out_dir / MAP_FOLDER)
         written += write_colmap_model(point_map, out_dir / MAP_FOLDER / "colmap")
     del statistics["median_depth_m"]
     return PointMapReport(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.config.mapping import LocalFeatureConfig, RetrievalConfig, StructureConfig
+from localizer_ros.core.progress import no_progress
 from localizer_ros.core.types import Frame, SourceError
 from localizer_ros.datasets.derived import SourceWithPoses
 from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.mapping.alignment import Reference, aligned
 from localizer_ros.mapping.reconstruction import reconstruct
+from localizer_ros.mapping.view_change import changed_frames
 
 
 class Part:
@@ -40,7 +42,10 @@ def test_a_street_is_reconstructed_and_can_be_mapped(shared_dir: Path, tmp_path:
     own = reconstruct(source, config, tmp_path, tmp_path / "work")
     assert own.aligned_by == ""
     found, rms_m = aligned(own, Reference(reference, "ground truth"))
-    assert len(found.names) >= 11
+    # Every keyframe has a pose, and they reach from one end of the drive to the other.
+    keyframes = changed_frames(source, no_progress)
+    assert list(found.names) == [source.records[i].name for i in keyframes]
+    assert keyframes[0] == 0 and keyframes[-1] >= 10 and np.diff(keyframes).max() <= 3
     assert found.aligned_by == "ground truth"
     length = sum(
         a.distance_to(b) for a, b in zip(list(reference.values()), list(reference.values())[1:], strict=False)
