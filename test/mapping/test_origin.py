@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import TINY_MAP
 
-from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
