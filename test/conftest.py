@@ -22,6 +22,8 @@ def pytest_configure() -> None:
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds.xml")
     os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))  # up to 101 is free on Linux
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # FFmpeg reads this once, with the first video of a process, which a test may write before the package reads one.
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     os.environ.pop("ROS_LOCALHOST_ONLY", None)  # deprecated, and stronger than the discovery range
 
 
