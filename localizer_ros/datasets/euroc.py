@@ -101,10 +101,12 @@ def _read_camera(root: Path, name: str) -> tuple[Camera | None, SE3 | None]:
     values = read_yaml(file, SourceError) if is_there(file) else {}
     camera = _intrinsics(file, values) if "intrinsics" in values else None
     T_body_cam = _matrix(file, values["T_BS"]) if "T_BS" in values else None
-    chain = next(
-        (f for f in (root / "camchain.yaml", *root.parent.glob("**/camchain*.yaml")) if f.is_file()), None
-    )
-    if chain is None or (camera is not None and T_body_cam is not None):
+    if camera is not None and T_body_cam is not None:
+        return camera, T_body_cam
+    # Inside the recording only: what lies beside it is of other recordings.
+    recording = root.parent if root.name == "mav0" else root
+    chain = next((f for f in sorted(recording.glob("**/camchain*.yaml")) if f.is_file()), None)
+    if chain is None:
         return camera, T_body_cam
     known = read_yaml(chain, SourceError).get(name)
     if not isinstance(known, dict):
