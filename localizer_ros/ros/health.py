@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, Status
 from localizer_ros.localization.status import largest_sigma
+from localizer_ros.ros.diagnosis import Diagnosis, Verdict
 from localizer_ros.ros.rates import SILENT_AFTER_S, Rates
 from localizer_ros.ros.stamps import MissingFrames
 from localizer_ros.ros.what_helps import HELP, LOST_HELP, OVERLOAD_HELP
@@ -24,39 +23,8 @@ _TF_SILENT_S = 0.3
 _REMARKED_S = 2.0
 # Searches that may take longer than declared before anybody is told, and how many say anything at all.
 _OVERDUE_SHARE, _FEWEST_SEARCHES = 0.2, 5
-
-
-class Verdict(NamedTuple):
-    """What a robot is told at once.
-
-    Attributes:
-        level: OK, WARN, ERROR or STALE.
-        message: what is the matter and what would help.
-        status: how far what the robot consumes can be trusted, poses and transforms alike.
-        help: the part of the message that says what would help; empty where nobody knows.
-    """
-
-    level: str
-    message: str
-    status: Status
-    help: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One line for the user, and everything for whoever looks closer.
-
-    Attributes:
-        level: OK, WARN, ERROR or STALE.
-        message: what is the matter and what would help.
-        summary: what a program acts on: status, certainty, rates.
-        values: details, in order.
-    """
-
-    level: str
-    message: str
-    summary: dict[str, str]
-    values: dict[str, str]
+# Statuses in which poses go out.
+_POSE_KNOWN = frozenset({Status.TRACKING, Status.DEGRADED})
 
 
 class Health:
@@ -131,10 +99,9 @@ class Health:
             if kind == "superseded":
                 self._rates.superseded()
                 return
-            if kind == "paused":
-                # It is said as long as it is so, and no longer.
-                return
-            self._last_drop = (self.clock(), kind, message)
+            # That it is paused is said as long as it is so, and no longer.
+            if kind != "paused":
+                self._last_drop = (self.clock(), kind, message)
 
     def frame_processed(self, output: LocalizerOutput, waited_s: float) -> bool:
         """The localizer answered; True when the status changed."""
@@ -215,7 +182,12 @@ class Health:
         if received_s is None:
             return Verdict("STALE", f"no image yet; {help_}", Status.INITIALIZING, help_)
         level = "ERROR" if silent_s > SILENT_AFTER_S else "WARN"
-        return Verdict(level, f"no image for {silent_s:.1f} s; {help_}", self._without_answers(), help_)
+        return self._without(level, f"no image for {silent_s:.1f} s; {help_}", help_)
+
+    def _without(self, level: str, message: str, help_: str) -> Verdict:
+        """While images do not come, or are not answered."""
+        status = self._without_answers()
+        return Verdict(level, message, status, help_, status in _POSE_KNOWN)
 
     def _judge_drops(self) -> Verdict | None:
         drop = self._last_drop
@@ -225,7 +197,7 @@ class Health:
         help_ = HELP.get(kind, "")
         level = "ERROR" if self.processed == 0 else "WARN"
         said = "; ".join(filter(None, (f"frames are dropped ({kind}): {text}", help_)))
-        return Verdict(level, said, self._without_answers(), help_)
+        return self._without(level, said, help_)
 
     def _without_answers(self) -> Status:
         """The status while images do not come, or are not answered: that of the last answer, for a moment."""
@@ -257,7 +229,8 @@ class Health:
         level = "ERROR" if status is Status.LOST else "WARN"
         if status is Status.TRACKING and not remarks:
             level = "OK"
-        return Verdict(level, f"{status.value}: {said}" if said else status.value, status, help_)
+        usable = status in _POSE_KNOWN and silent_s <= _TF_SILENT_S
+        return Verdict(level, f"{status.value}: {said}" if said else status.value, status, help_, usable)
 
     def _summary(self, verdict: Verdict) -> dict[str, str]:
         """What a program acts on; a value that is not known is empty."""
@@ -293,22 +266,9 @@ class Health:
             values |= _percentiles(f"stage {stage}", timings)
         if self._last_drop is not None:
             values["last drop"] = f"{self._last_drop[1]}: {self._last_drop[2]}"
-        if overdue := self._overdue():
+        if overdue := _overdue(self._timings_ms.get(LATE_SEARCH, ()), self._search_latency_s):
             values["search latency"] = overdue
         return values | self.notes
-
-    def _overdue(self) -> str:
-        """Whether the declared latency of searches is too short; empty when it is not."""
-        took_ms = np.array(self._timings_ms.get(LATE_SEARCH, ()))
-        if len(took_ms) < _FEWEST_SEARCHES:
-            return ""
-        over = int((took_ms > 1e3 * self._search_latency_s).sum())
-        if over <= _OVERDUE_SHARE * len(took_ms):
-            return ""
-        return (
-            f"{over} of the last {len(took_ms)} searches took longer than search.latency_s = "
-            f"{self._search_latency_s:g} s and came late: declare {np.percentile(took_ms, 95) / 1e3:.2f} s"
-        )
 
 
 def certainty(output: LocalizerOutput | None) -> dict[str, str]:
@@ -340,3 +300,16 @@ def _percentiles(name: str, values_ms: deque[float]) -> dict[str, str]:
         return {}
     p50, p99 = np.percentile(values_ms, (50, 99))
     return {f"{name} p50 ms": f"{p50:.2f}", f"{name} p99 ms": f"{p99:.2f}"}
+
+
+def _overdue(took_ms: Collection[float], declared_s: float) -> str:
+    """Whether the declared latency of searches is too short; empty when it is not."""
+    if len(took_ms) < _FEWEST_SEARCHES:
+        return ""
+    over = sum(each_ms > 1e3 * declared_s for each_ms in took_ms)
+    if over <= _OVERDUE_SHARE * len(took_ms):
+        return ""
+    return (
+        f"{over} of the last {len(took_ms)} searches took longer than search.latency_s = "
+        f"{declared_s:g} s and came late: declare {np.percentile(list(took_ms), 95) / 1e3:.2f} s"
+    )

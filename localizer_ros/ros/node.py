@@ -130,9 +130,9 @@ class LocalizerNode(ManagedNode):
         self._report = Reporter(self, self.health, path.name)
         self._undo_configure.callback(self._report.destroy)
         self._begun_s, self.health.opening = self.health.clock(), str(path)
-        Endpoints(self, self._report, self._undo_configure).timer(
-            DIAGNOSTICS_PERIOD_S, self._publish_diagnostics
-        )
+        endpoints = Endpoints(self, self._report, self._undo_configure)
+        endpoints.timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        endpoints.service(Trigger, "health", self._on_health)
 
         def create() -> OnlineLocalizer:
             opened = self._opener(path, config)
@@ -190,6 +190,13 @@ class LocalizerNode(ManagedNode):
     def _on_transforms(self) -> None:
         self._intake.retry()
         self._outputs.retry_transform()
+
+    def _on_health(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.health.opening:
+            self._note_transforms()
+        verdict = self.health.judge()
+        response.success, response.message = verdict.usable, verdict.answer
+        return response
 
     def _on_relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._start_over(response, "relocalize", lambda localizer: localizer.relocalize())

@@ -9,7 +9,8 @@ import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, PoseEstimate, Status
-from localizer_ros.ros.health import Health, Verdict
+from localizer_ros.ros.diagnosis import Verdict
+from localizer_ros.ros.health import Health
 from localizer_ros.ros.stamps import MissingFrames
 
 
@@ -109,7 +110,7 @@ def test_a_localizer_that_does_not_keep_up_is_degraded_within_half_a_second_with
 ) -> None:
     stream = Stream(rate_hz)
     assert stream.go(3.0)[:3] == ("OK", "TRACKING", Status.TRACKING)
-    level, _, status, _ = stream.go(0.5, every=3)
+    level, _, status = stream.go(0.5, every=3)[:3]
     assert (level, status) == ("WARN", Status.DEGRADED)
     message = stream.go(2.0, every=3).message
     assert f"of {rate_hz:.1f} images a second are answered" in message
@@ -134,11 +135,13 @@ def test_poses_whose_transforms_do_not_go_out_are_degraded() -> None:
     stream.health.transforms(0.2, "'odom' -> 'base_link' is not known as late as 5 ns yet")
     assert stream.health.judge().level == "OK"
     stream.health.transforms(0.4, "'odom' -> 'base_link' is not known as late as 5 ns yet")
-    level, message, status, _ = stream.health.judge()
+    level, message, status = stream.health.judge()[:3]
     assert (level, status) == ("WARN", Status.DEGRADED)
     assert message.startswith("DEGRADED: no TF for 0.4 s: 'odom' -> 'base_link'")
     assert stream.health.diagnose().values["status"] == "DEGRADED"
+    assert not stream.health.judge().usable
     stream.health.transforms(0.0, "")
+    assert stream.health.judge().usable
     assert stream.health.judge()[:3] == ("OK", "TRACKING", Status.TRACKING)
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from std_srvs.srv import Trigger
 
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.ros.scenario.faults import apply_faults
 from localizer_ros.ros.scenario.in_process import InProcess
+from localizer_ros.ros.scenario.packets import recorded
 from localizer_ros.ros.scenario.record import Record
 from localizer_ros.ros.scenario.run import run
 from localizer_ros.ros.scenario.schema import Fault, Scenario
@@ -80,3 +83,42 @@ def test_a_bug_in_the_node_is_found(player: InProcess, monkeypatch: pytest.Monke
 def test_parameters_of_a_scenario_that_the_node_refuses_are_an_error(player: InProcess) -> None:
     with pytest.raises(ConfigError, match="path_lenght"):
         player.play(Scenario(about="x", parameters={"path_lenght": 3}))
+
+
+def asked(
+    player: InProcess, *at_s: float, faults: tuple[Fault, ...] = (), **changes: object
+) -> list[tuple[bool, str]]:
+    """What ~/health answers at some times of a scenario."""
+    scenario = Scenario(about="x", faults=faults, **changes)  # type: ignore[arg-type]
+    timeline = recorded(player._source, scenario)
+    apply_faults(timeline, scenario)
+    answers = []
+    with player.node(scenario, timeline) as play:
+        play.feed(timeline.packets)
+        for time_s in at_s:
+            play.run(round(time_s * 1e9))
+            response = play.wire.services["/localizer/health"](Trigger.Request(), Trigger.Response())
+            answers.append((response.success, response.message))
+    return answers
+
+
+def test_health_says_whether_the_pose_may_be_used_and_what_would_help(player: InProcess) -> None:
+    before, well = asked(player, -0.1, 1.2)
+    assert not before[0] and before[1].startswith("INITIALIZING: ")
+    assert well == (True, "TRACKING")
+    # What was seen is gone; without odometry the pose is soon worth nothing.
+    black = Fault(stream="image", fault="black", from_s=1.5)
+    ok, dark, lost = asked(player, 1.2, 1.8, 3.9, faults=(black,), odometry=False)
+    assert ok[0] and dark[1].startswith("DEGRADED: ") and dark[0]
+    assert not lost[0] and lost[1].startswith("LOST: ") and "bring the camera to a mapped place" in lost[1]
+
+
+def test_health_is_not_good_while_what_a_robot_needs_of_the_pose_is_missing(player: InProcess) -> None:
+    silent = Fault(stream="tf", fault="drop", from_s=1.0, to_s=2.5)
+    (ok, told), (again, _) = asked(player, 2.0, 3.5, faults=(silent,))
+    assert not ok and told.startswith("DEGRADED: no TF for ") and again
+    calls = tuple(Fault(stream="call", fault="call", text=text, from_s=at) for text, at in
+                  (("pause", 1.0), ("resume", 1.5), ("deactivate", 2.2)))  # fmt: skip
+    paused, on, inactive = asked(player, 1.2, 2.0, 2.4, faults=calls)
+    assert paused == (False, "TRACKING: paused: call ~/pause with false to go on")
+    assert on[0] and not inactive[0] and inactive[1].startswith("INITIALIZING: inactive: activate")
