@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
+from localizer_ros.core.extras import how_to_install
 from localizer_ros.core.words import one_line
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def _as_command(
             say(f"localizer: {one_line(str(error))}")
             raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
-            if (help_ := how_to_install(error.name or "")) is None:
+            if (line := how_to_install(error.name or "")) is None:
                 raise
-            say(f"localizer: {error.name} is not installed: {help_}")
+            say(f"localizer: {line}")
             raise typer.Exit(1) from error
         except BrokenPipeError:
             raise typer.Exit(1) from None
@@ -75,33 +76,10 @@ def _as_command(
             say(f"localizer: {where}{why}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
-            say(f"localizer: interrupted; {str(stop) or 'nothing was written'}")
+            say(f"localizer: interrupted{f'; {stop}' if str(stop) else ''}")
             raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
 
     return run
-
-
-_TRAIN, _ROS = (
-    "pip install 'localizer_ros[train]'",
-    "source a ROS 2 distribution, or pip install 'localizer_ros[ros]'",
-)
-# What comes with an extra of the package, and the command that brings it.
-_INSTALLED_BY = {
-    "lightning_fabric": _TRAIN,
-    "onnx": _TRAIN,
-    "onnxruntime": "pip install 'localizer_ros[learned]'",
-    "onnxscript": _TRAIN,
-    "rclpy": _ROS,
-    "rerun": "pip install 'localizer_ros[view]', or give --out NAME.png for a drawing",
-    "tf2_msgs": "source a ROS 2 distribution, or run tools/build_tf2_msgs.sh of the sources",
-    "torch": f"{_TRAIN}; the CPU build from https://download.pytorch.org/whl/cpu is smaller",
-}
-
-
-def how_to_install(module: str) -> str | None:
-    """What to do about a module that is missing; None where nothing optional is."""
-    name = module.partition(".")[0]
-    return _INSTALLED_BY.get(name, _ROS if name.endswith(("_msgs", "_interfaces", "std_srvs")) else None)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -143,6 +121,8 @@ def going_on(out: Path, resume: bool) -> Iterator[None]:
         if is_begun(out):
             again = shlex.join(["localizer", *(word for word in sys.argv[1:] if word != "--no-resume")])
             stop.args = (f"what was done is kept in {work_path(out)}; to go on: {again}",)
+        elif not out.exists():
+            stop.args = (f"nothing was written to {out}",)
         raise
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from localizer_ros.cli import console
+
 if TYPE_CHECKING:
     from localizer_ros.datasets.source import FrameSource
-
-PURPOSES_BESIDES_BAGS = ("camera",)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Reading:
         ]
 
     def _open_one(self, path: Path) -> FrameSource:
-        from localizer_ros.core.types import ConfigError, SourceError
-        from localizer_ros.datasets.source import open_source, recognise
+        from localizer_ros.core.types import ConfigError
+        from localizer_ros.datasets.several import open_chosen
 
         chosen: dict[str, str] = {}
         for topic in self.topics or ():
@@ -101,16 +101,8 @@ class Reading:
             if not (separator and name):
                 raise ConfigError(f"--topic {topic}: expected e.g. image=/left/image_raw or camera=cam0")
             chosen[purpose] = name
-        if not chosen or not path.exists():
-            return open_source(path, self.format)
-        if (self.format or recognise(path)) == "rosbag":
-            return open_source(path, self.format, topics=chosen)
-        if unknown := [purpose for purpose in chosen if purpose not in PURPOSES_BESIDES_BAGS]:
-            raise SourceError(
-                f"{path}: not a bag, so --topic {unknown[0]}=... means nothing; a camera is chosen by "
-                "--topic camera=NAME"
-            )
-        return open_source(path, self.format, **chosen)
+        with console.progress_bar() as progress:
+            return open_chosen(path, self.format, chosen, progress)
 
 
 def reads_recordings(function: Callable[..., None]) -> Callable[..., None]:

@@ -47,6 +47,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         try:
             yield folder
             folder.rename(out)
+        except KeyboardInterrupt as stop:
+            stop.args = stop.args or (f"nothing was written to {out}",)
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -168,10 +171,11 @@ def read_bytes(path: Path, error: type[LocalizerError], most: int = _LONGEST_TEX
 
 def is_there(path: Path, error: type[LocalizerError] = SourceError) -> bool:
     """Whether a file that may be missing is there. Raises an error where a pipe, a folder or a link to nowhere is."""
+    check_regular(path, error)
     if path.is_file():
         return True
-    if path.is_symlink() or path.exists():
-        raise error(f"{path}: cannot be read (not a regular file)")
+    if path.is_symlink():
+        raise error(f"{path}: cannot be read (a link to nothing)")
     return False
 
 
@@ -184,8 +188,14 @@ def like_it(path: Path) -> str:
 
 
 def check_regular(path: Path, error: type[LocalizerError]) -> None:
-    """Raise an error where a path is a pipe, a device or a folder, which no library must be given to read."""
-    if path.exists() and not path.is_file():
+    """Raise an error where a path is a pipe, a device or a folder, which no library must be given to read, or where it
+    cannot be looked at."""
+    try:
+        regular = path.is_file() or not path.exists()
+    except OSError as failure:
+        # A folder of others, a name of thousands of letters.
+        raise error(f"{path}: cannot be read ({failure.strerror})") from failure
+    if not regular:
         raise error(f"{path}: cannot be read (not a regular file)")
 
 

@@ -17,11 +17,11 @@ from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
+from localizer_ros.datasets.invented_times import invented_ns
 from localizer_ros.datasets.source import FrameRecord
 
-# Frames were taken from videos at 2 Hz; sequences must not look continuous.
-_FRAME_NS = 500_000_000
-_SEQUENCE_NS = 10_000_000_000_000
+# Frames were taken from videos at 2 Hz.
+_PERIOD_NS = 500_000_000
 # The NVM file is of the original images; smaller copies have proportionally smaller focal lengths.
 _ORIGINAL_SIDE_PX = 1920
 
@@ -65,7 +65,8 @@ def open_recording(path: Path) -> FolderSource:
     for name, camera in zip(names, cameras, strict=True):
         folder, _, file = name.rpartition("/")
         digits = re.findall(r"\d+", file)
-        stamp_ns = sequences.index(folder) * _SEQUENCE_NS + (int(digits[-1]) * _FRAME_NS if digits else 0)
+        number = int(digits[-1]) if digits else 0
+        stamp_ns = invented_ns(number, sequences.index(folder), _PERIOD_NS)
         last_ns = max(stamp_ns, last_ns + 1)
         record = FrameRecord(name, folder or path.resolve().name, last_ns, entries[name][1])
         frames.append(ImageFile(record, path / name, camera))

@@ -18,10 +18,9 @@ from localizer_ros.core.types import ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
 from localizer_ros.datasets.colmap_files import check_model
 from localizer_ros.datasets.folder import FolderSource, ImageFile
+from localizer_ros.datasets.invented_times import invented_ns
 from localizer_ros.datasets.source import FrameRecord, choose_camera
 
-_FRAME_NS = 1e9 / 30.0
-_SEQUENCE_NS = 1_000_000_000_000
 _IMAGE_FOLDERS = ("images", "../images", "../../images", "rgb", ".")
 
 
@@ -62,11 +61,11 @@ def open_recording(path: Path, images: str | None = None, camera: str | None = N
     frames = []
     for number, name in enumerate(sorted(sequences, key=natural_key)):
         for index, image in enumerate(sequences[name]):
-            stamp_ns = number * _SEQUENCE_NS + round(index * _FRAME_NS)
             try:
                 T_cam_map = SE3.from_matrix(image.cam_from_world().matrix())
             except ValueError as error:
                 raise SourceError(f"{folder}: image {image.name}: {error}") from error
+            stamp_ns = invented_ns(index, number)
             record = FrameRecord(image.name, name or path.resolve().name, stamp_ns, T_cam_map.inverse())
             frames.append(ImageFile(record, root / image.name, cameras[image.camera_id]))
     return FolderSource(path, "colmap", frames, "COLMAP model", stamps="invented")

@@ -23,6 +23,7 @@ from localizer_ros.datasets.source import (
     broken_frames,
     camera_problem,
     frame_names,
+    guessed_cameras,
     split_error,
 )
 
@@ -52,6 +53,7 @@ class SomeFrames:
         self.problems: Sequence[str] = getattr(source, "problems", ())
         self.pose_problem: str | None = getattr(source, "pose_problem", None)
         self.camera_problem = camera_problem(source)
+        self.guessed_cameras = dict(guessed_cameras(source))
         self.broken: Mapping[str, str] = broken_frames(source)
         self.keyframe_names = keyframe_names(source)
 
@@ -236,30 +238,33 @@ def turned(source: FrameSource, convention: str) -> FrameSource:
 
 
 class SourceWithCamera(SomeFrames):
-    """A recording with another camera for all frames; a ``FrameSource``.
+    """A recording with a camera for the frames whose own is not known; a ``FrameSource``.
 
     Args:
         source: the recording.
         camera: of its images.
 
     Raises:
-        SourceError: its images have another size.
+        SourceError: these images have another size.
     """
 
     def __init__(self, source: FrameSource, camera: Camera) -> None:
         super().__init__(source, range(len(source.records)), source.records)
-        if (camera.width_px, camera.height_px) != (source.camera.width_px, source.camera.height_px):
-            raise SourceError(
-                f"{source.path}: images are {source.camera.width_px}x{source.camera.height_px}, the camera is of "
-                f"{camera.width_px}x{camera.height_px}"
-            )
-        self.camera = camera
-        self.camera_problem = None
+        self._unknown, self._given = frozenset(self.guessed_cameras), camera
+        for guess in self.guessed_cameras.values():
+            if (camera.width_px, camera.height_px) != (guess.width_px, guess.height_px):
+                raise SourceError(
+                    f"{source.path}: images are {guess.width_px}x{guess.height_px}, the camera is of "
+                    f"{camera.width_px}x{camera.height_px}"
+                )
+        self.camera = camera if source.records[0].name in self._unknown else source.camera
+        self.camera_problem, self.guessed_cameras = None, {}
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource``."""
-        return replace(self._source.read(index), camera=self.camera)
+        frame = self._source.read(index)
+        return replace(frame, camera=self._given) if frame.name in self._unknown else frame
 
     def split(self, name: str) -> FrameSource:
         """See ``FrameSource``."""
-        return SourceWithCamera(self._source.split(name), self.camera)
+        return SourceWithCamera(self._source.split(name), self._given)

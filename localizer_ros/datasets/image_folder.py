@@ -14,10 +14,9 @@ from localizer_ros.core.files import natural_key
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile
+from localizer_ros.datasets.invented_times import invented_ns
 from localizer_ros.datasets.source import FrameRecord, Stamps, is_image
 
-_FRAME_NS = 1e9 / 30.0
-_SEQUENCE_NS = 1_000_000_000_000
 # What lies beside images and is none of the camera's.
 _OTHERS = ("masks", "mask", "depth", "splits", "thumbnails")
 
@@ -35,8 +34,7 @@ def open_recording(path: Path) -> FolderSource:
     frames = []
     for number, (folder, files) in enumerate(sequences.items()):
         for index, file in enumerate(files):
-            made_up = number * _SEQUENCE_NS + round(index * _FRAME_NS)
-            stamp_ns = made_up if known is None else known[file]
+            stamp_ns = invented_ns(index, number) if known is None else known[file]
             record = FrameRecord(str(file.relative_to(path)), folder.resolve().name, stamp_ns, None)
             frames.append(ImageFile(record, file, None))
     stamps: Stamps = "invented"

@@ -13,13 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from localizer_ros.core.limits import LARGEST_IMAGE_PX
 from localizer_ros.core.types import Camera, FrameRejected, UInt8
 
 # Messages hold bytes (rosbags: an array of numpy, rclpy: an array of the standard library).
 ImageData: TypeAlias = "bytes | bytearray | memoryview | array[int] | UInt8"
-
-LARGEST_IMAGE_PX = 100_000_000
-"""No camera of a robot has so many pixels: a larger image is a damaged one."""
 
 # encoding -> (channels, bytes a channel, OpenCV conversion to RGB or None). Packed YUV counts as two
 # channels. OpenCV names a Bayer pattern by its second row and column, ROS by its first: ``rggb`` is OpenCV's

@@ -17,11 +17,11 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.calibration import camera_from_colmap
 from localizer_ros.datasets.folder import FolderSource, ImageFile, read_lines
+from localizer_ros.datasets.invented_times import invented_ns
 from localizer_ros.datasets.source import FrameRecord, Stamps, choose_camera
 
 # No camera runs at 10 kHz.
 _SHORTEST_STEP_NS = 100_000
-_FRAME_NS = 1e9 / 30.0
 
 
 def open_recording(path: Path, camera: str | None = None) -> FolderSource:
@@ -55,7 +55,7 @@ def open_recording(path: Path, camera: str | None = None) -> FolderSource:
         FrameRecord(
             name=name,
             sequence=name.rpartition("/")[0] or path.resolve().name,
-            stamp_ns=round(timestamp * _FRAME_NS) if numbered else timestamp,
+            stamp_ns=invented_ns(timestamp) if numbered else timestamp,
             T_map_cam=poses.get(timestamp),
         )
         for timestamp, name in taken

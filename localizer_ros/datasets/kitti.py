@@ -15,10 +15,9 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import seconds_to_ns
 from localizer_ros.core.types import Camera, ConfigError, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
+from localizer_ros.datasets.invented_times import BETWEEN_SEQUENCES_NS, sequence_numbers
 from localizer_ros.datasets.source import FrameRecord, choose_camera
 
-# Times of each sequence begin at zero.
-_SEQUENCE_NS = 10_000_000_000_000
 _CAMERAS = ("image_0", "image_1", "image_2", "image_3")
 
 
@@ -42,9 +41,11 @@ def open_recording(path: Path, camera: str | None = None) -> FolderSource:
         raise SourceError(f"{path}: expected sequences/NN/times.txt or times.txt")
     frames: list[ImageFile] = []
     problems: list[str] = []
-    for position, folder in enumerate(folders):
-        number = int(folder.name) if folder.name.isdigit() else position
-        found, lines = _read_sequence(folder, _image_folder(folder, camera), number * _SEQUENCE_NS)
+    named = all(folder.name.isdecimal() for folder in folders)
+    numbers = sequence_numbers([int(f.name) for f in folders]) if named else range(len(folders))
+    for number, folder in zip(numbers, folders, strict=True):
+        # Times of each sequence begin at zero.
+        found, lines = _read_sequence(folder, _image_folder(folder, camera), number * BETWEEN_SEQUENCES_NS)
         frames.extend(found)
         if len(found) < lines:
             problems.append(

@@ -11,10 +11,8 @@ from localizer_ros.core.trajectory import NANOSECONDS, seconds_to_ns, whole_ns
 from localizer_ros.core.types import Frame, SourceError
 from localizer_ros.datasets.derived import SomeFrames
 from localizer_ros.datasets.folder import read_lines
+from localizer_ros.datasets.invented_times import BETWEEN_SEQUENCES_NS
 from localizer_ros.datasets.source import FrameRecord, FrameSource, check_order
-
-# Sequences lie this far apart, so that nobody takes them for one.
-_BETWEEN_SEQUENCES_NS = 1_000_000_000_000
 
 
 class RestampedSource(SomeFrames):
@@ -23,17 +21,21 @@ class RestampedSource(SomeFrames):
     Args:
         source: the recording.
         stamps_ns: of its frames, by name.
+        problems: what is wrong with these times, one line each.
 
     Raises:
         SourceError: times do not increase, or no frame has one.
     """
 
-    def __init__(self, source: FrameSource, stamps_ns: Mapping[str, int]) -> None:
+    def __init__(
+        self, source: FrameSource, stamps_ns: Mapping[str, int], problems: Sequence[str] = ()
+    ) -> None:
         kept = [i for i, record in enumerate(source.records) if record.name in stamps_ns]
         records = [replace(source.records[i], stamp_ns=stamps_ns[source.records[i].name]) for i in kept]
         check_order(source.path, records)
         super().__init__(source, kept, records)
         self.stamps = "recorded"
+        self.problems = [*self.problems, *problems]
         self._stamps_ns = stamps_ns
 
     def read(self, index: int) -> Frame:
@@ -56,7 +58,7 @@ def with_rate(source: FrameSource, fps: float) -> FrameSource:
     start_ns, index, previous = 0, 0, None
     for record in source.records:
         if previous is not None and record.sequence != previous.sequence:
-            start_ns += round(index * 1e9 / fps) + _BETWEEN_SEQUENCES_NS
+            start_ns += round(index * 1e9 / fps) + BETWEEN_SEQUENCES_NS
             index = 0
         stamps[record.name] = start_ns + round(index * 1e9 / fps)
         index, previous = index + 1, record
@@ -71,7 +73,7 @@ def with_stamps(source: FrameSource, file: Path) -> FrameSource:
 
     Raises:
         SourceError: it has times of its own; a malformed line (file and line are named), another number of stamps than
-            of images, or names that it does not have.
+            of images, or names of which it has none. Of names some of which it has, the others are a problem of it.
     """
     _refuse_recorded(source, "--stamps")
     rows = [(number, re.split(r"[,\s]+", line.strip(", \t"))) for number, line in read_lines(file)]
@@ -88,7 +90,7 @@ def with_stamps(source: FrameSource, file: Path) -> FrameSource:
     else:
         named = [(n, *_stamp_and_name(file, n, fields)) for n, fields in rows]
     stamps = _by_name(file, named)
-    return RestampedSource(source, _known(file, stamps, source.records))
+    return RestampedSource(source, *_known(file, stamps, source.records))
 
 
 def _refuse_recorded(source: FrameSource, option: str) -> None:
@@ -121,21 +123,37 @@ def _by_name(file: Path, rows: Sequence[tuple[int, str, str]]) -> dict[str, int]
     return stamps
 
 
-def _known(file: Path, stamps: Mapping[str, int], records: Sequence[FrameRecord]) -> dict[str, int]:
-    """The stamps by the full names of the recording; a file may name images without their folder or ending."""
+def _known(
+    file: Path, stamps: Mapping[str, int], records: Sequence[FrameRecord]
+) -> tuple[dict[str, int], list[str]]:
+    """The stamps by the full names of the recording, and what does not go together.
+
+    A file may name images without their folder or ending.
+    """
     found: dict[str, int] = {}
+    used: set[str] = set()
     for record in records:
         plain = record.name.rpartition("/")[2]
         for name in (record.name, plain, record.name.rpartition(".")[0], plain.rpartition(".")[0]):
             if name in stamps:
                 found[record.name] = stamps[name]
+                used.add(name)
                 break
     if not found:
         has = next(iter(stamps), "none")
         raise SourceError(
             f"{file}: names none of the {len(records)} images, e.g. {records[0].name}; it has {has}"
         )
-    return found
+    problems = []
+    if unknown := [name for name in stamps if name not in used]:
+        problems.append(
+            f"{file}: {len(unknown)} of its {len(stamps)} names are of no image here, the first is {unknown[0]}"
+        )
+    if without := [record.name for record in records if record.name not in found]:
+        problems.append(
+            f"{file}: {len(without)} of {len(records)} images have no stamp and are left out, the first is {without[0]}"
+        )
+    return found, problems
 
 
 def _is_number(text: str) -> bool:

@@ -16,12 +16,12 @@ from localizer_ros.core.files import is_there, natural_key
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size, read_lines
+from localizer_ros.datasets.invented_times import invented_ns, sequence_numbers
 from localizer_ros.datasets.source import FrameRecord
 
 _FRAME = re.compile(r"frame-(\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
-# The files have no stamps; the Kinect ran at 30 Hz, and sequences must not look continuous.
-_FRAME_NS = 1e9 / 30.0
-_SEQUENCE_NS = 1_000_000_000_000
+# The files have no stamps; the Kinect ran at 30 Hz.
+_PERIOD_NS = 1e9 / 30.0
 
 
 def open_recording(path: Path) -> FolderSource:
@@ -35,7 +35,12 @@ def open_recording(path: Path) -> FolderSource:
         for folder in path.glob("seq-*")
         if folder.is_dir() and (match := re.fullmatch(r"seq-?0*(\d+)", folder.name))
     )
-    found = [frame for number, folder in folders for frame in _read_sequence(number, folder)]
+    numbers = sequence_numbers([number for number, _ in folders])
+    found = [
+        frame
+        for number, (_, folder) in zip(numbers, folders, strict=True)
+        for frame in _read_sequence(number, folder)
+    ]
     if not folders:
         found = _read_sequence(0, path, single=True)
     if not found:
@@ -60,7 +65,7 @@ def _read_sequence(number: int, folder: Path, single: bool = False) -> list[tupl
             record = FrameRecord(
                 name=file.name if single else f"{folder.name}/{file.name}",
                 sequence=folder.resolve().name if single else folder.name,
-                stamp_ns=number * _SEQUENCE_NS + round(int(match[1]) * _FRAME_NS),
+                stamp_ns=invented_ns(int(match[1]), number, _PERIOD_NS),
                 T_map_cam=_read_pose(folder / f"{file.name.split('.')[0]}.pose.txt"),
             )
             frames.append((record, file))

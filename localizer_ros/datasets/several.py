@@ -6,14 +6,19 @@ another is moved behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from localizer_ros.core.files import natural_key
+from localizer_ros.core.progress import Progress, no_progress
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Frame, SourceError
+from localizer_ros.datasets.invented_times import BETWEEN_SEQUENCES_NS
 from localizer_ros.datasets.source import (
     FrameRecord,
     FrameSource,
@@ -22,14 +27,12 @@ from localizer_ros.datasets.source import (
     camera_problem,
     check_order,
     frame_names,
+    guessed_cameras,
     open_source,
     recognise,
     recordings_in,
     split_error,
 )
-
-# Behind the recording before, where times overlap.
-_GAP_NS = 1_000_000_000_000
 
 
 class JoinedSource:
@@ -76,11 +79,7 @@ class JoinedSource:
         check_order(path, self.records)
         self._place = [(n, i) for n, source in enumerate(sources) for i in range(len(source.records))]
         self.odometry = _joined_odometry(sources, shifts)
-        extrinsics = [source.T_base_cam for source in sources]
-        same = extrinsics[0] is not None and all(
-            T is not None and T.matrix().tolist() == extrinsics[0].matrix().tolist() for T in extrinsics
-        )
-        self.T_base_cam = extrinsics[0] if same else None
+        self.T_base_cam, place_problem = _common_extrinsics(sources, labels)
         self.splits: Sequence[str] = tuple(dict.fromkeys(s for source in sources for s in source.splits))
         self.broken = {
             f"{label}/{name}": why
@@ -88,6 +87,11 @@ class JoinedSource:
             for name, why in broken_frames(source).items()
         }
         self.camera_problem = next(filter(None, map(camera_problem, sources)), None)
+        self.guessed_cameras = {
+            f"{label}/{name}": camera
+            for source, label in zip(sources, labels, strict=True)
+            for name, camera in guessed_cameras(source).items()
+        }
         self.problems = [
             f"{label}: {line}"
             for source, label in zip(sources, labels, strict=True)
@@ -98,6 +102,10 @@ class JoinedSource:
             for label, shift in zip(labels, shifts, strict=True)
             if shift and self.stamps == "recorded"
         ]
+        if self.odometry is not None:
+            without = [label for s, label in zip(sources, labels, strict=True) if s.odometry is None]
+            self.problems += [f"{label}: has no odometry, others have" for label in without]
+        self.problems += place_problem
         self.details: dict[str, Any] = {
             "recordings": {label: source.format for source, label in zip(sources, labels, strict=True)}
         }
@@ -126,12 +134,50 @@ class JoinedSource:
         return part
 
 
-def open_recording(path: Path) -> JoinedSource:
-    """Open a folder of recordings. Raises SourceError."""
+def open_recording(
+    path: Path, topics: Mapping[str, str] | None = None, progress: Progress = no_progress
+) -> JoinedSource:
+    """Open a folder of recordings.
+
+    Args:
+        path: the folder.
+        topics: what to use where they have several, see :func:`open_chosen`.
+        progress: told how far those are that take a while to open.
+
+    Raises:
+        SourceError: none there, a damaged one, or one that has not what was chosen.
+    """
     found = recordings_in(path)
     if not found:
         raise SourceError(f"{path}: holds no recordings")
-    return JoinedSource([open_source(each, recognise(each)) for each in found], path)
+    opened = [open_chosen(each, recognise(each), topics or {}, progress) for each in found]
+    return JoinedSource(opened, path)
+
+
+def open_chosen(
+    path: Path, format: str | None, chosen: Mapping[str, str], progress: Progress = no_progress
+) -> FrameSource:
+    """A recording of any format, with the topics and the camera that were chosen.
+
+    Args:
+        path: folder or file.
+        format: a key of ``FORMATS``; None recognises it.
+        chosen: name by purpose: ``camera`` of any format, the others of a bag; see ``rosbag.open_recording``.
+        progress: told how far it is, where opening takes a while.
+
+    Raises:
+        SourceError: as of ``open_source``, or a choice that means nothing for this recording.
+    """
+    if format is None and path.exists():
+        format = recognise(path)
+    options: dict[str, object] = {"progress": progress} if format in ("video", "several") else {}
+    if format in ("rosbag", "several"):
+        return open_source(path, format, topics=chosen, **options)
+    if unknown := [purpose for purpose in chosen if purpose != "camera"]:
+        raise SourceError(
+            f"{path}: not a bag, so --topic {unknown[0]}=... means nothing; a camera is chosen by --topic camera=NAME"
+        )
+    return open_source(path, format, **chosen, **options)
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
@@ -151,21 +197,48 @@ def _shifts(sources: Sequence[FrameSource]) -> list[int]:
     shifts, end_ns = [], None
     for source in sources:
         first_ns, last_ns = source.records[0].stamp_ns, source.records[-1].stamp_ns
-        shift = 0 if end_ns is None or first_ns > end_ns else end_ns + _GAP_NS - first_ns
+        shift = 0 if end_ns is None or first_ns > end_ns else end_ns + BETWEEN_SEQUENCES_NS - first_ns
         shifts.append(shift)
         end_ns = last_ns + shift
     return shifts
 
 
 def _joined_odometry(sources: Sequence[FrameSource], shifts: Sequence[int]) -> Trajectory | None:
-    """One odometry where every recording has its own; each begins anew."""
-    parts = [source.odometry for source in sources]
-    items = []
-    for part, shift in zip(parts, shifts, strict=True):
-        if part is None:
-            return None
-        items += [(stamp + shift, T) for stamp, T in zip(part.stamps_ns.tolist(), part.poses, strict=True)]
-    return Trajectory.from_items(items)
+    """The odometry of the recordings that have one; each begins anew."""
+    parts = [(s.odometry, shift) for s, shift in zip(sources, shifts, strict=True) if s.odometry is not None]
+    if not parts:
+        return None
+    stamps = np.concatenate([part.stamps_ns + shift for part, shift in parts])
+    poses = [T for part, _ in parts for T in part.poses]
+    known = [part.covariances for part, _ in parts if part.covariances is not None]
+    # Of one end and one beginning that overlap, the first counts.
+    stamps, first = np.unique(stamps, return_index=True)
+    return Trajectory(
+        stamps,
+        tuple(poses[i] for i in first),
+        np.concatenate(known)[first] if len(known) == len(parts) else None,
+    )
+
+
+def _common_extrinsics(sources: Sequence[FrameSource], labels: Sequence[str]) -> tuple[SE3 | None, list[str]]:
+    """Where the camera sits on the robot, if all recordings say the same; else why that is not known."""
+    known = {
+        label: s.T_base_cam for s, label in zip(sources, labels, strict=True) if s.T_base_cam is not None
+    }
+    if not known:
+        return None, []
+    first = next(iter(known.values()))
+    if others := [
+        label for label, T in known.items() if not np.allclose(T.matrix(), first.matrix(), atol=1e-9)
+    ]:
+        return None, [
+            f"{others[0]}: the camera sits elsewhere on the robot than in {next(iter(known))}: unknown"
+        ]
+    if missing := [label for label in labels if label not in known]:
+        return None, [
+            f"{missing[0]}: does not tell where the camera sits on the robot, so it is not known of any"
+        ]
+    return first, []
 
 
 def _named(ground_truths: Any) -> str:

@@ -256,6 +256,14 @@ def camera_problem(source: FrameSource) -> str | None:
     return problem if isinstance(problem, str) else None
 
 
+def guessed_cameras(source: FrameSource) -> Mapping[str, Camera]:
+    """The cameras that are guesses, by the names of their frames; of joined recordings some may be known."""
+    guessed = getattr(source, "guessed_cameras", None)
+    if isinstance(guessed, dict):
+        return guessed
+    return {} if camera_problem(source) is None else {record.name: source.camera for record in source.records}
+
+
 def require_camera(source: FrameSource) -> None:
     """Raise SourceError where the camera of a recording is a guess: nothing that is measured with it would be right."""
     if problem := camera_problem(source):

@@ -19,9 +19,9 @@ from localizer_ros.core.files import natural_key, read_text
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, ConfigError, SourceError
 from localizer_ros.datasets.folder import FolderSource, ImageFile, common_size
+from localizer_ros.datasets.invented_times import invented_ns
 from localizer_ros.datasets.source import IMAGE_ENDINGS, FrameRecord
 
-_FRAME_NS = 1e9 / 30.0
 # Optical axes in OpenGL's.
 _OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
 # Coefficients of each lens, in OpenCV's order.
@@ -101,7 +101,7 @@ def _read_frames(file: Path, values: Mapping[str, Any], folder: Path, start: int
         frames.append((_name(folder, image), image, T_map_cam, frame))
     cameras = _cameras(file, values, [(image, frame) for _, image, _, frame in frames])
     return [
-        ImageFile(FrameRecord(name, folder.resolve().name, round((start + i) * _FRAME_NS), T), image, camera)
+        ImageFile(FrameRecord(name, folder.resolve().name, invented_ns(start + i), T), image, camera)
         for i, ((name, image, T, _), camera) in enumerate(zip(frames, cameras, strict=True))
     ]
 

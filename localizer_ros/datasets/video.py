@@ -15,13 +15,16 @@ import cv2
 import numpy as np
 
 from localizer_ros.core.files import is_there
+from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Camera, Frame, SourceError, UInt8
 from localizer_ros.datasets.calibration import read_camera_yaml
 from localizer_ros.datasets.folder import UNKNOWN_CAMERA, guessed_camera
+from localizer_ros.datasets.invented_times import USUAL_PERIOD_NS, invented_ns
 from localizer_ros.datasets.source import FrameRecord, Stamps, check_order, split_error
 
+_TELL_EVERY = 30
 # Read by OpenCV when it first opens a video.
 QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
 
@@ -31,12 +34,13 @@ class VideoSource:
 
     Args:
         path: the file.
+        progress: told how far its times are read: a long video takes minutes.
 
     Raises:
         SourceError: not a video that OpenCV reads, or one without frames.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Progress = no_progress) -> None:
         self.path, self.format, self.ground_truth = path, "video", "none"
         self.odometry: Trajectory | None = None
         self.T_base_cam: SE3 | None = None
@@ -45,7 +49,7 @@ class VideoSource:
         self._video: cv2.VideoCapture | None = None
         self._next = 0
         self.problems: list[str] = []
-        stamps_ns, size_px = self._scan()
+        stamps_ns, size_px = self._scan(progress)
         self.records = [
             FrameRecord(f"{index:06d}", path.stem, stamp_ns, None) for index, stamp_ns in enumerate(stamps_ns)
         ]
@@ -68,13 +72,17 @@ class VideoSource:
         # An open decoder stays in its process.
         return {**self.__dict__, "_video": None, "_next": 0}
 
-    def _scan(self) -> tuple[list[int], tuple[int, int]]:
+    def _scan(self, progress: Progress) -> tuple[list[int], tuple[int, int]]:
         """Stamps of all frames, and their size. Where the container's times do not increase, its rate counts."""
         video = _open(self.path)
         fps = float(video.get(cv2.CAP_PROP_FPS))
         announced = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         width, height = (int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        times_ms = list(_times_ms(video))
+        times_ms = []
+        for ms in _times_ms(video):
+            times_ms.append(ms)
+            if len(times_ms) % _TELL_EVERY == 0:
+                progress("times of the video", len(times_ms), max(announced, len(times_ms)))
         video.release()
         if not times_ms or width <= 0 or height <= 0:
             raise SourceError(f"{self.path}: the video has no frames that can be read")
@@ -83,8 +91,8 @@ class VideoSource:
         if np.all(np.diff(times_ms) > 0.0):
             return [round(1e6 * ms) for ms in times_ms], (width, height)
         if not (np.isfinite(fps) and fps > 0.0):
-            self.stamps, fps = "invented", 30.0
-        return [round(i * 1e9 / fps) for i in range(len(times_ms))], (width, height)
+            self.stamps, fps = "invented", 1e9 / USUAL_PERIOD_NS
+        return [invented_ns(i, period_ns=1e9 / fps) for i in range(len(times_ms))], (width, height)
 
     def _find_camera(self, size_px: tuple[int, int]) -> Camera:
         for file in (self.path.with_suffix(".yaml"), self.path.with_name("camera.yaml")):
@@ -113,9 +121,9 @@ class VideoSource:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def open_recording(path: Path) -> VideoSource:
+def open_recording(path: Path, progress: Progress = no_progress) -> VideoSource:
     """Open a video. Raises SourceError."""
-    return VideoSource(path)
+    return VideoSource(path, progress)
 
 
 def _open(path: Path) -> cv2.VideoCapture:

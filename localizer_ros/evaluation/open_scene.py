@@ -39,7 +39,7 @@ def open_scene(path: Path, config: LocalizerConfig, with_baseline: bool = True) 
 
 
 def with_camera_of(scene: Path, recording: FrameSource) -> FrameSource:
-    """A recording with the camera that a scene was mapped with, where the recording knows none; else as it is.
+    """A recording with the camera that a scene was mapped with for the frames whose own is not known; else as it is.
 
     Raises:
         SceneError: the scene is missing, incomplete, changed or of another version.

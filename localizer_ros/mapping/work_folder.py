@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from localizer_ros.core.files import clear, only_writer
-from localizer_ros.core.types import ConfigError, LocalizerError
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.core.se3 import SE3
+from localizer_ros.core.types import ConfigError, FrameRejected, LocalizerError, SourceError
+from localizer_ros.datasets.source import FrameSource, broken_frames
 
 # What must be the same for a run to be gone on with; written first, and whole.
 _SETTINGS, _RECORDING = "config.yaml", "recording.txt"
+# Images that stand for all when a recording is recognised.
+_LOOKED_AT = 8
 
 
 def work_path(out: Path) -> Path:
@@ -27,12 +32,34 @@ def is_begun(out: Path) -> bool:
 
 
 def _digest(source: FrameSource) -> str:
-    """What is known of the frames, in short: the same files may be read with other times, poses or cameras."""
+    """What is known of the frames, in short: the same files may be read with other times, poses, topics or cameras, and
+    others may have taken their place."""
     digest = hashlib.sha256(repr(source.camera.to_dict()).encode())
     for record in source.records:
-        pose = None if record.T_map_cam is None else record.T_map_cam.matrix().tolist()
-        digest.update(repr((record.name, record.stamp_ns, pose)).encode())
+        digest.update(repr((record.name, record.stamp_ns, _numbers(record.T_map_cam))).encode())
+    if source.odometry is not None:
+        moved = [T.matrix() for T in source.odometry.poses]
+        digest.update(source.odometry.stamps_ns.tobytes() + np.array(moved).tobytes())
+    digest.update(repr((_numbers(source.T_base_cam), getattr(source, "details", None))).encode())
+    broken = broken_frames(source)
+    digest.update(repr(sorted(broken.items())).encode())
+    if source.path.is_file():
+        state = source.path.stat()
+        digest.update(repr((state.st_size, state.st_mtime_ns)).encode())
+        return digest.hexdigest()[:16]
+    # All images would take as long as the work.
+    shown = np.linspace(0, len(source.records) - 1, _LOOKED_AT).round().astype(int)
+    for index in sorted(set(shown.tolist())):
+        if source.records[index].name not in broken:
+            try:
+                digest.update(source.read(index).image.tobytes())
+            except (SourceError, FrameRejected) as error:
+                digest.update(str(error).encode())
     return digest.hexdigest()[:16]
+
+
+def _numbers(T: SE3 | None) -> list[list[float]] | None:
+    return None if T is None else T.matrix().tolist()
 
 
 @contextmanager

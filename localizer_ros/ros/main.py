@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from localizer_ros.core.extras import how_to_install
 from localizer_ros.ros.memory import keep_small
 
 if TYPE_CHECKING:
@@ -31,7 +32,14 @@ _END_WITHIN_S = 1.2
 
 def main() -> None:
     """Executable ``localizer_node``."""
-    sys.exit(run_node(sys.argv))
+    try:
+        code = run_node(sys.argv)
+    except ModuleNotFoundError as error:
+        if (line := how_to_install(error.name or "")) is None:
+            raise
+        sys.stderr.write(f"localizer_node: error: {line}\n")
+        code = 1
+    sys.exit(code)
 
 
 def run_scene(scene: Path | str, ros_arguments: Sequence[str] = ()) -> int:

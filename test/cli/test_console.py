@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from localizer_ros.cli import console
+from localizer_ros.core.extras import how_to_install
 from localizer_ros.core.types import SourceError
 
 
@@ -36,7 +37,7 @@ from localizer_ros.core.types import SourceError
             1,
             "localizer: rclpy is not installed: source a ROS 2 distribution, or pip install 'localizer_ros[ros]'\n",
         ),
-        (KeyboardInterrupt(), 130, "localizer: interrupted; nothing was written\n"),
+        (KeyboardInterrupt(), 130, "localizer: interrupted\n"),
         (KeyboardInterrupt("half is kept"), 130, "localizer: interrupted; half is kept\n"),
     ],
 )
@@ -57,8 +58,8 @@ def test_known_errors_end_in_one_line(
     [("torch.nn", "train"), ("onnxruntime", "learned"), ("rerun", "view"), ("sensor_msgs.msg", "ros")],
 )
 def test_a_missing_module_names_the_extra_that_brings_it(module: str, extra: str) -> None:
-    assert f"localizer_ros[{extra}]" in (console.how_to_install(module) or "")
-    assert console.how_to_install("numpy") is None
+    assert f"localizer_ros[{extra}]" in (how_to_install(module) or "")
+    assert how_to_install("numpy") is None
 
 
 def test_other_errors_are_not_hidden() -> None:
@@ -145,7 +146,7 @@ except typer.Exit as ended:
 def test_a_shutdown_ends_a_command_as_ctrl_c_does() -> None:
     ended = subprocess.run([sys.executable, "-c", SHUT_DOWN], capture_output=True, text=True, timeout=30)
     assert ended.stdout == "cleared\n143 True\n"
-    assert ended.stderr == "localizer: interrupted; nothing was written\n"
+    assert ended.stderr == "localizer: interrupted\n"
 
 
 def test_progress_away_from_a_terminal_is_a_line_now_and_then(

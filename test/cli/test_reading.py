@@ -45,6 +45,19 @@ def test_a_camera_is_chosen_in_every_format(stills: Path, world: Path) -> None:
     assert "--topic camera=NAME" in one_line(localizer("info", stills, "--topic", "image=cam0"))
 
 
+def test_a_camera_of_joined_recordings_is_chosen_too(tmp_path: Path) -> None:
+    for drive in ("a", "b"):
+        for camera in ("image_0", "image_1"):
+            for i in range(2):
+                write(tmp_path / drive / camera / f"{i:06d}.png", encode_png(picture(i)))
+        write(tmp_path / drive / "times.txt", "0\n0.1\n")
+        row = "50 0 31 0 0 51 24.5 0 0 0 1 0"
+        write(tmp_path / drive / "calib.txt", f"P0: {row}\nP1: {row}\n")
+    facts = info(tmp_path, "--topic", "camera=image_1")
+    assert facts["frames"] == 4
+    assert "no camera 'image_5'" in one_line(localizer("info", tmp_path, "--topic", "camera=image_5"))
+
+
 def test_a_map_of_an_unknown_camera_is_refused(stills: Path, tmp_path: Path) -> None:
     result = localizer("map", stills, "--out", tmp_path / "scene")
     message = result.stderr.splitlines()[-1]

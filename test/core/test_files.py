@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 import localizer_ros
-from localizer_ros.core.files import inside_name, natural_key, new_folder, parse_yaml, read_yaml
+from localizer_ros.core.files import (
+    check_regular,
+    inside_name,
+    is_there,
+    natural_key,
+    new_folder,
+    parse_yaml,
+    read_yaml,
+)
 from localizer_ros.core.types import ConfigError, LocalizerError, SceneError, SourceError
 
 
@@ -30,6 +38,27 @@ def test_a_new_folder_vanishes_after_an_error_and_never_replaces_one(tmp_path: P
     (tmp_path / "out").mkdir()
     with pytest.raises(SourceError, match="exists already"), new_folder(tmp_path / "out"):
         pass
+
+
+def test_an_interruption_says_that_nothing_was_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt, match=r"nothing was written to .*out"),
+        new_folder(tmp_path / "out"),
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt, match=r"^half is kept$"), new_folder(tmp_path / "out"):
+        raise KeyboardInterrupt("half is kept")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "."])
+def test_what_cannot_be_looked_at_is_one_line(tmp_path: Path, name: str) -> None:
+    for look in (
+        is_there,
+        lambda path: check_regular(path, SourceError),
+        lambda path: read_yaml(path, SourceError),
+    ):
+        with pytest.raises(SourceError, match="cannot be read"):
+            look(tmp_path / name)
 
 
 def test_yaml_is_read(tmp_path: Path) -> None:

@@ -69,6 +69,17 @@ def test_what_is_wrong_with_a_file_is_said(stills, tmp_path, text, message):
         with_stamps(stills, tmp_path / "times.txt")
 
 
+def test_names_of_no_image_and_images_without_a_stamp_are_counted(stills, tmp_path):
+    write(tmp_path / "times.txt", "1 a/0.png\n2 x.png\n3 y.png\n4 a/1\n")
+    source = with_stamps(stills, tmp_path / "times.txt")
+    assert [record.name for record in source.records] == ["a/0.png", "a/1.png"]
+    names, images = source.problems
+    assert names.endswith("times.txt: 2 of its 4 names are of no image here, the first is x.png")
+    assert images.endswith("4 of 6 images have no stamp and are left out, the first is a/2.png")
+    write(tmp_path / "all.txt", "".join(f"{i} {r.name}\n" for i, r in enumerate(stills.records)))
+    assert with_stamps(stills, tmp_path / "all.txt").problems == []
+
+
 def test_a_recording_keeps_times_of_its_own(world, tmp_path):
     with pytest.raises(SourceError, match=r"has times of its own .*leave --fps out"):
         with_rate(world, 30.0)

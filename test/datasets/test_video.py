@@ -13,6 +13,7 @@ from small_recordings import write
 
 from localizer_ros.core.types import Camera, SourceError
 from localizer_ros.datasets.calibration import write_camera_yaml
+from localizer_ros.datasets.several import open_chosen
 from localizer_ros.datasets.source import open_source, require_camera
 from localizer_ros.datasets.video import QUIET
 
@@ -40,6 +41,13 @@ def test_frames_have_the_times_of_the_container(video):
     assert (source.format, source.stamps, len(source.records)) == ("video", "recorded", FRAMES)
     steps = np.diff([record.stamp_ns for record in source.records])
     np.testing.assert_allclose(steps, 1e9 / FPS, atol=1e3)
+
+
+def test_a_long_video_tells_how_far_its_times_are_read(video, monkeypatch):
+    told = []
+    monkeypatch.setattr("localizer_ros.datasets.video._TELL_EVERY", 5)
+    open_chosen(video, None, {}, lambda *step: told.append(step))
+    assert told == [("times of the video", 5, FRAMES), ("times of the video", 10, FRAMES)]
 
 
 def test_frames_are_read_in_any_order_and_by_copies(video):

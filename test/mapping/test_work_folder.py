@@ -35,6 +35,32 @@ def test_the_same_goes_on_and_others_are_asked(tiny_source: FrameSource, tmp_pat
     assert not work.exists()
 
 
+@pytest.mark.parametrize("what", ["images", "odometry", "place of the camera", "topics"])
+def test_what_was_read_otherwise_is_not_gone_on_with(
+    tiny_source: FrameSource, tmp_path: Path, what: str
+) -> None:
+    interrupted(tmp_path / "scene", tiny_source)
+    other = Changed(tiny_source, image=lambda pixels: pixels[::-1] if what == "images" else pixels)
+    if what == "odometry":
+        other.odometry = None
+    elif what == "place of the camera":
+        other.T_base_cam = SE3.identity()
+    elif what == "topics":
+        other.details = {"image_topic": "/right"}
+    with pytest.raises(ConfigError, match="other frames or weights"):
+        work_folder(tmp_path / "scene", other, "all", "a: 1").__enter__()
+
+
+def test_another_file_of_the_same_name_is_not_gone_on_with(tiny_source: FrameSource, tmp_path: Path) -> None:
+    source = Changed(tiny_source)
+    source.path = tmp_path / "drive.mp4"
+    source.path.write_bytes(b"1")
+    interrupted(tmp_path / "scene", source)
+    source.path.write_bytes(b"12")
+    with pytest.raises(ConfigError, match="other frames or weights"):
+        work_folder(tmp_path / "scene", source, "all", "a: 1").__enter__()
+
+
 def test_starting_over_is_said_to(tiny_source: FrameSource, tmp_path: Path) -> None:
     out = tmp_path / "scene"
     interrupted(out, tiny_source)

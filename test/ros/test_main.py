@@ -51,6 +51,14 @@ def test_a_missing_scene_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_without_ros_it_says_what_to_install() -> None:
+    hidden = "import sys; sys.modules['rclpy'] = None; from localizer_ros.ros.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "rclpy is not installed" in done.stderr and "localizer_ros[ros]" in done.stderr
+
+
 def test_a_scene_that_is_not_set_is_one_line_and_exit_code_1() -> None:
     done = run()
     assert done.returncode == 1
