@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,18 +13,19 @@ import pytest
 import typer
 import yaml
 from documents import DOCS, REPOSITORY, Block, blocks, code_spans, pages
-from recordings_in_hand import write_all
+from page_runner import RUN, run_page
 
 from localizer_ros.cli.main import app
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import load_config
 from localizer_ros.datasets.simulated import WorldConfig
-from localizer_ros.datasets.source import open_source
 from localizer_ros.ros.parameters import config_from_parameters
 
 TUTORIAL = DOCS / "tutorial.md"
 HOWTOS = sorted((DOCS / "howto").glob("*.md"))
+# Begins with what people have in their hands instead of the tutorial's drives: test_your_recording.py runs it.
+OWN_RECORDINGS = DOCS / "howto" / "your-recording.md"
 # What a command may need that a test has not: the only reasons not to run it.
 NEEDS = {
     "a ROS 2 distribution",
@@ -39,7 +35,6 @@ NEEDS = {
     "a Jetson",
     "the 7-Scenes recording",
 }
-RUN = ("sh", "python")
 SETTINGS = {
     **dict.fromkeys(("map", "sfm"), MapConfig),
     **dict.fromkeys(("eval", "compare", "replay", "bench"), RunConfig),
@@ -51,96 +46,11 @@ PLACEHOLDER = re.compile(r"\.\.\.|[<>|\[\]]")
 # --- run ---
 
 
-class Workspace:
-    """A folder in which the blocks of pages are run one after the other, as somebody who reads them would."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        tools = folder / ".bin"
-        tools.mkdir()
-        for name, module in (("localizer", "-m localizer_ros.cli.main"), ("python", "")):
-            (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-            (tools / name).chmod(0o755)
-        self._environment = {
-            **os.environ,
-            "PATH": f"{tools}:{os.environ['PATH']}",
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONUNBUFFERED": "1",
-        }
-        self._background: list[tuple[Block, subprocess.Popen[bytes], Path]] = []
-
-    def run(self, block: Block) -> None:
-        """Run a block; one marked `background` goes on until :meth:`end`, once it has printed what it should."""
-        assert set(block.markers) <= {"background", "prints", "needs"}, f"{block.place}: {block.markers}"
-        command = ["bash", "-e", "-c", block.text] if block.language == "sh" else ["python", "-c", block.text]
-        log = self.folder / ".log"
-        log = log.with_suffix(f".{len(list(self.folder.glob('.log.*')))}")
-        wanted = block.markers.get("prints", "")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self._environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        if "background" in block.markers:
-            self._background.append((block, process, log))
-            # The node says that it is ready; nothing else is waited for.
-            _wait_until(lambda: b"active" in log.read_bytes() or process.poll() is not None, 60.0)
-            assert process.poll() is None, f"{block.place} ended:\n{log.read_text()}"
-            return
-        assert process.wait(300.0) == 0, f"{block.place}:\n{log.read_text()[-3000:]}"
-        assert wanted in log.read_text(), (
-            f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
-        )
-
-    def end(self) -> None:
-        """Stop what runs in the background, as Ctrl-C would; it must have printed what its marker says."""
-        for block, process, log in self._background:
-            wanted = block.markers.get("prints", "")
-            found = _wait_until(lambda log=log, wanted=wanted: wanted in log.read_text(), 10.0)
-            alive = process.poll() is None
-            if alive:
-                os.killpg(process.pid, signal.SIGINT)
-                process.wait(20.0)
-            assert alive, f"{block.place} ended by itself:\n{log.read_text()[-3000:]}"
-            assert found, f"{block.place} did not print {wanted!r}:\n{log.read_text()[-3000:]}"
-        self._background = []
-
-    def kill(self) -> None:
-        """End what a failed test has left."""
-        for _, process, _ in self._background:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_until(true: Any, timeout_s: float) -> bool:
-    end = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def _run_page(page: Path, folder: Path) -> None:
-    workspace = Workspace(folder)
-    try:
-        for block in blocks(page):
-            if block.language in RUN and "needs" not in block.markers:
-                workspace.run(block)
-        workspace.end()
-    finally:
-        workspace.kill()
-
-
 @pytest.fixture(scope="module")
 def tutorial_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder in which the tutorial was followed."""
     folder = tmp_path_factory.mktemp("tutorial")
-    _run_page(TUTORIAL, folder)
+    run_page(TUTORIAL, folder)
     yield folder
 
 
@@ -152,15 +62,13 @@ def test_the_tutorial_works_as_it_is_written(tutorial_folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ros
-@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [p for p in HOWTOS if p != OWN_RECORDINGS], ids=lambda page: page.stem)
 def test_a_how_to_works_as_it_is_written(page: Path, tutorial_folder: Path, tmp_path: Path) -> None:
     # How-tos go on where the tutorial ends.
     for made in tutorial_folder.iterdir():
         if not made.name.startswith("."):
             (tmp_path / made.name).symlink_to(made)
-    if page.stem == "your-recording":
-        write_all(open_source(tutorial_folder / "drive1"), tmp_path)
-    _run_page(page, tmp_path)
+    run_page(page, tmp_path)
 
 
 @pytest.mark.parametrize("page", [TUTORIAL, *HOWTOS], ids=lambda page: page.stem)
