@@ -13,12 +13,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/localizer
 COPY requirements requirements
-COPY tools/build_tf2_msgs.sh tools/build_tf2_msgs.sh
-COPY tools/tf2_msgs tools/tf2_msgs
+COPY tools/build_messages.sh tools/build_messages.sh
+COPY tools/messages tools/messages
 # What changes seldom comes first, so that it is not built again.
 RUN python3 -m venv .venv \
     && .venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/ros.txt \
-    && tools/build_tf2_msgs.sh .venv
+    && tools/build_messages.sh .venv
 COPY setup.py setup.cfg pyproject.toml package.xml README.md LICENSE ./
 COPY resource resource
 COPY launch launch

@@ -17,7 +17,7 @@ help: ## Show this list
 .PHONY: venv
 venv: $(STAMP) ## Make .venv: pinned requirements, ROS (or the sourced distribution's), this package
 
-$(STAMP): $(wildcard requirements/*.txt tools/tf2_msgs/* tools/tf2_msgs/msg/*) tools/make_venv.sh tools/build_tf2_msgs.sh setup.py
+$(STAMP): $(wildcard requirements/*.txt tools/messages/* tools/messages/*/* tools/messages/*/msg/*) tools/make_venv.sh tools/build_messages.sh setup.py
 	@VENV=$(VENV) tools/make_venv.sh
 	@rm -f $(VENV)/.up-to-date-with-*
 	@touch $@

@@ -35,8 +35,8 @@ EXTRAS = {
     "learned": ["onnxruntime"],
     # The viewer of `localizer view`; drawings need nothing.
     "view": ["rerun-sdk"],
-    # rclpy and messages where no ROS 2 distribution is sourced; tf2_msgs, which has no wheel, is built by
-    # tools/build_tf2_msgs.sh.
+    # rclpy and messages where no ROS 2 distribution is sourced; tf2_msgs and bond, which have no wheels,
+    # are built by tools/build_messages.sh.
     "ros": [
         "ros-jazzy-diagnostic-msgs",
         "ros-jazzy-geometry-msgs",

@@ -2,7 +2,7 @@
 # Make .venv: pinned requirements, torch, ROS, and this package in editable form.
 #
 # With a sourced ROS 2 distribution the venv sees the system's site-packages and uses the distribution's rclpy and
-# messages. Without one, rclpy and the messages are installed as wheels and tf2_msgs, which has no wheel, is built.
+# messages. Without one, rclpy and the messages are installed as wheels; tf2_msgs and bond, which have none, are built.
 # Safe to run again: what is already there is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -73,7 +73,7 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
 fi
 
 if ! distribution_sourced; then
-  tools/build_tf2_msgs.sh "$venv"
+  tools/build_messages.sh "$venv"
 fi
 
 # On all cores, where pip would use one; a few packages carry templates that are not Python, hence the `true`.

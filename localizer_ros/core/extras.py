@@ -14,7 +14,7 @@ _INSTALLED_BY = {
     "onnxscript": _TRAIN,
     "rclpy": _ROS,
     "rerun": "pip install 'localizer_ros[view]', or give --out NAME.png for a drawing",
-    "tf2_msgs": "source a ROS 2 distribution, or run tools/build_tf2_msgs.sh of the sources",
+    "tf2_msgs": "source a ROS 2 distribution, or run tools/build_messages.sh of the sources",
     "torch": f"{_TRAIN}; the CPU build from https://download.pytorch.org/whl/cpu is smaller",
 }
 

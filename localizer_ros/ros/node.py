@@ -22,6 +22,7 @@ from localizer_ros.ros.display import Display
 from localizer_ros.ros.endpoints import Endpoints
 from localizer_ros.ros.frame_assembler import FrameAssembler, Job
 from localizer_ros.ros.health import Health
+from localizer_ros.ros.heartbeat import MISSING, Heartbeat
 from localizer_ros.ros.intake import Intake
 from localizer_ros.ros.lifecycle import ManagedNode
 from localizer_ros.ros.machine import THIS_MACHINE, Machine
@@ -90,7 +91,9 @@ class LocalizerNode(ManagedNode):
 
     def activate(self) -> None:
         """Subscribe."""
-        self._intake.subscribe(Endpoints(self, self._report, self._undo_activate))
+        endpoints = Endpoints(self, self._report, self._undo_activate)
+        self._intake.subscribe(endpoints)
+        self._heartbeat.begin(endpoints)
         self.health.active = True
         self.get_logger().info(
             f"active: waiting for {self.health.image_topic} and {self.resolve_topic_name('camera_info')}; "
@@ -108,6 +111,7 @@ class LocalizerNode(ManagedNode):
         self._mailbox.command(lambda localizer: idle.set())
         idle.wait(STOP_TIMEOUT_S)
         self._undo_activate.close()
+        self._heartbeat.end()
         self._forget_motion()
         self._publish_diagnostics()
 
@@ -178,6 +182,10 @@ class LocalizerNode(ManagedNode):
             endpoints.output, self._map_frame, config.path_length, self._report.command_failed
         )
         self._undo_configure.callback(self._display.close)
+        self._heartbeat = Heartbeat(self)
+        self._undo_configure.callback(self._heartbeat.destroy)
+        if not self._heartbeat.possible and not config.autostart:
+            self.get_logger().info(MISSING)
         endpoints.service(Trigger, "relocalize", self._on_relocalize)
         endpoints.service(Trigger, "reset", self._on_reset)
         endpoints.service(SetBool, "pause", self._on_pause)

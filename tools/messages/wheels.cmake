@@ -1,12 +1,5 @@
-cmake_minimum_required(VERSION 3.16)
-project(tf2_msgs)
-
-find_package(ament_cmake REQUIRED)
-find_package(rosidl_default_generators REQUIRED)
-find_package(geometry_msgs REQUIRED)
-
 # The wheels' generated Python targets name include folders of the machine that built them. CMake refuses a target
-# whose include folder does not exist, so keep only those that do.
+# whose include folder does not exist, so keep only those that do. Include this after all find_package.
 function(drop_missing_include_directories target)
   get_target_property(folders ${target} INTERFACE_INCLUDE_DIRECTORIES)
   set(kept "")
@@ -24,7 +17,3 @@ foreach(target IN LISTS targets)
     drop_missing_include_directories(${target})
   endif()
 endforeach()
-
-rosidl_generate_interfaces(tf2_msgs "msg/TFMessage.msg" DEPENDENCIES geometry_msgs)
-ament_export_dependencies(rosidl_default_runtime)
-ament_package()
