@@ -1,12 +1,14 @@
-"""What a drive costs to map, and how well its poses are found where it has none: simulated places.
+"""What a drive costs to map, and how well its poses are found where it has none.
 
     .venv/bin/python tools/drive_cost.py poses OUT [--place room] [--seconds 60] [--fps 30] [--from odometry|images]
     .venv/bin/python tools/drive_cost.py length OUT [--metres 30] [--fps 10]
+    .venv/bin/python tools/drive_cost.py hidden OUT --recording RECORDING [--split train]
 
 `poses` hides the true poses of a drive, maps it, and localises frames of a second drive. Both are compared with the
 truth after the similarity that fits the keyframes best: where a map lies, and the scale of an odometry, are its own.
 `length` maps a drive through a hall and a room of so many metres and prints CPU seconds for each 100 m, and what a
-tracked frame takes. OUT gets the scene.
+tracked frame takes. `hidden` hides the poses of a recording, says what `localizer check` finds then, and finds them
+from its images. OUT gets the scene, or the trajectory.
 """
 
 from __future__ import annotations
@@ -21,19 +23,22 @@ import numpy as np
 
 from localizer_ros.cli.console import progress_bar
 from localizer_ros.core.config.map_based import SearchConfig
-from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.mapping import MapConfig, StructureConfig
 from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import config_from_dict
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array
 from localizer_ros.datasets.derived import PosedSource, ShiftedSource
 from localizer_ros.datasets.several import JoinedSource
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.datasets.source import FrameSource, open_source
+from localizer_ros.evaluation.recording_check import check_lines, check_recording
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.mapping.alignment import fit_similarity
 from localizer_ros.mapping.build import WriteOptions, build_scene
+from localizer_ros.mapping.sfm import run_sfm
 from localizer_ros.scene.map_scene import MapScene
 
 # Of the simulated robot, m/s, with its stops; and where the room lies beside the hall, m.
@@ -121,20 +126,51 @@ def measure_length(out: Path, metres: float, fps: float) -> None:
     print(f"tracked frame: {np.median(taken[20:]):.1f} ms of CPU, median")
 
 
+def measure_hidden(out: Path, recording: Path, split: str) -> None:
+    """Find the poses of a recording from its images alone, and compare them with its own."""
+    source = open_source(recording).split(split)
+    hidden = PosedSource(source, [None] * len(source.records), "none")
+    print("\n".join(check_lines(check_recording(hidden), str(recording))))
+    started, cpu = time.perf_counter(), time.process_time()
+    with progress_bar() as progress:
+        facts = run_sfm(hidden, split, StructureConfig(), out, None, False, progress)
+    print(f"{facts['placed']} of {len(source.records)} frames placed")
+    print(f"in {time.perf_counter() - started:.0f} s, {time.process_time() - cpu:.0f} s of CPU")
+    truth = {record.stamp_ns: record.T_map_cam for record in source.records}
+    found = Trajectory.read_tum(out / "trajectory.txt")
+    pairs = [
+        (T, T_true)
+        for stamp, T in zip(found.stamps_ns.tolist(), found.poses, strict=True)
+        if (T_true := truth[stamp]) is not None
+    ]
+    known = [T_true for _, T_true in pairs]
+    fitted, rms_m = fit_similarity([T for T, _ in pairs], range(len(pairs)), known)
+    length_m = sum(a.distance_to(b) for a, b in pairwise(known))
+    rms_deg = np.sqrt(np.mean(errors(fitted, known)[:, 1] ** 2))
+    share = 100.0 * rms_m / length_m
+    print(f"{1e3 * rms_m:.1f} mm RMS, {share:.2f} % of a path of {length_m:.1f} m, {rms_deg:.2f} deg RMS")
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("poses", "length"))
+    parser.add_argument("what", choices=("poses", "length", "hidden"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--place", default="room")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--metres", type=float, default=30.0)
     parser.add_argument("--fps", type=float, default=0.0)
     parser.add_argument("--from", dest="source", choices=("odometry", "images"), default="odometry")
+    parser.add_argument("--recording", type=Path)
+    parser.add_argument("--split", default="train")
     options = parser.parse_args()
-    if options.what == "poses":
+    if options.what == "hidden":
+        if options.recording is None:
+            parser.error("hidden needs --recording")
+        measure_hidden(options.out, options.recording, options.split)
+    elif options.what == "poses":
         images = options.source == "images"
         measure_poses(options.out, options.place, options.seconds, options.fps or 30.0, images)
     else:

@@ -264,17 +264,21 @@ def print_facts(facts: dict[str, Any], indent: str = "") -> None:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             print(f"{indent}{key}:")
             for row in value:
-                cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+                cells = (f"{k} {_in_words(v, 4)}" for k, v in row.items() if v is not None)
                 print(f"{indent}  {', '.join(cells)}")
-        elif isinstance(value, float):
-            print(f"{indent}{key}: {value:.6g}")
         else:
-            print(f"{indent}{key}: {_in_words(value) if isinstance(value, list) else value}")
+            print(f"{indent}{key}: {_in_words(value)}")
 
 
-def _in_words(values: list[Any]) -> str:
-    listed = ", ".join(str(value) for value in values[:LONGEST_LIST])
-    return f"{listed}, ... ({len(values)})" if len(values) > LONGEST_LIST else listed or "none"
+def _in_words(value: Any, digits: int = 6) -> str:
+    if isinstance(value, list | tuple):
+        listed = ", ".join(_in_words(each, digits) for each in value[:LONGEST_LIST])
+        return f"{listed}, ... ({len(value)})" if len(value) > LONGEST_LIST else listed or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def print_tables(tables: Sequence[Table], markdown: str) -> None:

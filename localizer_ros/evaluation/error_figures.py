@@ -78,7 +78,8 @@ def _limit_errors(ax: Axes, seconds: Array, curves: Sequence[tuple[Array, str]])
 
 
 def cumulative_figure(evaluation: Evaluation) -> Figure:
-    """Share of all frames whose error is at most x; a frame without an answer never counts."""
+    """Share of all frames whose error is at most x, which is logarithmic: answers and the nearest neighbour may be two
+    decades apart. A frame without an answer never counts."""
     figure = new_figure(3.8)
     axes = figure.subplots(1, 2, sharey=True)
     runs = [("localizer", SMOOTHED, evaluation.answers()), ("raw", RAW, evaluation.answers("raw"))]
@@ -88,26 +89,31 @@ def cumulative_figure(evaluation: Evaluation) -> Figure:
     for column, (ax, unit) in enumerate(
         zip(axes, ("position error [m]", "rotation error [deg]"), strict=True)
     ):
-        right = 0.0
+        left, right = marks[column][0] / 10.0, marks[column][-1]
         for label, colour, answers in runs:
             judged = [a for a in answers if a.T_map_true is not None]
             errors = np.sort(_errors([a for a in judged if a.T_map_cam is not None], column))
             if not errors.size:
                 continue
+            left = min(left, float(np.percentile(errors, 3.0)))
             right = max(right, float(np.percentile(errors, 97.0)))
             share = 100.0 * np.arange(1, len(errors) + 1) / len(judged)
-            ax.step(
-                np.append(0.0, errors), np.append(0.0, share), where="post", color=colour, label=label, lw=1.8
-            )
+            # A logarithmic axis has no zero.
+            errors = np.maximum(np.append(0.0, errors), 1e-9)
+            ax.step(errors, np.append(0.0, share), where="post", color=colour, label=label, lw=1.8)
         for mark in marks[column]:
             ax.axvline(mark, color="#d0d5da", lw=0.8, ls=":", zorder=0)
-        ax.set_xlim(0.0, max(right, marks[column][-1]) * 1.05)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        # Perfect answers, as of tests, would ask for an endless axis.
+        ax.set_xlim(max(left, marks[column][0] / 1000.0), 1.05 * right)
         ax.set_ylim(0.0, 102.0)
         ax.set_xlabel(unit)
         quiet_axes(ax)
     axes[0].set_ylabel("frames [%]")
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

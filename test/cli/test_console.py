@@ -78,7 +78,9 @@ def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "fps": 29.97003,
             "camera": {"model": "plumb_bob", "splits": []},
             "names": list(range(20)),
-            "jumps": [{"at": "a", "metres": 1.23456}],
+            "K": [208.5160596545929, 0.0, 159.5],
+            "known": True,
+            "jumps": [{"at": "a", "metres": 1.23456, "why": None}],
             "odometry": None,
         }
     )
@@ -89,9 +91,11 @@ def test_facts_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "  model: plumb_bob",
         "  splits: none",
         "names: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (20)",
+        "K: 208.516, 0, 159.5",
+        "known: yes",
         "jumps:",
         "  at a, metres 1.235",
-        "odometry: None",
+        "odometry: none",
     ]
 
 

@@ -35,6 +35,10 @@ def test_errors_over_time_are_cut_at_the_wild_ones(evaluation: Evaluation) -> No
 def test_shares_within_an_error_count_unanswered_frames(evaluation: Evaluation) -> None:
     position, _ = cumulative_figure(evaluation).axes
     localizer = next(line for line in position.lines if line.get_label() == "localizer")
+    # The nearest neighbour must not press the answers to the edge.
+    low, high = np.log(position.get_xlim())
+    median = float(np.median(np.log(np.asarray(localizer.get_xdata())[1:])))
+    assert low + 0.1 * (high - low) < median < low + 0.9 * (high - low)
     assert float(np.max(np.asarray(localizer.get_ydata()))) == pytest.approx(100.0 * 39 / 40)
 
 
