@@ -148,11 +148,23 @@ def measure_hidden(out: Path, recording: Path, split: str) -> None:
         if (T_true := truth[stamp]) is not None
     ]
     known = [T_true for _, T_true in pairs]
-    fitted, rms_m = fit_similarity([T for T, _ in pairs], range(len(pairs)), known)
+    fitted = _turned_by_orientations([T for T, _ in pairs], known)
+    rms_m = np.sqrt(np.mean([a.distance_to(b) ** 2 for a, b in zip(fitted, known, strict=True)]))
     length_m = sum(a.distance_to(b) for a, b in pairwise(known))
     rms_deg = np.sqrt(np.mean(errors(fitted, known)[:, 1] ** 2))
     share = 100.0 * rms_m / length_m
     print(f"{1e3 * rms_m:.1f} mm RMS, {share:.2f} % of a path of {length_m:.1f} m, {rms_deg:.2f} deg RMS")
+
+
+def _turned_by_orientations(found: Sequence[SE3], known: Sequence[SE3]) -> list[SE3]:
+    """Poses carried by the similarity whose turn fits the orientations, and whose scale and place fit the positions,
+    best: a camera that moved by centimetres tells its turn by its orientations alone."""
+    u, _, vt = np.linalg.svd(sum(b.R @ a.R.T for a, b in zip(found, known, strict=True)))
+    R = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    a, b = np.stack([R @ T.t for T in found]), np.stack([T.t for T in known])
+    a0, b0 = a - a.mean(axis=0), b - b.mean(axis=0)
+    t = float((a0 * b0).sum() / (a0**2).sum()) * a0 + b.mean(axis=0)
+    return [SE3(R @ T.R, at) for T, at in zip(found, t, strict=True)]
 
 
 def main() -> None:
