@@ -200,11 +200,18 @@ def check_regular(path: Path, error: type[LocalizerError]) -> None:
 
 
 def read_text(path: Path, error: type[LocalizerError], most: int = _LONGEST_TEXT) -> str:
-    """The text of a UTF-8 file, see :func:`read_bytes`; the mark that Windows puts before it is left out."""
+    """The text of a UTF-8 file, see :func:`read_bytes`; the mark that Windows puts before it is left out.
+
+    A zero byte is no text: what lay there is lost (a power cut leaves such files), or it is UTF-16.
+    """
+    data = read_bytes(path, error, most)
     try:
-        return read_bytes(path, error, most).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         raise error(f"{path}: cannot be read (not UTF-8 text: {failure.reason})") from failure
+    if (zero := data.find(0)) >= 0:
+        raise error(f"{path}: cannot be read (not text: a zero at byte {zero})")
+    return text
 
 
 def parse_yaml(text: str, where: str, error: type[LocalizerError]) -> Any:

@@ -84,7 +84,7 @@ def _pose_problem(
 
 def _rows(file: Path) -> list[tuple[int, list[str]]]:
     """(line number, fields) of a CSV file with a heading."""
-    rows = enumerate(csv.reader(io.StringIO(read_text(file, SourceError).replace("\0", ""))), start=1)
+    rows = enumerate(csv.reader(io.StringIO(read_text(file, SourceError))), start=1)
     try:
         trimmed = [(number, [field.strip() for field in fields]) for number, fields in rows]
     except csv.Error as error:

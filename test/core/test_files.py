@@ -17,6 +17,7 @@ from localizer_ros.core.files import (
     natural_key,
     new_folder,
     parse_yaml,
+    read_text,
     read_yaml,
 )
 from localizer_ros.core.types import ConfigError, LocalizerError, SceneError, SourceError
@@ -61,6 +62,12 @@ def test_what_cannot_be_looked_at_is_one_line(tmp_path: Path, name: str) -> None
             look(tmp_path / name)
 
 
+def test_a_text_with_zeros_in_it_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"# heading\nseq1/0.png\0\0\0 1 2\n")
+    with pytest.raises(SourceError, match=r"list\.txt: cannot be read \(not text: a zero at byte 20\)"):
+        read_text(tmp_path / "list.txt", SourceError)
+
+
 def test_yaml_is_read(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("a: 1\nb: {c: [2, ü]}\n", encoding="utf-8")
@@ -83,7 +90,7 @@ BOMB = b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(
     [
         (b"a: [1, 2", "cannot be read as YAML"),
         (b"a: b: c", "cannot be read as YAML"),
-        (b"a: \x00", "cannot be read as YAML"),
+        (b"a: \x00", "not text: a zero at byte 3"),
         (b"\xff\xfe\x00\x01binary", "not UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8"),
         (b"[" * 20_000, "nested too deeply"),
