@@ -10,6 +10,8 @@ from localizer_ros.core.se3 import SE3, interpolate
 LARGEST_STEP_M, LARGEST_STEP_RAD = 0.1, np.radians(5.0)
 # What cannot be made good within this time is made good at once: a wrong pose is worse than a jump.
 _WITHIN_S = 1.0
+ANEW = "localised anew"
+"""Why a pose owes nothing to the last one; the usual reason."""
 
 
 class MapCorrection:
@@ -26,7 +28,7 @@ class MapCorrection:
     def __init__(self, rate_m_s: float) -> None:
         self.reconfigure(rate_m_s)
         self._last: tuple[int, SE3] | None = None
-        self._anew = True
+        self._anew = ANEW
         self.jumps = 0
         self.last_jump = ""
 
@@ -34,9 +36,9 @@ class MapCorrection:
         """Other rates from now on."""
         self._rate_m_s, self._rate_rad_s = rate_m_s, rate_m_s * LARGEST_STEP_RAD / LARGEST_STEP_M
 
-    def restart(self) -> None:
-        """The next pose was found anew: it owes nothing to the last one."""
-        self._anew = True
+    def restart(self, why: str = ANEW) -> None:
+        """The next pose owes nothing to the last one; ``why`` is told where that is a jump."""
+        self._anew = why
 
     def step(self, stamp_ns: int, T_map_odom: SE3, T_odom_base: SE3) -> SE3:
         """``T_map_odom`` to publish.
@@ -47,14 +49,14 @@ class MapCorrection:
             T_odom_base: the odometry of the same time.
         """
         last, anew = self._last, self._anew
-        self._anew = False
+        self._anew = ""
         if last is not None and last[0] < stamp_ns:
             T_map_odom = self._bounded(last, stamp_ns, T_map_odom, T_odom_base, anew)
         self._last = (stamp_ns, T_map_odom)
         return T_map_odom
 
     def _bounded(
-        self, last: tuple[int, SE3], stamp_ns: int, T_map_odom: SE3, T_odom_base: SE3, anew: bool
+        self, last: tuple[int, SE3], stamp_ns: int, T_map_odom: SE3, T_odom_base: SE3, anew: str
     ) -> SE3:
         T_map_base = last[1] @ T_odom_base
         T_base_new = T_map_base.inverse() @ (T_map_odom @ T_odom_base)
@@ -65,7 +67,7 @@ class MapCorrection:
         if anew or distance_m > most_m or angle_rad > most_rad:
             if distance_m > LARGEST_STEP_M or angle_rad > LARGEST_STEP_RAD:
                 self.jumps += 1
-                why = "localised anew" if anew else "too large a correction for small steps"
+                why = anew or "too large a correction for small steps"
                 self.last_jump = f"{distance_m:.2f} m, {np.degrees(angle_rad):.1f} deg: {why}"
             return T_map_odom
         step_m = min(self._rate_m_s * elapsed_s, LARGEST_STEP_M)

@@ -307,6 +307,7 @@ class LocalizerOutput:
         out_of_distribution: how little the frame resembles what a network was trained on (0 not at all, about 1 another
             place); None for methods without one.
         seen: keypoints and matches, for those who look at the frame; None for methods without points.
+        odometry_contradicted: the images contradict how external odometry says the camera moved.
     """
 
     stamp_ns: int
@@ -320,3 +321,4 @@ class LocalizerOutput:
     motions: tuple[RelativePose, ...] = ()
     out_of_distribution: float | None = None
     seen: SeenPoints | None = None
+    odometry_contradicted: bool = False

@@ -8,6 +8,9 @@ from typing import Protocol
 from localizer_ros.core.seen import SeenPoints
 from localizer_ros.core.types import Frame, PoseEstimate, RelativePose
 
+TRACKING = "tracking"
+"""Source of poses and motions by points of the map that are followed from frame to frame."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:

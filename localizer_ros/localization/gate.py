@@ -40,14 +40,14 @@ _ELSEWHERE = frozenset({AnswerOutcome.CONTRADICTS, AnswerOutcome.REJECTED})
 
 
 def doubted(
-    estimate: PoseEstimate, answers: Sequence[PoseEstimate], outcomes: Sequence[AnswerOutcome]
-) -> PoseEstimate:
+    estimate: PoseEstimate | None, answers: Sequence[PoseEstimate], outcomes: Sequence[AnswerOutcome]
+) -> PoseEstimate | None:
     """The estimate as far as it can be trusted beside the answers to its frame that it was not made of.
 
     With the probability that such an answer gives itself (``confidence``) the camera is there instead: the covariance
     is that of both together, about the estimate. A robot that was carried away is told before the answers agree.
     """
-    if estimate.covariance is None:
+    if estimate is None or estimate.covariance is None:
         return estimate
     covariance = estimate.covariance
     for answer, outcome in zip(answers, outcomes, strict=True):
@@ -98,6 +98,10 @@ class Gate:
     def contradicts(self, answer: PoseEstimate) -> bool:
         """True for a pose that leaves no other one undoubted: what a map is told to accept is as sure as that."""
         return answer.confidence is not None and answer.confidence >= _CONTRADICTS
+
+    def undoubted(self, answer: PoseEstimate | None) -> PoseEstimate | None:
+        """An answer that leaves no other pose undoubted, else None."""
+        return answer if answer is not None and self.contradicts(answer) else None
 
     def reject(
         self, answer: PoseEstimate, bring_forward: Callable[[PoseEstimate], PoseEstimate | None]

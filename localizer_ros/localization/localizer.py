@@ -22,7 +22,7 @@ from localizer_ros.localization.gate import ACCEPTING, AnswerOutcome, Gate, doub
 from localizer_ros.localization.given_pose import GivenPose, settle
 from localizer_ros.localization.motion_prediction import MotionPrediction, Motions
 from localizer_ros.localization.open import open_front_end
-from localizer_ros.localization.repeated_images import RepeatedImages, carried_over
+from localizer_ros.localization.repeated_images import Repeated, RepeatedImages, carried_over
 from localizer_ros.localization.status import Judgement, Trust, explain, judge
 from localizer_ros.scene.bundle import Scene
 from localizer_ros.smoothing import open_smoother
@@ -77,11 +77,11 @@ class Localizer:
         if self._config.independent:
             self._forget_frames()
         self._check_time(frame.stamp_ns)
-        since_ns = self._images.since(frame)
-        if since_ns is None:
+        repeated = self._images.repeated(frame)
+        if repeated is None:
             self._frozen = False
         elif self._motion.has_pose or self._frozen:
-            return self._pass_over(frame, since_ns, timer)
+            return self._pass_over(frame, repeated, timer)
         expected = self._predict(frame.stamp_ns, self._motion.expected(frame))
         prior = expected if self._given is not None or self._trust.vouched else None
         observation = self._observe(frame, prior, timer)
@@ -90,6 +90,7 @@ class Localizer:
 
         answers = self._answers(observation)
         motions = self._motion.measured_by(answers, self._motion.since_last(frame, observation.relative))
+        motions = self._motion.checked(frame, self._gate.undoubted(observation.absolute), motions)
         predicted = self._predict(frame.stamp_ns, motions.best)
         self._add_motions(motions)
         self._given, start, refuted = settle(self._given, predicted, answers, self._motion, self._gate)
@@ -99,22 +100,22 @@ class Localizer:
         timer.lap("gate")
 
         estimate = self._smoother.estimate() if self._tracking else None
+        published = None if estimate is None else self._motion.doubted(estimate)
         timer.lap("smoother")
         elsewhere = observation.elsewhere or AnswerOutcome.CONTRADICTS in outcomes
         self._trust = self._trust.after(not ACCEPTING.isdisjoint(outcomes), bool(motions.measured), elsewhere)
         alone = AnswerOutcome.ALONE in outcomes
-        judgement = self._judge(frame.stamp_ns, estimate, motions, self._trust.doubted or alone)
+        judgement = self._judge(frame.stamp_ns, published, motions, self._trust.doubted or alone)
         if not judgement.usable:
             self._give_up()
-            estimate = None
+            estimate = published = None
         self._gate.remember(estimate, frame.stamp_ns)
         self._motion.remember(frame, estimate, motions, confirmed=self._accepted_ns == frame.stamp_ns)
-        if estimate is not None:
-            estimate = doubted(estimate, answers, taken)
+        published = doubted(published, answers, taken)
         return LocalizerOutput(
             stamp_ns=frame.stamp_ns,
             status=judgement.status,
-            estimate=self._from_origin(estimate),
+            estimate=self._from_origin(published),
             absolute=self._from_origin(observation.absolute),
             relative=motions.best,
             reason=explain(restart_gap_s, observation.reason, outcomes, judgement),
@@ -123,6 +124,7 @@ class Localizer:
             motions=motions.measured,
             out_of_distribution=observation.out_of_distribution,
             seen=observation.seen,
+            odometry_contradicted=motions.contradicted,
         )
 
     def add_odometry(self, stamp_ns: int, T_odom_base: SE3, covariance: Array | None = None) -> None:
@@ -150,6 +152,7 @@ class Localizer:
         """Forget everything but the scene."""
         self.relocalize()
         self._motion.reset()
+        self._images = RepeatedImages()
         self._restart_gap_s = None
 
     def close(self) -> None:
@@ -175,10 +178,10 @@ class Localizer:
             self.relocalize()
         self._restart_gap_s = gap_s
 
-    def _pass_over(self, frame: Frame, since_ns: int, timer: StageTimer) -> LocalizerOutput:
+    def _pass_over(self, frame: Frame, repeated: Repeated, timer: StageTimer) -> LocalizerOutput:
         """The answer to a frame whose image tells nothing new: what was known, moved. It is no new measurement, and the
         graph goes on from the frame before it."""
-        carried = carried_over(self._motion, frame, since_ns, self._accepted_ns, self._config.status)
+        carried = carried_over(self._motion, frame, repeated, self._accepted_ns, self._config.status)
         self._accepted_ns, judgement, estimate = carried.accepted_ns, carried.judgement, carried.estimate
         if not judgement.usable:
             self._give_up()
@@ -253,9 +256,8 @@ class Localizer:
         self, stamp_ns: int, estimate: PoseEstimate | None, motions: Motions, contradicted: bool
     ) -> Judgement:
         self._by_odometry = self._accepted_ns == stamp_ns or (self._by_odometry and motions.by_odometry)
-        accepted_ns, config = self._accepted_ns, self._config.status
-        judged = judge(stamp_ns, accepted_ns, estimate, config, self._by_odometry, contradicted)
-        problem = self._motion.take_odometry_problem()
+        config, problem = self._config.status, self._motion.take_odometry_problem()
+        judged = judge(stamp_ns, self._accepted_ns, estimate, config, self._by_odometry, contradicted)
         return judged.at_best_degraded(problem) if problem else judged
 
     def _start_over_at(self, answer: PoseEstimate) -> AnswerOutcome:

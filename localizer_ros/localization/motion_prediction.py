@@ -13,7 +13,9 @@ from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import Array, Frame, FrameRejected, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
+from localizer_ros.localization.front_end import TRACKING
 from localizer_ros.localization.gate import squared_mahalanobis
+from localizer_ros.localization.odometry_check import OdometryCheck
 
 # Time constant of a velocity that nothing has confirmed, seconds. Turn rates of the hand-held camera of Red Kitchen
 # correlate by 0.45 after 0.3 s and by 0.20 after 1 s.
@@ -30,10 +32,12 @@ class Motions:
     Attributes:
         measured: by the front end and by external odometry, the most certain first.
         assumed: the last velocity, where none was measured; None for a first frame, too.
+        contradicted: the images contradict what external odometry measured.
     """
 
     measured: tuple[RelativePose, ...] = ()
     assumed: RelativePose | None = None
+    contradicted: bool = False
 
     @property
     def all(self) -> tuple[RelativePose, ...]:
@@ -42,8 +46,8 @@ class Motions:
 
     @property
     def by_odometry(self) -> bool:
-        """True where external odometry measured the motion."""
-        return any(motion.source == ODOMETRY for motion in self.measured)
+        """True where external odometry measured the motion, and nothing contradicts it."""
+        return not self.contradicted and any(motion.source == ODOMETRY for motion in self.measured)
 
     @property
     def best(self) -> RelativePose | None:
@@ -89,6 +93,7 @@ class MotionPrediction:
 
     def __init__(self, config: LocalizerConfig) -> None:
         self._odometry = ExternalOdometry(config.odometry)
+        self._check = OdometryCheck(self._odometry)
         self.reconfigure(config)
         self._last: _Last | None = None
         self._passed: Passed | None = None
@@ -139,8 +144,12 @@ class MotionPrediction:
         self._odometry.add(stamp_ns, T_odom_base, covariance)
 
     def take_odometry_problem(self) -> str:
-        """See ``ExternalOdometry.take_problem``."""
-        return self._odometry.take_problem()
+        """What is wrong with the odometry, by its samples since this was asked last and by the images; else empty."""
+        return "; ".join(filter(None, (self._odometry.take_problem(), self._check.problem)))
+
+    def doubted(self, estimate: PoseEstimate) -> PoseEstimate:
+        """See ``OdometryCheck.doubted``."""
+        return self._check.doubted(estimate)
 
     def expected(self, frame: Frame) -> RelativePose | None:
         """The motion to ``frame`` before anybody has looked at it: the odometry's, else the last velocity; None for a
@@ -176,7 +185,21 @@ class MotionPrediction:
         measured = [m for m in (relative, self._external(last, frame)) if m is not None]
         if not measured:
             return Motions(assumed=self._assumed(last, frame.stamp_ns))
-        return Motions(tuple(sorted(measured, key=lambda m: float(np.trace(m.covariance)))))
+        return _sorted(measured)
+
+    def checked(self, frame: Frame, pose: PoseEstimate | None, motions: Motions) -> Motions:
+        """The motions to ``frame``, with odometry as uncertain as the images contradict it.
+
+        Args:
+            frame: the newest frame.
+            pose: of it, verified by the map and sure; None where there is none.
+            motions: all that were measured, or what is assumed.
+        """
+        by_source = {motion.source: motion for motion in motions.measured}
+        checked = self._check.compare(frame, pose, by_source.get(TRACKING), by_source.get(ODOMETRY))
+        if checked is None or checked is by_source[ODOMETRY]:
+            return motions
+        return replace(_sorted((by_source | {ODOMETRY: checked}).values()), contradicted=True)
 
     def measured_by(self, answers: Iterable[PoseEstimate], motions: Motions) -> Motions:
         """The motions; an assumed one that an answer of the newest frame contradicts becomes what that answer says, as
@@ -246,6 +269,7 @@ class MotionPrediction:
     def forget_pose(self) -> None:
         """Forget where the camera is and how it moves; time and odometry go on."""
         self._estimate = self._velocity = None
+        self._check.reset()
         self._travelled.clear()
 
     def reset(self) -> None:
@@ -310,6 +334,10 @@ class MotionPrediction:
         c = self._config.smoother
         sigmas = np.array([np.radians(c.walk_rotation_deg_s), c.walk_translation_m_s]) * elapsed_s
         return np.diag(np.repeat(sigmas**2, 3))
+
+
+def _sorted(measured: Iterable[RelativePose]) -> Motions:
+    return Motions(tuple(sorted(measured, key=lambda m: float(np.trace(m.covariance)))))
 
 
 def moved(pose: PoseEstimate, motion: RelativePose) -> PoseEstimate:

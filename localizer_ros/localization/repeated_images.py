@@ -26,26 +26,43 @@ _HARMLESS_NS = 100_000_000
 _ROWS = slice(None, None, 16)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """An image that tells nothing new.
+
+    Attributes:
+        since_ns: stamp of the first frame that had it.
+        from_the_start: the camera has never shown another one: nothing proves that it sees anything.
+    """
+
+    since_ns: int
+    from_the_start: bool
+
+
 class RepeatedImages:
     """Knows since when the image has been the same."""
 
     def __init__(self) -> None:
         self._first: Frame | None = None
+        self._have_changed = False
 
-    def since(self, frame: Frame) -> int | None:
-        """Stamp of the first frame that had this image, where that is too long ago to be harmless; None for an image
-        that counts.
+    def repeated(self, frame: Frame) -> Repeated | None:
+        """What is known of an image that has been there for too long to be harmless; None for one that counts.
 
         An image of one colour counts always: what is saturated has no noise, from a live camera either.
         """
         first = self._first
-        if first is None or not _same(first.image, frame.image) or _blank(frame.image):
+        differs = first is not None and not _same(first.image, frame.image)
+        self._have_changed |= differs
+        if first is None or differs or _blank(frame.image):
             self._first = frame
             return None
-        return first.stamp_ns if frame.stamp_ns - first.stamp_ns > _HARMLESS_NS else None
+        if frame.stamp_ns - first.stamp_ns <= _HARMLESS_NS:
+            return None
+        return Repeated(first.stamp_ns, not self._have_changed)
 
     def reset(self) -> None:
-        """The next image is a new one."""
+        """The next image is a new one; what the camera has proved stands."""
         self._first = None
 
 
@@ -83,14 +100,18 @@ class CarriedOver:
 
 
 def carried_over(
-    motion: MotionPrediction, frame: Frame, since_ns: int, accepted_ns: int | None, config: StatusConfig
+    motion: MotionPrediction,
+    frame: Frame,
+    repeated: Repeated,
+    accepted_ns: int | None,
+    config: StatusConfig,
 ) -> CarriedOver:
     """What was known, moved to a frame whose image tells nothing new.
 
     Args:
         motion: from the last frame that told something; goes on to this one.
         frame: the frame.
-        since_ns: stamp of the first frame with this image.
+        repeated: what is known of its image.
         accepted_ns: when a pose was accepted last, None when none was.
         config: thresholds.
     """
@@ -105,8 +126,8 @@ def carried_over(
     estimate = motion.predict(motion.passed_motion(passed))
     if moved is None and estimate is not None and estimate.covariance is not None:
         estimate = bounded(estimate, config)
-    stamps_ns = (frame.stamp_ns, new_ns, since_ns)
-    judgement = judge_repeated(stamps_ns, accepted_ns, estimate, config, moved)
+    stamps_ns = (frame.stamp_ns, new_ns, repeated.since_ns)
+    judgement = judge_repeated(stamps_ns, accepted_ns, estimate, config, moved, repeated.from_the_start)
     return CarriedOver(
         estimate, judgement, accepted_ns, () if passed.odometry is None else (passed.odometry,)
     )

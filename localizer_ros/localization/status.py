@@ -107,6 +107,7 @@ def judge_repeated(
     estimate: PoseEstimate | None,
     config: StatusConfig,
     odometry_moved: bool | None,
+    from_the_start: bool,
 ) -> Judgement:
     """The status of a frame whose image shows nothing new.
 
@@ -116,6 +117,7 @@ def judge_repeated(
         estimate: of the frame, None when there is none.
         config: thresholds.
         odometry_moved: whether external odometry has moved meanwhile; None where nobody knows.
+        from_the_start: the camera has never shown another image.
     """
     stamp_ns, new_ns, since_ns = stamps_ns
     identical = f"identical images for {(stamp_ns - since_ns) * 1e-9:.1f} s"
@@ -124,7 +126,7 @@ def judge_repeated(
         return judged.at_best_degraded(f"{identical} while odometry moves: the camera is frozen")
     # What is as it was is known as well as it was.
     judged = judge(new_ns, accepted_ns, estimate, config)
-    if odometry_moved is None:
+    if odometry_moved is None or from_the_start:
         return judged.at_best_degraded(f"{identical}: the camera is frozen, or stands still and has no noise")
     return judged if judged.usable else judged.at_best_degraded(identical)
 

@@ -87,7 +87,9 @@ class Outputs:
     def _publish_pose(self, job: Job, output: LocalizerOutput, pose: BasePose) -> None:
         self._pose.publish(convert.pose_stamped_msg(pose, self._map_frame))
         if self._broadcaster is not None and job.base_frame:
-            self._broadcaster.send(pose.stamp_ns, pose.T_map_base, job.base_frame)
+            self._broadcaster.send(
+                pose.stamp_ns, pose.T_map_base, job.base_frame, output.odometry_contradicted
+            )
         if pose.covariance is not None:
             self._pose_with_covariance.publish(convert.pose_with_covariance_msg(pose, self._map_frame))
             twist = self._twist(job, output.relative)

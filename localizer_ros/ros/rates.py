@@ -13,8 +13,9 @@ SILENT_AFTER_S = 2.0
 _SILENT_AFTER_PERIODS, _HANGS_S = 3.5, 0.3
 # Arrivals that tell the rhythm of a camera.
 _FEWEST_ARRIVALS = 5
-# The localizer does not keep up where it passes over a third of the last images: of half a second, but of six at least.
-_OVERLOADED_SHARE, _OVER_S, _OVER_IMAGES = 1 / 3, 0.5, 6
+# The localizer does not keep up where it passes over a third of the last images: of half a second, but five at least,
+# so that two of a camera of 10 Hz are told in time.
+_OVERLOADED_SHARE, _OVER_S, _OVER_IMAGES = 1 / 3, 0.5, 5
 _RECENT = 60
 
 

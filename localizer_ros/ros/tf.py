@@ -92,11 +92,16 @@ class MapBroadcaster:
         if not config.publish_tf:
             self.destroy()
 
-    def send(self, stamp: int, T_map_base: SE3, base_frame: str) -> None:
-        """Publish the pose of an image, at once or as soon as the odometry of that time is known."""
+    def send(self, stamp: int, T_map_base: SE3, base_frame: str, contradicted: bool = False) -> None:
+        """Publish the pose of an image, at once or as soon as the odometry of that time is known.
+
+        Odometry that is contradicted does not carry the robot from pose to pose: the corrections do, however fast.
+        """
         with self._lock:
             if self._publisher is None:
                 return
+            if contradicted:
+                self._correction.restart("odometry contradicts the images")
             now_s = self._clock()
             self._waiting.append(_Waiting(stamp, T_map_base, base_frame, now_s))
             self._owed_since_s = now_s if self._owed_since_s is None else self._owed_since_s

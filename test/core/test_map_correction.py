@@ -81,3 +81,12 @@ def test_what_rare_transforms_cannot_make_good_in_a_second_is_a_jump() -> None:
     assert T.distance_to(SE3.identity()) == pytest.approx(LARGEST_STEP_M) and correction.jumps == 0
     T = correction.step(1_000_000_000, shifted(1.5), SE3.identity())
     assert T.distance_to(shifted(1.5)) == 0.0 and correction.jumps == 1
+
+
+def test_a_correction_beside_contradicted_odometry_is_not_held_back_and_told_where_it_is_a_jump() -> None:
+    correction = MapCorrection(0.3)
+    for index, (x, jumps) in enumerate([(0.0, 0), (0.05, 0), (0.09, 0), (0.4, 1)]):
+        correction.restart("odometry contradicts the images")
+        T = correction.step(index * PERIOD_NS, shifted(x), drive(0))
+        assert T.distance_to(shifted(x)) < 1e-9 and correction.jumps == jumps
+    assert correction.last_jump == "0.31 m, 0.0 deg: odometry contradicts the images"

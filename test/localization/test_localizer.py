@@ -26,7 +26,7 @@ from localizer_ros.core.types import (
     RelativePose,
     Status,
 )
-from localizer_ros.localization.front_end import Observation
+from localizer_ros.localization.front_end import TRACKING, Observation
 from localizer_ros.localization.gate import AnswerOutcome
 from localizer_ros.localization.localizer import Localizer
 from localizer_ros.smoothing import open_smoother
@@ -545,3 +545,55 @@ def test_a_pose_that_somebody_gives_counts_for_the_next_still() -> None:
     localizer.process(frame(0))
     localizer.process(frame(1))
     assert front_end.priors[0] is not None and front_end.priors[1] is None
+
+
+def followed(index: int, place: Callable[[int], SE3]) -> Observation:
+    """A pose that the map verified, and the motion of the points that were followed."""
+    sure = replace(at(index, place(index)), confidence=0.9999)
+    T_prev_cur = place(index - 1).inverse() @ place(index)
+    moved = RelativePose((index - 1) * PERIOD_NS, index * PERIOD_NS, T_prev_cur, 0.02 * SHARP, TRACKING)
+    return Observation(absolute=sure, relative=moved if index > 1 else None)
+
+
+def test_a_camera_that_moves_through_its_map_outvotes_odometry_that_stands_still() -> None:
+    localizer, _ = make(lambda ns: followed(round(ns / PERIOD_NS), truth))
+    outputs = []
+    for index in range(1, 121):
+        localizer.add_odometry(index * PERIOD_NS, truth(min(index, 60)))
+        outputs.append(localizer.process(frame(index, SE3.identity())))
+    assert {output.status for output in outputs[:60]} == {Status.TRACKING}
+    named = next(o.stamp_ns for o in outputs if "odometry contradicts the images" in o.reason)
+    assert named <= 70 * PERIOD_NS
+    for index, output in enumerate(outputs, start=1):
+        assert output.estimate is not None and output.estimate.T_map_cam.distance_to(truth(index)) < 0.15
+        assert output.odometry_contradicted is (output.stamp_ns >= named)
+    assert {output.status for output in outputs[69:]} == {Status.DEGRADED}
+    assert outputs[-1].estimate.T_map_cam.distance_to(truth(120)) < 0.03
+
+
+def test_images_that_stand_while_odometry_moves_are_no_sure_pose_and_are_right_again_at_once() -> None:
+    """The driver repeats an image with new noise, so that no image is the same; or the wheels slip."""
+
+    def seen(index: int) -> SE3:
+        return truth(60 if 60 < index <= 240 else index)
+
+    localizer, front_end = make(lambda ns: followed(round(ns / PERIOD_NS), seen))
+    jumped = front_end.answer
+    front_end.answer = lambda ns: replace(
+        jumped(ns), relative=None if round(ns / PERIOD_NS) == 241 else jumped(ns).relative
+    )
+    outputs = []
+    for index in range(1, 271):
+        localizer.add_odometry(index * PERIOD_NS, truth(index))
+        outputs.append(localizer.process(frame(index, SE3.identity())))
+    for index, output in enumerate(outputs, start=1):
+        if output.estimate is None or output.estimate.covariance is None:
+            assert output.status is Status.LOST
+            continue
+        error = (output.estimate.T_map_cam.inverse() @ truth(index)).log()
+        sigma = np.sqrt(np.linalg.eigvalsh(output.estimate.covariance[3:, 3:])[-1])
+        assert np.linalg.norm(error[3:]) < max(0.3, 3.0 * sigma)
+    assert {o.status for o in outputs[69:240]} == {Status.DEGRADED, Status.LOST}
+    assert outputs[239].status is Status.LOST and "odometry contradicts the images" in outputs[239].reason
+    assert outputs[-1].status is Status.TRACKING
+    assert outputs[-1].estimate is not None and outputs[-1].estimate.T_map_cam.distance_to(truth(270)) < 0.03

@@ -143,6 +143,19 @@ def test_a_robot_that_stands_still_is_tracked_and_grows_no_surer(noise: int) -> 
     assert drive.error_m(after[-1]) < 0.05
 
 
+def test_a_camera_that_has_never_shown_anything_else_is_doubted_until_its_image_changes() -> None:
+    drive = Drive()
+    standing = drive.go(60, moves=False)
+    told = [output.status for output in standing].index(Status.DEGRADED)
+    assert told * PERIOD_NS < 300_000_000 and {o.status for o in standing[told:]} == {Status.DEGRADED}
+    assert "identical images for" in standing[-1].reason and drive.error_m(standing[-1]) < 0.05
+    drive.go(10)
+    # From now on the same image is what a robot sees that stands still.
+    assert {output.status for output in drive.go(60, moves=False)} == {Status.TRACKING}
+    drive.localizer.reset()
+    assert drive.go(60, moves=False)[-1].status is Status.DEGRADED
+
+
 def test_standing_still_without_noise_or_odometry_is_degraded_and_never_lost() -> None:
     drive = Drive(odometry=False)
     drive.go(30)
@@ -193,8 +206,8 @@ def since(*images: UInt8) -> int | None:
     found = None
     for index, image in enumerate(images):
         camera = replace(CAMERA, width_px=image.shape[1], height_px=image.shape[0])
-        found = seen.since(Frame(NOW + 60_000_000 * index, image, camera))
-    return found
+        found = seen.repeated(Frame(NOW + 60_000_000 * index, image, camera))
+    return None if found is None else found.since_ns
 
 
 def grey(change: Callable[[UInt8], None] = lambda image: None) -> UInt8:

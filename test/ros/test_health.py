@@ -121,6 +121,13 @@ def test_a_localizer_that_does_not_keep_up_is_degraded_within_half_a_second_with
     assert stream.go(1.0).level == "OK"
 
 
+def test_two_images_of_a_slow_camera_that_were_passed_over_are_an_overload() -> None:
+    # Each frame takes as long as three images of 10 Hz: two were passed over 0.3 s after the first that was slow.
+    stream = Stream(10.0)
+    stream.go(3.0)
+    assert stream.go(0.3, every=3).status is Status.DEGRADED
+
+
 def test_one_image_passed_over_now_and_then_is_no_overload() -> None:
     stream = Stream()
     for _ in range(20):

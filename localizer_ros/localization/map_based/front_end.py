@@ -13,7 +13,7 @@ from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.features.extractors import open_extractor
-from localizer_ros.localization.front_end import FrontEnd, Observation
+from localizer_ros.localization.front_end import TRACKING, FrontEnd, Observation
 from localizer_ros.localization.map_based.beside import LateResult, own_thread
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.late_matching import LateMatching, Matched, open_late_matching
@@ -87,7 +87,7 @@ class TrackingFrontEnd:
         track = self._track(frame, motion, prior, late, matched, timer)
         if track is not None:
             verified = track.verified
-            tracked = self._scene.answer(frame.stamp_ns, verified.solved, "tracking", verified.confidence)
+            tracked = self._scene.answer(frame.stamp_ns, verified.solved, TRACKING, verified.confidence)
             result = SearchResult(tracked, seen=seen_points(verified, frame.camera))
         else:
             result = self._search(localizer, frame, prior, timer)
@@ -283,7 +283,7 @@ class TrackingFrontEnd:
         T_prev_cur = T_cam_refined @ motion.T_prev_cur @ T_cam_refined.inverse()
         covariance = flow_covariance(motion.solved, self._scene.point_map.median_depth)
         covariance = compose_covariance(covariance, T_cam_refined.inverse())
-        relative = RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, "tracking", CORRELATION_S)
+        relative = RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, TRACKING, CORRELATION_S)
         return replace(relative, covariance=covariance + self._timing(relative))
 
     def _with_timing(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
