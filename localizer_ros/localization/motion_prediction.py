@@ -13,7 +13,6 @@ from localizer_ros.core.se3 import SE3, compose_covariance, interpolate
 from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import Array, Frame, FrameRejected, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
-from localizer_ros.localization.front_end import TRACKING
 from localizer_ros.localization.gate import squared_mahalanobis
 from localizer_ros.localization.odometry_check import OdometryCheck
 
@@ -188,18 +187,16 @@ class MotionPrediction:
         return _sorted(measured)
 
     def checked(self, frame: Frame, pose: PoseEstimate | None, motions: Motions) -> Motions:
-        """The motions to ``frame``, with odometry as uncertain as the images contradict it.
+        """The motions to ``frame``, each as uncertain as it is contradicted.
 
         Args:
             frame: the newest frame.
             pose: of it, verified by the map and sure; None where there is none.
             motions: all that were measured, or what is assumed.
         """
-        by_source = {motion.source: motion for motion in motions.measured}
-        checked = self._check.compare(frame, pose, by_source.get(TRACKING), by_source.get(ODOMETRY))
-        if checked is None or checked is by_source[ODOMETRY]:
-            return motions
-        return replace(_sorted((by_source | {ODOMETRY: checked}).values()), contradicted=True)
+        checked = self._check.compare(frame, pose, motions.measured)
+        unchanged = checked == motions.measured
+        return motions if unchanged else replace(_sorted(checked), contradicted=bool(self._check.problem))
 
     def measured_by(self, answers: Iterable[PoseEstimate], motions: Motions) -> Motions:
         """The motions; an assumed one that an answer of the newest frame contradicts becomes what that answer says, as
@@ -262,6 +259,8 @@ class MotionPrediction:
             self._velocity = RelativePose(before.stamp_ns, frame.stamp_ns, T_prev_cur, np.eye(6), "velocity")
         else:
             self._velocity = None
+        if confirmed:
+            self._check.believe()
         self._estimate = estimate
         self._passed = None
         self._last = _Last(frame.stamp_ns, frame.T_base_cam, confirmed)

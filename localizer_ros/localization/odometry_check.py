@@ -2,7 +2,8 @@
 
 Two witnesses say how the camera moved: the points that were followed from frame to frame, and the poses that the map
 verified at both ends. Only what contradicts both is called wrong: a pose may be an outlier, and a robot may be carried
-away, but then no point was followed.
+away, but then no point was followed. They begin at a pose that was believed: images that somebody turned upside down
+agree with each other as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
-from localizer_ros.localization.external_odometry import ExternalOdometry
+from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.front_end import TRACKING
 
 # Motions are compared over this time, or between two frames that are further apart.
@@ -30,12 +31,14 @@ _LIMIT = chi2_quantile(0.999, _DEGREES_OF_FREEDOM)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """A frame, where its camera was on the robot, its verified pose, and how points moved since the frame before."""
+    """A frame, where its camera was on the robot, its verified pose, how points moved since the frame before, and
+    whether the pose was believed."""
 
     stamp_ns: int
     T_base_cam: SE3
     pose: PoseEstimate | None
     followed: RelativePose | None
+    believed: bool = False
 
 
 class OdometryCheck:
@@ -60,22 +63,21 @@ class OdometryCheck:
         self._elsewhere: SE3 | None = None
 
     def compare(
-        self,
-        frame: Frame,
-        pose: PoseEstimate | None,
-        followed: RelativePose | None,
-        odometry: RelativePose | None,
-    ) -> RelativePose | None:
-        """The odometry's motion to a frame, as uncertain as it is contradicted.
+        self, frame: Frame, pose: PoseEstimate | None, measured: tuple[RelativePose, ...]
+    ) -> tuple[RelativePose, ...]:
+        """The motions to a frame, the one that is wrong as uncertain as it is contradicted.
 
         Args:
             frame: the newest one.
             pose: of it, verified by the map and sure; None where there is none.
-            followed: its motion since the frame before, by points that were followed; None where there is none.
-            odometry: the same motion by external odometry; None where it has not measured it.
+            measured: its motion since the frame before, by every source that has measured it.
         """
+        followed, odometry = (
+            next((motion for motion in measured if motion.source == source), None)
+            for source in (TRACKING, ODOMETRY)
+        )
         if frame.T_base_cam is None:
-            return odometry
+            return measured
         if not self._seen or followed is None or followed.stamp_prev_ns != self._seen[-1].stamp_ns:
             self._seen.clear()
         self._seen.append(_Seen(frame.stamp_ns, frame.T_base_cam, pose, followed))
@@ -84,12 +86,13 @@ class OdometryCheck:
         if self._elsewhere is not None and odometry is not None:
             self._elsewhere = self._elsewhere @ odometry.T_prev_cur
         self._judge()
-        if not self.problem or odometry is None:
-            return odometry
-        error = self._error_rate * (odometry.stamp_cur_ns - odometry.stamp_prev_ns) * 1e-9
-        if followed is not None:
-            error = (followed.T_prev_cur.inverse() @ odometry.T_prev_cur).log()
-        return replace(odometry, covariance=odometry.covariance + np.outer(error, error))
+        wrong, error = self._wrong(followed, odometry)
+        return tuple(_widened(motion, error) if motion is wrong else motion for motion in measured)
+
+    def believe(self) -> None:
+        """The pose of the newest frame is in the graph."""
+        if self._seen:
+            self._seen.append(replace(self._seen.pop(), believed=True))
 
     def doubted(self, estimate: PoseEstimate) -> PoseEstimate:
         """The estimate with a covariance that reaches to where odometry says the camera is, while that moves and the
@@ -99,10 +102,26 @@ class OdometryCheck:
         error = (estimate.T_map_cam.inverse() @ self._elsewhere).log()
         return replace(estimate, covariance=estimate.covariance + np.outer(error, error))
 
+    def _wrong(
+        self, followed: RelativePose | None, odometry: RelativePose | None
+    ) -> tuple[RelativePose | None, Array]:
+        """Which of the two motions to the newest frame is not to be trusted, and its (6,) error."""
+        if odometry is None:
+            return None, self._error_rate
+        if followed is None:
+            elapsed_s = (odometry.stamp_cur_ns - odometry.stamp_prev_ns) * 1e-9
+            return odometry if self.problem else None, self._error_rate * elapsed_s
+        error = (followed.T_prev_cur.inverse() @ odometry.T_prev_cur).log()
+        if self.problem:
+            return odometry, error
+        # Points take their depth from the pose at which they were matched.
+        believed = len(self._seen) > 1 and self._seen[-2].believed
+        return None if believed or _squared_distance(followed, odometry) <= _LIMIT else followed, error
+
     def _judge(self) -> None:
         """Compare; what cannot be compared leaves everything as it was."""
         last = self._seen[-1]
-        first = next((seen for seen in self._seen if seen.pose is not None), last)
+        first = next((seen for seen in self._seen if seen.pose is not None and seen.believed), last)
         moved = self._odometry.motion(first.stamp_ns, last.stamp_ns, first.T_base_cam, last.T_base_cam)
         if first is last or first.pose is None or last.pose is None or moved is None:
             return
@@ -134,6 +153,10 @@ class OdometryCheck:
                 S = compose_covariance(S, seen.followed.T_prev_cur, seen.followed.covariance)
                 T = T @ seen.followed.T_prev_cur
         return RelativePose(first.stamp_ns, last.stamp_ns, T, S, TRACKING)
+
+
+def _widened(motion: RelativePose, error: Array) -> RelativePose:
+    return replace(motion, covariance=motion.covariance + np.outer(error, error))
 
 
 def _between(first: PoseEstimate, last: PoseEstimate) -> RelativePose:

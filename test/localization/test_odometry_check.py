@@ -10,7 +10,7 @@ import pytest
 from localizer_ros.core.config.runtime import OdometryConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate, RelativePose
-from localizer_ros.localization.external_odometry import ExternalOdometry
+from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.front_end import TRACKING
 from localizer_ros.localization.odometry_check import OdometryCheck
 
@@ -41,7 +41,7 @@ class Robot:
         self.now_ns = 0
         self.T_odom_cam, self.T_map_cam = START, START
         self.told: list[str] = []
-        self.measured: list[RelativePose | None] = []
+        self.measured: list[dict[str, RelativePose]] = []
 
     def draw(self, sigmas: Array) -> SE3:
         return SE3.exp(self.noise * sigmas * self.rng.standard_normal(6))
@@ -55,6 +55,7 @@ class Robot:
         sure: bool = True,
         follows: bool = True,
         outlier: SE3 | None = None,
+        believed: bool = True,
     ) -> list[str]:
         """What is told of each frame."""
         before = len(self.told)
@@ -72,14 +73,12 @@ class Robot:
             moved = step @ self.draw(MOTION_SIGMAS)
             followed = RelativePose(prev_ns, self.now_ns, moved, np.diag(MOTION_SIGMAS**2), TRACKING)
             frame = Frame(self.now_ns, np.zeros((6, 8), np.uint8), CAMERA, T_base_cam=T_BASE_CAM)
-            self.measured.append(
-                self.check.compare(
-                    frame,
-                    pose if sure else None,
-                    followed if follows else None,
-                    self.odometry.motion(prev_ns, self.now_ns, T_BASE_CAM, T_BASE_CAM),
-                )
-            )
+            by_wheels = self.odometry.motion(prev_ns, self.now_ns, T_BASE_CAM, T_BASE_CAM)
+            given = tuple(m for m in (by_wheels, followed if follows else None) if m is not None)
+            checked = self.check.compare(frame, pose if sure else None, given)
+            self.measured.append({motion.source: motion for motion in checked})
+            if believed and outlier is None:
+                self.check.believe()
             self.told.append(self.check.problem)
         return self.told[before:]
 
@@ -129,6 +128,22 @@ def test_an_outlier_and_a_robot_that_is_carried_away_are_no_contradiction() -> N
     assert not any(told)
 
 
+def test_poses_that_nobody_believes_prove_nothing_however_well_they_agree() -> None:
+    robot = Robot(10.0)
+    robot.go(1.0, DRIVING, DRIVING)
+    # Somebody turns the images upside down: all of them tell another way of driving, and another place.
+    turned = DRIVING * [1.0, -1.0, 1.0, 1.0, 1.0, 1.0]
+    told = robot.go(0.1, DRIVING, turned, follows=False, believed=False)
+    assert not any(told + robot.go(2.0, DRIVING, turned, believed=False))
+    # Nor does what was followed from there weigh more than its error.
+    error = SE3.exp((turned - DRIVING) * 0.1).log()
+    along = error / np.linalg.norm(error)
+    motions = robot.measured[-1]
+    assert along @ motions[TRACKING].covariance @ along >= 0.99 * (error @ error)
+    assert along @ motions[ODOMETRY].covariance @ along < 0.1 * (error @ error)
+    assert any(robot.go(0.5, DRIVING, turned))
+
+
 def test_what_is_contradicted_stays_so_until_the_images_confirm_it() -> None:
     robot = Robot(10.0)
     robot.go(1.0, DRIVING, DRIVING)
@@ -143,18 +158,16 @@ def test_what_is_contradicted_stays_so_until_the_images_confirm_it() -> None:
 def test_contradicted_odometry_weighs_no_more_than_its_error() -> None:
     robot = Robot(10.0)
     robot.go(1.0, DRIVING, DRIVING)
-    honest = robot.measured[-1]
+    honest = robot.measured[-1][ODOMETRY]
     robot.go(1.0, STANDING, DRIVING)
-    wide = robot.measured[-1]
-    assert honest is not None and wide is not None
+    wide = robot.measured[-1][ODOMETRY]
     error = SE3.exp(-DRIVING * 0.1).log()
     along = error / np.linalg.norm(error)
     assert along @ wide.covariance @ along >= error @ error
     assert along @ honest.covariance @ along < 0.05 * (error @ error)
     # With nothing to follow, it is taken to err on as it did.
     robot.go(0.1, STANDING, DRIVING, follows=False)
-    blind = robot.measured[-1]
-    assert blind is not None
+    blind = robot.measured[-1][ODOMETRY]
     np.testing.assert_allclose(blind.covariance, wide.covariance, rtol=0.1, atol=1e-5)
 
 
