@@ -33,7 +33,7 @@ EXTRAS = {
     "train": ["lightning-fabric", "onnx", "onnxruntime", "onnxscript", "torch"],
     # Extractors, matchers and global descriptors that a user brings as ONNX files.
     "learned": ["onnxruntime"],
-    # The viewer of `localizer view`; drawings need nothing.
+    # The viewer of `localizer view` and of `localizer run --view`; drawings need nothing.
     "view": ["rerun-sdk"],
     # rclpy and messages where no ROS 2 distribution is sourced; tf2_msgs and bond, which have no wheels,
     # are built by tools/build_messages.sh.

@@ -1,4 +1,4 @@
-"""A program: the node's process with a fake localizer. ``fake_node.py fake|slow [ROS arguments]``."""
+"""A program: the node's process with a fake localizer. ``fake_node.py fake|slow [SCENE to view] [ROS arguments]``."""
 
 import sys
 import time
@@ -22,4 +22,6 @@ def open_slowly(path: Path, config: LocalizerConfig) -> OpenedScene:
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(sys.argv[1:], opener={"fake": open_at_once, "slow": open_slowly}[sys.argv[1]]))
+    opener = {"fake": open_at_once, "slow": open_slowly}[sys.argv[1]]
+    scene = None if sys.argv[2] == "--ros-args" else Path(sys.argv[2])
+    sys.exit(run_node(sys.argv[1:], scene, opener, view=scene is not None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from localizer_ros.cli import console
 from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument, TestSplitOption, part_of
 from localizer_ros.cli.reading import Reading, reads_recordings
+from localizer_ros.core.types import ConfigError
 
 
 @console.ros_command
@@ -102,11 +104,23 @@ def play(
 
 
 @console.ros_command
-def run(context: typer.Context, scene: SceneArgument) -> None:
+def run(
+    context: typer.Context,
+    scene: SceneArgument,
+    view: Annotated[
+        bool,
+        typer.Option(
+            "--view",
+            help="Serve a viewer for browsers: image, matches, pose and covariance in the map, status.",
+        ),
+    ] = False,
+) -> None:
     """Run the ROS 2 node without ros2 launch; everything after SCENE goes to ROS.
 
     Example: `localizer run scenes/room -r image:=/camera/image_raw -r camera_info:=/camera/camera_info`
     """
     from localizer_ros.ros.main import run_scene
 
-    raise typer.Exit(run_scene(scene, context.args))
+    if view and importlib.util.find_spec("rerun") is None:
+        raise ConfigError("--view: rerun is not installed: pip install 'localizer_ros[view]'")
+    raise typer.Exit(run_scene(scene, context.args, view))

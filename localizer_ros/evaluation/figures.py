@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array
 from localizer_ros.evaluation.answers import Answer, sequences
 from localizer_ros.evaluation.evaluate import Evaluation
+from localizer_ros.evaluation.map_views import MapView, map_views
 
 TRUE, SMOOTHED, RAW, NEIGHBOUR, MAPPED = "#22262b", "#1667c7", "#e8833a", "#3a9d6e", "#c3c9d0"
 FAILED = "#c0392b"
@@ -32,52 +31,6 @@ def quiet_axes(ax: Axes) -> None:
     ax.tick_params(colors="#555d66", labelsize=9)
     ax.grid(color="#eceff2", lw=0.8)
     ax.set_axisbelow(True)
-
-
-@dataclass(frozen=True)
-class Up:
-    """Map axis drawn upwards.
-
-    Attributes:
-        axis: 0, 1 or 2.
-        flipped: its negative direction is up in the world.
-    """
-
-    axis: int
-    flipped: bool = False
-
-
-@dataclass(frozen=True)
-class MapView:
-    """How a map is looked at.
-
-    Attributes:
-        title: in words.
-        right: map axis drawn to the right, 0, 1 or 2.
-        up: map axis drawn upwards.
-    """
-
-    title: str
-    right: int
-    up: Up
-
-
-def map_views(poses: Sequence[SE3]) -> tuple[MapView, MapView]:
-    """The view from above and one from the side.
-
-    Which way is up is not written in a map; cameras are mostly held upright, so it is the map axis closest to
-    the mean of "up in the image".
-    """
-    up = np.mean([-T.R[:, 1] for T in poses], axis=0) if poses else np.array([0.0, 0.0, 1.0])
-    vertical = int(np.argmax(np.abs(up)))
-    below = bool(up[vertical] < 0.0)
-    # Seen from above neither axis is mirrored: right x upwards = up.
-    right, forward = (vertical + 1) % 3, (vertical + 2) % 3
-    if below:
-        right, forward = forward, right
-    extent = np.ptp(np.stack([T.t for T in poses]), axis=0) if poses else np.ones(3)
-    wide = max((right, forward), key=lambda axis: float(extent[axis]))
-    return MapView("from above", right, Up(forward)), MapView("from the side", wide, Up(vertical, below))
 
 
 def label_axes(ax: Axes, view: MapView, title: str) -> None:

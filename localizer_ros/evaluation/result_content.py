@@ -69,7 +69,7 @@ def read_content(result: Path, scene: Path | None = None) -> Content:
     if not result.exists():
         raise SourceError(f"{result}: does not exist")
     if is_scene(result):
-        content = _scene_content(result)
+        content = scene_content(result)
     elif (result / "frames.csv").is_file():
         content = _report_content(result)
     elif (result / "metadata.yaml").is_file() or result.suffix in (".mcap", ".db3", ".bag"):
@@ -79,7 +79,7 @@ def read_content(result: Path, scene: Path | None = None) -> Content:
     else:
         raise SourceError(f"{result}: expected a scene, a report folder, a bag or a TUM trajectory")
     if scene is not None:
-        content = _over(_scene_content(scene), content)
+        content = _over(scene_content(scene), content)
     if not any(len(t) for t in content.trajectories.values()) and not content.mapping:
         raise SourceError(f"{result}: has no poses to show")
     return content
@@ -95,7 +95,8 @@ def gaps(trajectory: Trajectory) -> list[int]:
     return found
 
 
-def _scene_content(path: Path) -> Content:
+def scene_content(path: Path) -> Content:
+    """The map of a scene, without trajectories. Raises SceneError."""
     scene = Scene.load(path)
     mapping: list[SE3] = []
     points = None
@@ -166,6 +167,6 @@ def _over(scene: Content, content: Content) -> Content:
 def _over_named(scene: str, content: Content) -> Content:
     """The same where a result names the scene, which may have gone since."""
     try:
-        return _over(_scene_content(Path(scene)), content)
+        return _over(scene_content(Path(scene)), content)
     except LocalizerError:
         return content

@@ -18,14 +18,13 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, ConfigError
 from localizer_ros.evaluation import result_content
-from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, TRUE, MapView, label_axes, map_views
+from localizer_ros.evaluation.figures import NEIGHBOUR, RAW, SMOOTHED, TRUE, label_axes
+from localizer_ros.evaluation.map_views import MAPPED_CAMERA, MapView, limits, map_views, wedges
 from localizer_ros.evaluation.result_content import Content, gaps, read_content
 
 COLOURS = {result_content.TRUE: TRUE, result_content.RAW: RAW, result_content.LOCALIZER: SMOOTHED}
 """Of trajectories by their names; others have the colour of a baseline."""
 
-# Mapping cameras stand before points: darker than in reports, which have none.
-MAPPED_CAMERA = "#5b8f86"
 _POINTS = LinearSegmentedColormap.from_list("height", ["#dfe4ea", "#77838f"])
 _WIDTH_IN = 9.0
 # Cameras drawn along an answer: more would be a band.
@@ -50,13 +49,13 @@ def view(result: Path, out: Path | None = None, scene: Path | None = None) -> Pa
     if out is None and not _has_display():
         out = Path(f"{result.resolve().name}.png")
     if out is None:
-        log_to_rerun(content, None)
+        _log(content, None)
         return None
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
         picture(content).savefig(out, dpi=130)
     elif out.suffix == ".rrd":
-        log_to_rerun(content, out)
+        _log(content, out)
     else:
         raise ConfigError(f"{out}: expected a .png or .rrd file")
     return out
@@ -66,13 +65,20 @@ def _has_display() -> bool:
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def _log(content: Content, out: Path | None) -> None:
+    # Late: rerun is an optional extra.
+    from localizer_ros.evaluation.rerun_drawing import log_result
+
+    log_result(content, out, {name: COLOURS.get(name, NEIGHBOUR) for name in content.trajectories})
+
+
 # --- a picture ---
 
 
 def picture(content: Content) -> Figure:
     """The content from above and from the side, to the same scale."""
     views = map_views(content.poses)
-    low, high = _limits(content.poses, content.points)
+    low, high = limits(content.poses, content.points)
     extents = [(high[v.right] - low[v.right], high[v.up.axis] - low[v.up.axis]) for v in views]
     heights = [float(np.clip(0.88 * _WIDTH_IN * tall / wide, 1.6, 9.0)) for wide, tall in extents]
     figure = Figure(figsize=(_WIDTH_IN, sum(heights) + 1.6), facecolor="white", layout="constrained")
@@ -123,82 +129,3 @@ def _draw_cameras(
 ) -> None:
     cameras = wedges(poses, size_m)[:, :, [view.right, view.up.axis]]
     ax.add_collection(LineCollection(list(cameras), colors=colour, linewidths=width, zorder=zorder))
-
-
-def _limits(poses: Sequence[SE3], points: Array | None) -> tuple[Array, Array]:
-    """(3,) lower and (3,) upper corner of what is worth showing, with a margin: all poses, and points but the
-    outliers of a map, which would shrink everything else.
-    """
-    positions = np.stack([T.t for T in poses])
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    if points is not None and len(points):
-        low = np.minimum(low, np.percentile(points, 1.0, axis=0))
-        high = np.maximum(high, np.percentile(points, 99.0, axis=0))
-    margin = 0.04 * float(np.max(high - low)) + 0.05
-    return low - margin, high + margin
-
-
-def wedges(poses: Sequence[SE3], size_m: float) -> Array:
-    """(N, 4, 3) closed lines: where cameras are and the horizontal wedge they look into."""
-    corners = size_m * np.array([[0.0, 0.0, 0.0], [-0.5, 0.0, 1.0], [0.5, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    return np.stack([corners @ T.R.T + T.t for T in poses])
-
-
-# --- rerun ---
-
-
-def log_to_rerun(content: Content, out: Path | None) -> None:
-    """Write a recording to a file, or to a viewer that is started.
-
-    Raises:
-        ConfigError: the viewer does not start.
-    """
-    import rerun as rr
-
-    recording = rr.RecordingStream("localizer_ros")
-    if out is not None:
-        recording.save(str(out))
-    else:
-        try:
-            recording.spawn()
-        except Exception as error:  # the viewer's own errors have no base class in common
-            raise ConfigError(f"view: the rerun viewer does not start ({error}); use --out FILE") from error
-    vertical = map_views(content.poses)[1].up
-    upwards = f"RIGHT_HAND_{'XYZ'[vertical.axis]}_{'DOWN' if vertical.flipped else 'UP'}"
-    recording.log("map", getattr(rr.ViewCoordinates, upwards), static=True)
-    if content.points is not None:
-        recording.log(
-            "map/points", rr.Points3D(content.points, colors=[150, 158, 166], radii=0.01), static=True
-        )
-    if content.mapping:
-        low, high = _limits(content.poses, None)
-        cameras = wedges(content.mapping, max(float(np.max(high - low)) / 40.0, 0.05))
-        recording.log("map/mapping", rr.LineStrips3D(cameras, colors=_rgb(MAPPED_CAMERA)), static=True)
-    starts_ns = [int(t.stamps_ns[0]) for t in content.trajectories.values() if len(t)]
-    for name, trajectory in content.trajectories.items():
-        if len(trajectory):
-            _log_trajectory(recording, content, name, trajectory, min(starts_ns))
-    recording.flush()
-
-
-def _log_trajectory(
-    recording: Any, content: Content, name: str, trajectory: Trajectory, start_ns: int
-) -> None:
-    import rerun as rr
-
-    colour = _rgb(COLOURS.get(name, NEIGHBOUR))
-    strips = np.split(trajectory.positions, gaps(trajectory))
-    recording.log(f"map/{name}/path", rr.LineStrips3D(strips, colors=colour, radii=0.008), static=True)
-    frame = f"map/{name}/camera"
-    if content.camera is not None:
-        camera = content.camera
-        size = [camera.width_px, camera.height_px]
-        pinhole = rr.Pinhole(image_from_camera=camera.K, resolution=size, image_plane_distance=0.2)
-        recording.log(frame, pinhole, static=True)
-    for stamp_ns, T in zip(trajectory.stamps_ns.tolist(), trajectory.poses, strict=True):
-        recording.set_time("time", duration=(stamp_ns - start_ns) * 1e-9)
-        recording.log(frame, rr.Transform3D(translation=T.t, mat3x3=T.R))
-
-
-def _rgb(colour: str) -> list[int]:
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

@@ -12,7 +12,7 @@ from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.seen import Pixels, SeenPoints
 from localizer_ros.core.types import Frame, LocalizerOutput, Status
 
-_COLOURS = {
+COLOURS = {
     Status.TRACKING: (40, 170, 60),
     Status.DEGRADED: (230, 150, 20),
     Status.LOST: (210, 40, 40),
@@ -38,7 +38,7 @@ def debug_image(frame: Frame, output: LocalizerOutput) -> NDArray[np.uint8]:
     image = to_rgb(np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)).copy()
     if output.seen is not None:
         _draw_points(image, output.seen, scale)
-    _write(image, _lines(output), _COLOURS[output.status])
+    _write(image, _lines(output), COLOURS[output.status])
     return image
 
 

@@ -23,7 +23,8 @@ from localizer_ros.ros.memory import keep_small
 if TYPE_CHECKING:
     from rclpy.executors import Executor
 
-    from localizer_ros.ros.node import LocalizerNode
+    from localizer_ros.ros.live_view import LiveView
+    from localizer_ros.ros.node import LocalizerNode, Show
     from localizer_ros.ros.online_localizer import Opener
 
 # What has not ended by then is left to the system.
@@ -42,19 +43,22 @@ def main() -> None:
     sys.exit(code)
 
 
-def run_scene(scene: Path | str, ros_arguments: Sequence[str] = ()) -> int:
-    """``localizer run SCENE [ROS arguments]``; returns the exit code."""
+def run_scene(scene: Path | str, ros_arguments: Sequence[str] = (), view: bool = False) -> int:
+    """``localizer run SCENE [--view] [ROS arguments]``; returns the exit code."""
     given = [argument for argument in ros_arguments if argument != "--ros-args"]
-    return run_node(["localizer", "--ros-args", *given], Path(scene).resolve())
+    return run_node(["localizer", "--ros-args", *given], Path(scene).resolve(), view=view)
 
 
-def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener | None = None) -> int:
+def run_node(
+    arguments: Sequence[str], scene: Path | None = None, opener: Opener | None = None, view: bool = False
+) -> int:
     """Run the node until it is told to stop.
 
     Args:
         arguments: command line of the process, with ROS arguments.
         scene: overrides the parameter of that name.
         opener: makes the localizer; None takes the real one.
+        view: serve a viewer for browsers, which shows the map of ``scene``.
 
     Returns:
         The exit code: 0 after a signal, 1 when the node could not start.
@@ -67,10 +71,14 @@ def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener
     from localizer_ros.core.types import LocalizerError
 
     try:
-        node = _create_node(arguments, scene, opener)
+        eyes = _open_view(scene) if view and scene is not None else None
+        node = _create_node(arguments, scene, opener, None if eyes is None else eyes.add)
     except LocalizerError as error:
         sys.stderr.write(f"localizer_node: error: {error}\n")
         return 1
+    if eyes is not None:
+        node.get_logger().info(f"view: open {eyes.address} in a browser")
+        eyes.start(lambda: node.health.diagnose(), node.get_logger().warning)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
@@ -79,6 +87,8 @@ def run_node(arguments: Sequence[str], scene: Path | None = None, opener: Opener
         try:
             code = _serve(node, executor, end)
         finally:
+            if eyes is not None:
+                eyes.close()
             end.tell(code)
 
     ros = threading.Thread(target=serve, name="ros", daemon=True)
@@ -136,7 +146,17 @@ class _End:
             signal.signal(number, handler)
 
 
-def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | None) -> LocalizerNode:
+def _open_view(scene: Path) -> LiveView:
+    """A viewer for browsers. Raises ConfigError where nothing can be served."""
+    # Late: it is an optional extra, and takes memory that a robot without it keeps.
+    from localizer_ros.ros.live_view import serve
+
+    return serve(scene)
+
+
+def _create_node(
+    arguments: Sequence[str], scene: Path | None, opener: Opener | None, show: Show | None
+) -> LocalizerNode:
     """ROS and the node. Raises ConfigError for what is wrong with the arguments or the parameters."""
     import rclpy
     from rclpy.parameter import Parameter
@@ -154,7 +174,9 @@ def _create_node(arguments: Sequence[str], scene: Path | None, opener: Opener | 
         raise ConfigError(" ".join(str(error).split())) from error
     given = [Parameter("scene", value=str(scene))] if scene is not None else []
     try:
-        node = LocalizerNode(opener or open_scene, parameter_overrides=given, cli_args=list(arguments))
+        node = LocalizerNode(
+            opener or open_scene, show=show, parameter_overrides=given, cli_args=list(arguments)
+        )
     except Exception:
         rclpy.try_shutdown()
         raise

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from localizer_ros.core.config.live import is_live
-from localizer_ros.core.types import ConfigError
+from localizer_ros.core.types import ConfigError, LocalizerOutput
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.display import Display
 from localizer_ros.ros.endpoints import Endpoints
@@ -36,6 +36,8 @@ from localizer_ros.ros.transform_listener import TransformListener
 from localizer_ros.ros.worker import Worker
 
 NODE_NAME = "localizer"
+# Is left an answer and the image that it is of.
+Show = Callable[[Job, LocalizerOutput], None]
 # The image waits this long for an odometry sample that is due; both leave the robot at about the same time.
 ODOMETRY_WAIT_S = 0.02
 DISPLAY_PERIOD_S = 0.2
@@ -51,6 +53,7 @@ class LocalizerNode(ManagedNode):
     Args:
         opener: makes the localizer, in the worker's thread.
         machine: time and threads.
+        show: is left every answer, in the worker's thread, for those who look at it.
         arguments: what ``rclpy.node.Node`` takes beside the name.
 
     Raises:
@@ -58,13 +61,18 @@ class LocalizerNode(ManagedNode):
     """
 
     def __init__(
-        self, opener: Opener = open_scene, machine: Machine = THIS_MACHINE, **arguments: Any
+        self,
+        opener: Opener = open_scene,
+        machine: Machine = THIS_MACHINE,
+        show: Show | None = None,
+        **arguments: Any,
     ) -> None:
         super().__init__(NODE_NAME, **arguments)
         declare_parameters(self, arguments.get("cli_args") or ())
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._on_parameters_set)
-        self._opener, self._machine = opener, machine
+        self._opener, self._machine, self._show = opener, machine, show
+        self.health = Health(machine.clock)
         self._worker: Worker[Job, OnlineLocalizer] | None = None
         # What is undone at the end of the states inactive and active.
         self._undo_configure, self._undo_activate = contextlib.ExitStack(), contextlib.ExitStack()
@@ -279,4 +287,6 @@ class LocalizerNode(ManagedNode):
             self._report.frame_failed(error)
             return
         self._display.add(job, output, pose)
+        if self._show is not None:
+            self._show(job, output)
         self._report.frame_answered(job, output, pose, waited_s)

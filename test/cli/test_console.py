@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_line import localizer, one_line
 
 from localizer_ros.cli import console
 from localizer_ros.core.extras import how_to_install
@@ -165,3 +166,22 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_then(
         now[0] += 3.0
         progress("matches", 1, 0)
     assert capsys.readouterr().err.splitlines() == ["features: 20/100", "features: 70/100", "matches: 1"]
+
+
+def test_a_viewer_that_is_not_installed_is_one_line_and_one_that_is_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[list[str], bool]] = []
+
+    def run_scene(scene: Path, arguments: list[str], view: bool) -> int:
+        asked.append((arguments, view))
+        return 0
+
+    monkeypatch.setattr("localizer_ros.ros.main.run_scene", run_scene)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = one_line(localizer("run", "scenes/room", "--view"))
+    assert "pip install 'localizer_ros[view]'" in said and not asked
+    assert localizer("run", "scenes/room", "-r", "image:=/camera").exit_code == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert localizer("run", "scenes/room", "--view", "-r", "image:=/camera").exit_code == 0
+    assert asked == [(["-r", "image:=/camera"], False), (["-r", "image:=/camera"], True)]

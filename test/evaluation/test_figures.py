@@ -8,7 +8,8 @@ import numpy as np
 from fake_runs import noisy_evaluation, upright_pose
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.evaluation.figures import map_views, trajectory_figure
+from localizer_ros.evaluation.figures import trajectory_figure
+from localizer_ros.evaluation.map_views import map_views
 
 
 def test_which_way_is_up_comes_from_the_cameras() -> None:

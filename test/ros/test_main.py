@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,10 +100,13 @@ class Process:
     Args:
         opening: ``fake`` opens at once, ``slow`` in a minute.
         arguments: ROS arguments.
+        scene: a viewer for browsers shows its map; None = no viewer.
     """
 
-    def __init__(self, opening: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "fake_node", opening, "--ros-args", "-p", "scene:=x", *arguments]
+    def __init__(self, opening: str, *arguments: str, scene: Path | None = None) -> None:
+        viewed = [] if scene is None else [str(scene)]
+        command = [sys.executable, "-m", "fake_node", opening, *viewed]
+        command += ["--ros-args", "-p", "scene:=x", *arguments]
         path = os.pathsep.join([str(TEST_FOLDER), str(TEST_FOLDER.parent)])
         self.lines: list[str] = []
         self._process = subprocess.Popen(
@@ -182,6 +187,25 @@ def streaming() -> Iterator[list[PoseStamped]]:
         rclpy.try_shutdown(context=context)
         thread.join(10.0)
         camera.destroy_node()
+
+
+def test_a_view_is_served_while_the_node_runs_and_ends_with_it(
+    processes: list[Process], tiny_map: Path
+) -> None:
+    pytest.importorskip("rerun")
+    process = Process("fake", scene=tiny_map)
+    processes.append(process)
+    process.wait_for("in a browser")
+    (address,) = (re.findall(r"http://\S+", line) for line in process.lines if "in a browser" in line)
+    with streaming() as poses:
+        process.wait_for("TRACKING")
+        with urllib.request.urlopen(address[0], timeout=20.0) as page:
+            assert b"rerun" in page.read().lower()
+        deadline_s = time.monotonic() + 20.0
+        while len(poses) < 10:
+            assert time.monotonic() < deadline_s, "no poses"
+            time.sleep(0.01)
+    assert_ended_well(process.end(signal.SIGINT), signal.SIGINT)
 
 
 def assert_ended_well(ended: tuple[int, float, list[str]], by: signal.Signals) -> None:
