@@ -20,22 +20,24 @@ COLOURS = {
 }
 KEYPOINT, INLIER, REJECTED, PROJECTED = (150, 150, 150), (60, 220, 80), (235, 50, 50), (70, 150, 255)
 _WHITE = (255, 255, 255)
-_LARGEST_WIDTH_PX = 640
+# Wider images cost more than they show; in narrower ones the words would hide the points.
+_LARGEST_WIDTH_PX, _SMALLEST_WIDTH_PX = 640, 480
 _FONT, _FONT_SCALE, _LINE_PX, _MARGIN_PX = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 18, 6
 # Sixteenths of a pixel, for points between pixels.
 _SHIFT = 4
 
 
 def debug_image(frame: Frame, output: LocalizerOutput) -> NDArray[np.uint8]:
-    """(h, w, 3) RGB, at most 640 wide: the frame with points and words.
+    """(h, w, 3) RGB, 480 to 640 wide: the frame with points and words.
 
     Grey: detected. Green: matched with a point of the map, and explained by the pose. Red: matched and not explained.
     Blue: where the pose puts the points of the map, joined to their keypoints.
     """
     height_px, width_px = frame.image.shape[:2]
-    scale = min(1.0, _LARGEST_WIDTH_PX / width_px)
+    scale = min(max(1.0, _SMALLEST_WIDTH_PX / width_px), _LARGEST_WIDTH_PX / width_px)
     size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
-    image = to_rgb(np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)).copy()
+    method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+    image = to_rgb(np.asarray(cv2.resize(frame.image, size, interpolation=method), np.uint8)).copy()
     if output.seen is not None:
         _draw_points(image, output.seen, scale)
     _write(image, _lines(output), COLOURS[output.status])

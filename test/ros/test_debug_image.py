@@ -44,7 +44,15 @@ def test_no_word_is_cut_at_the_edge(reason: str) -> None:
 
 def test_a_long_reason_takes_more_lines_on_a_narrow_image() -> None:
     reason = "no believable absolute pose for 12.3 s; few inliers among 184 matches; too few keypoints (12)"
-    assert ground_px(drawn(reason=reason)) < ground_px(drawn(reason=reason, width_px=320))
+    reason += "; an absolute pose that is sure of itself lies far from the prediction"
+    assert ground_px(drawn(reason=reason)) < ground_px(drawn(reason=reason, width_px=480))
+
+
+def test_a_small_image_is_made_larger_so_that_its_words_leave_room_for_its_points() -> None:
+    seen = without_pose(NO_POINTS, np.array([[100.0, 150.0]]))
+    image = drawn(seen, "too few matches (11); no believable absolute pose for 0.3 s", 240, 180)
+    assert image.shape == (360, 480, 3) and ground_px(image) < 120
+    assert has(image, REJECTED, 200.5, 300.5)
 
 
 def test_matches_are_drawn_with_a_pose_and_without() -> None:
@@ -71,4 +79,4 @@ def test_points_are_where_they_are_in_an_image_that_is_made_smaller_and_numbers_
 
 
 def test_a_tiny_image_is_drawn_as_well() -> None:
-    assert drawn(reason="too few keypoints (3)", width_px=32, height_px=24).shape == (24, 32, 3)
+    assert drawn(reason="too few keypoints (3)", width_px=32, height_px=24).shape == (360, 480, 3)
