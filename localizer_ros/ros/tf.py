@@ -182,7 +182,8 @@ class MapBroadcaster:
         T_map_child = self._correction.step(ready.stamp, T_map_child, T_child_base)
         if self._correction.jumps > jumps:
             self._node.get_logger().warning(
-                f"{self._map_frame} -> {child} jumps by {self._correction.last_jump}"
+                f"{self._map_frame} -> {child} jumps by {self._correction.last_jump}",
+                throttle_duration_sec=1.0,
             )
         self._publish(ready.stamp + self._tolerance_ns, T_map_child, child)
 

@@ -92,7 +92,7 @@ def test_path_markers_and_debug_image_are_published_while_subscribed(robot: Robo
         3 * SECOND,
     ]
     image = robot.received["/localizer/debug_image"][0]
-    assert (image.width, image.height) == (32, 24)
+    assert (image.width, image.height) == (480, 360)
     kinds = {marker.ns for marker in robot.received["/localizer/markers"][0].markers}
     assert kinds == {"camera", "position_3_sigma"}
 

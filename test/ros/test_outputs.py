@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ class RecordedBroadcaster:
         self.told: list[str] = []
         self.waiting_for = ""
 
-    def send(self, stamp: int, T_map_base: SE3, base_frame: str) -> None:
-        self.told.append(f"send {base_frame} at {stamp}")
+    def send(self, stamp: int, T_map_base: SE3, base_frame: str, contradicted: bool = False) -> None:
+        self.told.append(f"send {base_frame} at {stamp}{', odometry contradicted' if contradicted else ''}")
 
     def retry(self) -> None:
         self.told.append("retry")
@@ -118,6 +119,12 @@ def test_a_reset_drops_the_transform_that_waits_before_the_new_one() -> None:
     rig = Rig()
     rig.outputs.publish(job(), answer(reset=True))
     assert rig.broadcaster.told == ["forget", f"send base_link at {SECOND}"]
+
+
+def test_the_transform_is_told_that_odometry_does_not_carry_the_robot() -> None:
+    rig = Rig()
+    rig.outputs.publish(job(), replace(answer(), odometry_contradicted=True))
+    assert rig.broadcaster.told == [f"send base_link at {SECOND}, odometry contradicted"]
 
 
 def test_an_unknown_covariance_is_not_published_as_one() -> None:

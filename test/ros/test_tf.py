@@ -102,7 +102,11 @@ class Ros:
         self.said: list[str] = []
         self.tf_publishers = ["/localizer"]
         self.now_s = 100.0
-        config = SimpleNamespace(info=self.said.append, warning=self.said.append, error=self.said.append)
+
+        def say(text: str, **throttled: float) -> None:
+            self.said.append(text)
+
+        config = SimpleNamespace(info=say, warning=say, error=say)
         self.get_logger = lambda: config
 
     def create_publisher(self, *_: Any) -> Any:
@@ -309,6 +313,20 @@ def test_a_correction_goes_out_in_small_steps_and_a_large_one_is_told_as_a_jump(
     np.testing.assert_allclose(found, [0.0] * 3 + [0.0099, 0.0198, 0.0297, 3.0], atol=1e-9)
     assert tf.broadcaster.details()["TF jumps"].startswith("1; the last: 2.97 m")
     assert any("jumps by 2.97 m" in line for line in tf.ros.said)
+
+
+def test_beside_contradicted_odometry_every_pose_has_its_own_transform() -> None:
+    tf = Tf(odom_frame="odom")
+    for index, x_m in enumerate([0.0, 0.05, 0.1, 0.4]):
+        stamp = SECOND + index * 33 * MS
+        tf.hear("odom", "base_link", SE3.identity(), stamp)
+        tf.broadcaster.send(stamp, SE3(np.eye(3), np.array([x_m, 0.0, 0.0])), "base_link", True)
+    found = [sent.transform.translation.x for sent in tf.ros.sent]
+    np.testing.assert_allclose(found, [0.0, 0.05, 0.1, 0.4], atol=1e-9)
+    assert (
+        "1; the last: 0.30 m, 0.0 deg: odometry contradicts the images"
+        in tf.broadcaster.details()["TF jumps"]
+    )
 
 
 def test_a_static_transform_that_changes_is_told_with_how_far_and_one_that_is_repeated_is_not() -> None:
