@@ -27,7 +27,7 @@ from localizer_ros.evaluation.result_content import scene_content
 from localizer_ros.ros.conversions import frame_from_msg
 from localizer_ros.ros.debug_image import COLOURS, INLIER, KEYPOINT, PROJECTED, REJECTED
 from localizer_ros.ros.frame_assembler import Job
-from localizer_ros.ros.health import Diagnosis
+from localizer_ros.ros.diagnosis import Diagnosis
 
 PERIOD_S = 0.2
 # The ports that rerun's pages name; where one is taken, any that is free.

@@ -112,9 +112,9 @@ def test_slip_within_its_own_covariance_is_no_contradiction() -> None:
 
 
 def test_poses_that_no_map_verifies_and_frames_that_nobody_followed_prove_nothing() -> None:
-    for known in ({"sure": False}, {"follows": False}):
+    for sure, follows in ((False, True), (True, False)):
         robot = Robot(30.0, noise=5.0)
-        assert not any(robot.go(5.0, STANDING, DRIVING, **known))
+        assert not any(robot.go(5.0, STANDING, DRIVING, sure=sure, follows=follows))
 
 
 def test_an_outlier_and_a_robot_that_is_carried_away_are_no_contradiction() -> None:
