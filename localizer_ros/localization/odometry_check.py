@@ -25,8 +25,8 @@ _DEGREES_OF_FREEDOM = 6
 # Each witness by itself, so that both together are wrong in one frame of a million, which is ten hours of 30 Hz. With
 # honest odometry of 5 % the lesser of the two squared distances stays below 7 in 740 windows of 0.2 and 0.3 s of Red
 # Kitchen (30 and 10 Hz), where the limit is 22.5; odometry that stands still is above it in 63 % of those of 0.3 s, and
-# in nearly all windows of a simulated robot that drives. At a simulated place that had no part in this, with people that
-# move, none of 900 frames was called wrong with honest odometry, and 59 of 60 with odometry that stood still.
+# in nearly all windows of a simulated robot that drives. At a simulated place that had no part in this, where
+# things move, none of 900 frames was called wrong with honest odometry, and 59 of 60 with odometry that stood still.
 _LIMIT = chi2_quantile(0.999, _DEGREES_OF_FREEDOM)
 
 

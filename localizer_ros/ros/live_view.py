@@ -26,8 +26,8 @@ from localizer_ros.evaluation.rerun_drawing import APPLICATION, log_camera, log_
 from localizer_ros.evaluation.result_content import scene_content
 from localizer_ros.ros.conversions import frame_from_msg
 from localizer_ros.ros.debug_image import COLOURS, INLIER, KEYPOINT, PROJECTED, REJECTED
-from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.diagnosis import Diagnosis
+from localizer_ros.ros.frame_assembler import Job
 
 PERIOD_S = 0.2
 # The ports that rerun's pages name; where one is taken, any that is free.
