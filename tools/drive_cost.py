@@ -151,9 +151,10 @@ def measure_hidden(out: Path, recording: Path, split: str) -> None:
     fitted = _turned_by_orientations([T for T, _ in pairs], known)
     rms_m = np.sqrt(np.mean([a.distance_to(b) ** 2 for a, b in zip(fitted, known, strict=True)]))
     length_m = sum(a.distance_to(b) for a, b in pairwise(known))
-    rms_deg = np.sqrt(np.mean(errors(fitted, known)[:, 1] ** 2))
-    share = 100.0 * rms_m / length_m
-    print(f"{1e3 * rms_m:.1f} mm RMS, {share:.2f} % of a path of {length_m:.1f} m, {rms_deg:.2f} deg RMS")
+    turned = errors(fitted, known)[:, 1]
+    share, rms_deg = 100.0 * rms_m / length_m, np.sqrt(np.mean(turned**2))
+    print(f"{1e3 * rms_m:.1f} mm RMS, {share:.2f} % of a path of {length_m:.1f} m")
+    print(f"{rms_deg:.2f} deg RMS, {np.median(turned):.2f} deg median")
 
 
 def _turned_by_orientations(found: Sequence[SE3], known: Sequence[SE3]) -> list[SE3]:
