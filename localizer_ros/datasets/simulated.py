@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Meta
 
 from localizer_ros.core.config.schema import Config, dump_yaml, load_config
+from localizer_ros.core.files import read_text
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, ConfigError, Float32, Frame, SourceError, UInt8
@@ -233,6 +234,11 @@ def open_recording(path: Path) -> SimulatedSource:
     file = path / "world.yaml" if path.is_dir() else path
     if not file.is_file():
         raise SourceError(f"{path}: expected a file world.yaml with the settings of a simulated world")
+    # A file that lost its content would be another place in silence; {} asks for one of defaults.
+    if not read_text(file, SourceError).strip():
+        raise SourceError(
+            f"{file}: is empty; expected settings of a simulated world, or {{}} for their defaults"
+        )
     return SimulatedSource(load_config(WorldConfig, file), file)
 
 

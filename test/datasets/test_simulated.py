@@ -115,3 +115,12 @@ def test_world_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"world\.yaml"):
         open_source(tmp_path / "empty", "simulated")
+
+
+def test_a_world_that_lost_its_content_is_none(tmp_path):
+    file = tmp_path / "world.yaml"
+    file.write_text(" \n")
+    with pytest.raises(SourceError, match=r"world\.yaml: is empty; expected settings"):
+        open_source(file)
+    file.write_text("{}")
+    assert open_source(file).config == WorldConfig()
