@@ -11,7 +11,6 @@ import typer
 from localizer_ros.cli import console
 from localizer_ros.cli.options import JsonOption, SceneArgument, SourceArgument, TestSplitOption, part_of
 from localizer_ros.cli.reading import Reading, reads_recordings
-from localizer_ros.core.types import ConfigError
 
 
 @console.ros_command
@@ -122,5 +121,7 @@ def run(
     from localizer_ros.ros.main import run_scene
 
     if view and importlib.util.find_spec("rerun") is None:
+        from localizer_ros.core.types import ConfigError
+
         raise ConfigError("--view: rerun is not installed: pip install 'localizer_ros[view]'")
     raise typer.Exit(run_scene(scene, context.args, view))
