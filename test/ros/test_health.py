@@ -141,6 +141,9 @@ def test_poses_whose_transforms_do_not_go_out_are_degraded() -> None:
     stream.go(1.0)
     stream.health.transforms(0.2, "'odom' -> 'base_link' is not known as late as 5 ns yet")
     assert stream.health.judge().level == "OK"
+    # Three images of 10 Hz until the first pose, and one more period of the watch, are half a second.
+    stream.health.transforms(0.26, "'odom' -> 'base_link' is not known as late as 5 ns yet")
+    assert stream.health.judge().status is Status.DEGRADED
     stream.health.transforms(0.4, "'odom' -> 'base_link' is not known as late as 5 ns yet")
     level, message, status = stream.health.judge()[:3]
     assert (level, status) == ("WARN", Status.DEGRADED)
