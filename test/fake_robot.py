@@ -248,7 +248,7 @@ class Robot:
         """Everything the first frame needs is there."""
         self.info()
         self.publisher(Image, "/image")
-        self.until(lambda: self.node._intake._frames.camera is not None, "the node has no camera")
+        self.until(lambda: self.node._intake._frames[""].camera is not None, "the node has no camera")
         return self
 
 

@@ -204,6 +204,19 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Mount:
+    """One of several cameras of a robot.
+
+    Attributes:
+        camera: its name, unique on the robot.
+        T_robot_cam: where it is on the robot at the frame's time, taken as exact.
+    """
+
+    camera: str
+    T_robot_cam: SE3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image with its camera and stamp.
 
@@ -214,6 +227,7 @@ class Frame:
         name: for messages and reports, e.g. the file name.
         T_base_cam: the camera on the body whose external odometry is used, at this time (a head may turn); None when
             it is not known.
+        mount: which camera of the robot took it, None where it has but one.
     """
 
     stamp_ns: int
@@ -221,6 +235,7 @@ class Frame:
     camera: Camera
     name: str = ""
     T_base_cam: SE3 | None = None
+    mount: Mount | None = None
 
     def __post_init__(self) -> None:
         image = self.image

@@ -40,30 +40,32 @@ class Repeated:
 
 
 class RepeatedImages:
-    """Knows since when the image has been the same."""
+    """Knows since when the image of a camera has been the same."""
 
     def __init__(self) -> None:
-        self._first: Frame | None = None
-        self._have_changed = False
+        self._first: dict[str, Frame] = {}
+        self._have_changed: set[str] = set()
 
     def repeated(self, frame: Frame) -> Repeated | None:
         """What is known of an image that has been there for too long to be harmless; None for one that counts.
 
         An image of one colour counts always: what is saturated has no noise, from a live camera either.
         """
-        first = self._first
+        camera = "" if frame.mount is None else frame.mount.camera
+        first = self._first.get(camera)
         differs = first is not None and not _same(first.image, frame.image)
-        self._have_changed |= differs
+        if differs:
+            self._have_changed.add(camera)
         if first is None or differs or _blank(frame.image):
-            self._first = frame
+            self._first[camera] = frame
             return None
         if frame.stamp_ns - first.stamp_ns <= _HARMLESS_NS:
             return None
-        return Repeated(first.stamp_ns, not self._have_changed)
+        return Repeated(first.stamp_ns, camera not in self._have_changed)
 
     def reset(self) -> None:
-        """The next image is a new one; what the camera has proved stands."""
-        self._first = None
+        """The next image of each camera is a new one; what the cameras have proved stands."""
+        self._first.clear()
 
 
 def _same(a: UInt8, b: UInt8) -> bool:

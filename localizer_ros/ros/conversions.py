@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 
 from localizer_ros.core.robot_pose import BasePose, BaseTwist
 from localizer_ros.core.se3 import SE3, covariance_from_ros, covariance_to_ros
-from localizer_ros.core.types import Array, Camera, Frame, FrameRejected
+from localizer_ros.core.types import Array, Camera, Frame, FrameRejected, Mount
 from localizer_ros.datasets.images import decode_message, encode_jpeg, encode_png
 
 # Variance published for a velocity that was not measured: consumers weigh by it, and a message cannot leave
@@ -53,9 +53,14 @@ def header(stamp: int, frame_id: str) -> Header:
 # --- images and cameras ---
 
 
-def frame_from_msg(message: Image | CompressedImage, camera: Camera, T_base_cam: SE3 | None = None) -> Frame:
-    """A frame from an image message, the camera that took it and where that camera is on the base whose odometry is
-    used, where that is known.
+def frame_from_msg(
+    message: Image | CompressedImage,
+    camera: Camera,
+    T_base_cam: SE3 | None = None,
+    mount: Mount | None = None,
+) -> Frame:
+    """A frame from an image message, the camera that took it, where that camera is on the base whose odometry is
+    used, where that is known, and which one it is of several.
 
     Raises:
         FrameRejected: no stamp, or pixels that cannot be decoded or do not fit the camera; ``kind`` says
@@ -65,7 +70,7 @@ def frame_from_msg(message: Image | CompressedImage, camera: Camera, T_base_cam:
     if stamp <= 0:
         # Stamp 0 means "latest" in TF; a driver that never sets it would also repeat it forever.
         raise FrameRejected("stamp_zero", f"image stamp is {stamp} ns; expected the time of exposure")
-    return Frame(stamp, decode_message(message), camera, T_base_cam=T_base_cam)
+    return Frame(stamp, decode_message(message), camera, T_base_cam=T_base_cam, mount=mount)
 
 
 def image_msg(image: NDArray[np.uint8], stamp: int, frame_id: str) -> Image:

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from localizer_ros.core.camera_frames import optical_in
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.transform_tree import TransformError, TransformNotYet
-from localizer_ros.core.types import Camera, ConfigError, FrameRejected
+from localizer_ros.core.types import Camera, ConfigError, FrameRejected, Mount
 from localizer_ros.datasets.calibration import camera_from_info
 from localizer_ros.ros.conversions import OdometrySample, stamp_ns
 
@@ -42,6 +42,7 @@ class Job:
             transform is not known.
         odometry_problem: why ``T_odometry_cam`` is not known though there is odometry, else empty.
         arrived_s: when the message came, by ``time.monotonic``.
+        camera_name: which of several cameras it is of; empty where there is but one.
     """
 
     message: ImageMessage
@@ -52,6 +53,12 @@ class Job:
     T_odometry_cam: SE3 | None
     odometry_problem: str
     arrived_s: float
+    camera_name: str = ""
+
+    @property
+    def mount(self) -> Mount | None:
+        """Which of several cameras it is of, and where on the robot; None where there is but one."""
+        return Mount(self.camera_name, self.T_base_cam) if self.camera_name else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,19 @@ class FrameAssembler:
         info_topic: where the calibration is expected, for messages.
         lookup: extrinsics by the names of the frames, at the stamp of an image.
         convention: of the axes of the frame that images name, a key of ``CONVENTIONS``.
+        camera_name: of one of several cameras.
     """
 
     def __init__(
-        self, base_frame: str, rectified: bool, info_topic: str, lookup: Lookup, convention: str = "optical"
+        self,
+        base_frame: str,
+        rectified: bool,
+        info_topic: str,
+        lookup: Lookup,
+        convention: str = "optical",
+        camera_name: str = "",
     ) -> None:
+        self._camera_name = camera_name
         self._T_given_cam = optical_in(convention)
         self._base_frame, self._rectified = base_frame, rectified
         self._info_topic, self._lookup = info_topic, lookup
@@ -183,6 +198,7 @@ class FrameAssembler:
             T_odometry_cam,
             problem,
             arrived_s,
+            self._camera_name,
         )
 
     def _T_base_cam(self, camera_frame: str, stamp: int) -> SE3:

@@ -13,7 +13,7 @@ from localizer_ros.core.types import LATE_SEARCH, LocalizerOutput, Status
 from localizer_ros.localization.status import largest_sigma
 from localizer_ros.ros.diagnosis import Diagnosis, Verdict
 from localizer_ros.ros.rates import SILENT_AFTER_S, Rates
-from localizer_ros.ros.stamps import MissingFrames
+from localizer_ros.ros.streams import LEFT_OUT, OTHER_CAMERA, Streams
 from localizer_ros.ros.what_helps import HELP, LOST_HELP, OVERLOAD_HELP
 
 _RECENT = 300
@@ -58,7 +58,7 @@ class Health:
         self.reason = ""
         self.notes: dict[str, str] = {}
         self._rates = Rates(clock)
-        self._missing = MissingFrames()
+        self._streams = Streams(clock)
         self._remarks: dict[str, tuple[float, str]] = {}
         self._tf_silent: tuple[float, str] = (0.0, "")
         self._output: LocalizerOutput | None = None
@@ -80,13 +80,13 @@ class Health:
         if active != self.active:
             self._active_since_s = self.clock() if active else None
 
-    def frame_received(self, stamp_ns: int = 0) -> None:
-        """An image message arrived."""
+    def frame_received(self, stamp_ns: int = 0, camera: str = "") -> None:
+        """An image message arrived, of one of several cameras where it has a name."""
         with self._lock:
             self.received += 1
             self._last_received_s = self.clock()
             self._rates.received()
-            self._missing.add(stamp_ns)
+            self._streams.received(camera, stamp_ns)
 
     def frames_lost(self, count: int) -> None:
         """The middleware says that images never arrived."""
@@ -99,6 +99,11 @@ class Health:
             self.dropped[kind] += 1
             if kind == "superseded":
                 self._rates.superseded()
+                return
+            if kind in LEFT_OUT:
+                # Another camera answers in its place; that one sees nothing is worth a word.
+                if kind != OTHER_CAMERA:
+                    self._remarks[message.partition(":")[0]] = (self.clock(), message)
                 return
             # That it is paused is said as long as it is so, and no longer.
             if kind != "paused":
@@ -224,6 +229,7 @@ class Health:
             status = Status.DEGRADED
         now_s = self.clock()
         remarks = [text for at_s, text in self._remarks.values() if now_s - at_s < _REMARKED_S]
+        remarks += self._streams.silent()
         if status in (Status.LOST, Status.INITIALIZING):
             help_ = LOST_HELP
         said = "; ".join(text for text in (*faults, self.reason, help_, *remarks) if text)
@@ -252,7 +258,7 @@ class Health:
             "image topic": self.image_topic,
             "image publishers": str(self.image_publishers),
             "frames lost on the way": str(self.lost),
-            "frames missing by their stamps": str(self._missing.count),
+            "frames missing by their stamps": str(self._streams.missing),
             "frames received": str(self.received),
             "frames processed": str(self.processed),
             "frames answered": str(self.answered),

@@ -23,7 +23,7 @@ from localizer_ros.ros.endpoints import Endpoints
 from localizer_ros.ros.frame_assembler import FrameAssembler, Job
 from localizer_ros.ros.health import Health
 from localizer_ros.ros.heartbeat import MISSING, Heartbeat
-from localizer_ros.ros.intake import Intake
+from localizer_ros.ros.intake import Intake, topic_of
 from localizer_ros.ros.lifecycle import ManagedNode
 from localizer_ros.ros.machine import THIS_MACHINE, Machine
 from localizer_ros.ros.odometry_buffer import OdometryBuffer
@@ -104,7 +104,7 @@ class LocalizerNode(ManagedNode):
         self._heartbeat.begin(endpoints)
         self.health.active = True
         self.get_logger().info(
-            f"active: waiting for {self.health.image_topic} and {self.resolve_topic_name('camera_info')}; "
+            f"active: waiting for {self.health.image_topic} and the calibration beside it; "
             f"images are taken as {'rectified' if self._config.image_rectified else 'not rectified'}"
         )
         self._publish_diagnostics()
@@ -175,13 +175,17 @@ class LocalizerNode(ManagedNode):
             self._machine.clock,
         )
         self._undo_configure.callback(self._transforms.unsubscribe)
-        frames = FrameAssembler(
-            config.base_frame,
-            config.image_rectified,
-            endpoints.resolved("camera_info"),
-            self._transforms.lookup,
-            config.camera_convention,
-        )
+        frames = {
+            name: FrameAssembler(
+                config.base_frame,
+                config.image_rectified,
+                endpoints.resolved(topic_of(name, "camera_info")),
+                self._transforms.lookup,
+                config.camera_convention,
+                name,
+            )
+            for name in config.camera_names
+        }
         self._intake = Intake(config, frames, self._odometry, self._mailbox, self._report, self._map_frame)
         broadcaster = MapBroadcaster(self, self._transforms, self._map_frame, config, self._machine.clock)
         self._undo_configure.callback(broadcaster.destroy)
@@ -277,7 +281,7 @@ class LocalizerNode(ManagedNode):
     def _handle(self, localizer: OnlineLocalizer, job: Job, waited_s: float) -> None:
         """Answer one frame."""
         try:
-            frame = convert.frame_from_msg(job.message, job.camera, job.T_odometry_cam)
+            frame = convert.frame_from_msg(job.message, job.camera, job.T_odometry_cam, job.mount)
             for stamp_ns, sample in self._odometry.release(frame.stamp_ns, ODOMETRY_WAIT_S):
                 localizer.add_odometry(stamp_ns, sample.T_odom_base, sample.covariance)
             output = localizer.process(frame)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, LocalizerOutput, PoseEstimate
@@ -52,13 +53,20 @@ class OpenedScene:
     map_frame: str
 
 
-Opener = Callable[[Path, LocalizerConfig], OpenedScene]
+Opener = Callable[[Path, NodeConfig], OpenedScene]
 
 
-def open_scene(path: Path, config: LocalizerConfig) -> OpenedScene:
+def open_scene(path: Path, config: NodeConfig) -> OpenedScene:
     """The localizer of a scene on disk. Raises SceneError or BackendError."""
     # Late: importing the networks' runtime takes longer than telling a user of a misspelt parameter.
-    from localizer_ros.localization.localizer import open_localizer
     from localizer_ros.scene.bundle import Scene
 
-    return OpenedScene(open_localizer(path, config, threaded=True), Scene.load(path).map_frame)
+    return OpenedScene(open_for_node(path, config, threaded=True), Scene.load(path).map_frame)
+
+
+def open_for_node(path: Path, config: NodeConfig, threaded: bool) -> OnlineLocalizer:
+    """The localizer of one camera or of several. Raises SceneError, BackendError, or ConfigError."""
+    from localizer_ros.localization.localizer import open_localizer
+    from localizer_ros.localization.rig import open_rig
+
+    return (open_rig if config.cameras else open_localizer)(path, config, threaded)

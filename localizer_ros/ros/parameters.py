@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from localizer_ros.core.config.live import is_live
-from localizer_ros.core.config.runtime import NodeConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.schema import (
     SettingSpec,
     config_from_dict,

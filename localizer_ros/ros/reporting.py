@@ -19,6 +19,7 @@ from localizer_ros.ros.frame_assembler import Job
 from localizer_ros.ros.health import Health
 from localizer_ros.ros.qos_report import QosReport
 from localizer_ros.ros.stamps import stamp_problem
+from localizer_ros.ros.streams import OTHER_CAMERA
 
 # The last status is there for whoever comes later.
 STATUS_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -45,6 +46,7 @@ class Reporter:
         self._camera_problem = ""
         self._last_ns: int | None = None
         self._told = ""
+        self._publishers: dict[str, int] = {}
 
     def destroy(self) -> None:
         """Say no more."""
@@ -99,7 +101,7 @@ class Reporter:
     def frame_dropped(self, error: FrameRejected) -> None:
         """A frame gets no answer."""
         self.health.frame_dropped(error.kind, str(error))
-        if error.kind not in ("superseded", "paused"):
+        if error.kind not in ("superseded", "paused", OTHER_CAMERA):
             self._log.warning(
                 f"frame dropped ({error.kind}): {error}", throttle_duration_sec=WARNING_PERIOD_S
             )
@@ -179,15 +181,17 @@ class Reporter:
 
     # --- other input ---
 
-    def camera_changed(self, camera: Camera) -> None:
-        """A calibration came that differs from the one before."""
+    def camera_changed(self, camera: Camera, name: str = "") -> None:
+        """A calibration came that differs from the one before; the name is empty where there is but one camera."""
+        key = f"camera {name}".rstrip()
         lens = f"{camera.model} distortion" if camera.distorted else "no distortion"
         text = f"{camera.width_px}x{camera.height_px}, f {camera.K[0, 0]:.1f} px, {lens}"
-        if "camera" in self.health.notes:
-            self._log.warning(f"camera_info changed: now {text}", throttle_duration_sec=WARNING_PERIOD_S)
-            self.health.remark("camera", f"camera_info changed: now {text}")
+        if key in self.health.notes:
+            changed = f"{f'{name}/' if name else ''}camera_info changed: now {text}"
+            self._log.warning(changed, throttle_duration_sec=WARNING_PERIOD_S)
+            self.health.remark(key, changed)
         self._camera_problem = ""
-        self.health.note("camera", text)
+        self.health.note(key, text)
 
     def camera_refused(self, error: LocalizerError) -> None:
         """A calibration is not usable; said once."""
@@ -219,9 +223,10 @@ class Reporter:
 
     # --- middleware ---
 
-    def image_publishers_changed(self, event: Any) -> None:
-        """A publisher of the images came or went."""
-        self.health.image_publishers = event.current_count
+    def image_publishers_changed(self, topic: str, event: Any) -> None:
+        """A publisher of a topic of images came or went."""
+        self._publishers[topic] = event.current_count
+        self.health.image_publishers = sum(self._publishers.values())
 
     def images_lost(self, event: Any) -> None:
         """The middleware says that images never arrived."""

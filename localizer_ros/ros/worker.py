@@ -1,7 +1,7 @@
 """One thread that owns the localizer, and the mailbox in front of it. Knows nothing of ROS.
 
-A queue of frames before a slow network only makes the answer older, so the mailbox holds one frame and the
-newest wins. Commands (odometry, resets) are small and all of them count: they wait in order.
+A queue of frames before a slow network only makes the answer older, so the mailbox holds one frame, of each camera, and
+the newest wins. Commands (odometry, resets) are small and all of them count: they wait in order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Taken(Generic[Item, Owned]):
 
 
 class Mailbox(Generic[Item, Owned]):
-    """A slot of one for items, where the newest wins, beside a queue of commands.
+    """Slots of one for items, where the newest wins, beside a queue of commands. No slot starves another: the item of
+    the lowest order is taken first.
 
     Args:
         clock: seconds of a clock that never goes back.
@@ -43,20 +44,20 @@ class Mailbox(Generic[Item, Owned]):
     def __init__(self, clock: Callable[[], float] = time.monotonic, max_commands: int = 10_000) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._item: Item | None = None
-        self._arrived_s = 0.0
+        # The item in each slot, with its order and the time when it came.
+        self._items: dict[str, tuple[int, float, Item]] = {}
         self._commands: deque[Callable[[Owned], None]] = deque(maxlen=max_commands)
         self._closed = False
 
-    def put(self, item: Item) -> Item | None:
-        """Leave an item; returns the older one that it displaced, or the item itself when closed."""
+    def put(self, item: Item, slot: str = "", order: int = 0) -> Item | None:
+        """Leave an item; returns the older one of its slot that it displaced, or the item itself when closed."""
         with self._changed:
             if self._closed:
                 return item
-            displaced, self._item = self._item, item
-            self._arrived_s = self._clock()
+            displaced = self._items.get(slot)
+            self._items[slot] = (order, self._clock(), item)
             self._changed.notify()
-        return displaced
+        return None if displaced is None else displaced[2]
 
     def command(self, command: Callable[[Owned], None]) -> None:
         """Leave a command for the owner."""
@@ -65,23 +66,28 @@ class Mailbox(Generic[Item, Owned]):
             self._changed.notify()
 
     def take(self, timeout_s: float | None = None) -> Taken[Item, Owned] | None:
-        """Wait for mail and empty the box; None when closed, or when ``timeout_s`` passed without any."""
+        """Wait for mail and take the commands and one item; None when closed, or when ``timeout_s`` passed without
+        any."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or self._item is not None or bool(self._commands), timeout_s
+                lambda: self._closed or bool(self._items) or bool(self._commands), timeout_s
             )
-            if self._closed or (self._item is None and not self._commands):
+            if self._closed or not (self._items or self._commands):
                 return None
-            commands, item = tuple(self._commands), self._item
+            commands = tuple(self._commands)
             self._commands.clear()
-            self._item = None
-            return Taken(commands, item, self._clock() - self._arrived_s if item is not None else 0.0)
+            if not self._items:
+                return Taken(commands, None, 0.0)
+            first = min(self._items, key=lambda slot: self._items[slot][0])
+            _, arrived_s, item = self._items.pop(first)
+            return Taken(commands, item, self._clock() - arrived_s)
 
-    def clear(self) -> Item | None:
-        """Throw the waiting item away, if any, and return it."""
+    def clear(self) -> int:
+        """Throw the waiting items away, and say how many."""
         with self._changed:
-            item, self._item = self._item, None
-        return item
+            count = len(self._items)
+            self._items.clear()
+        return count
 
     def close(self) -> None:
         """Wake the owner for the last time; what still lies in the box is not delivered."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.reference import default_as_yaml
-from localizer_ros.core.config.runtime import NodeConfig, RunConfig
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import Config, describe, load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from localizer_ros.core.config.mapping import MapConfig
-from localizer_ros.core.config.runtime import LocalizerConfig, NodeConfig, RunConfig
+from localizer_ros.core.config.node import NodeConfig
+from localizer_ros.core.config.runtime import LocalizerConfig, RunConfig
 from localizer_ros.core.config.schema import (
     Config,
     config_from_dict,

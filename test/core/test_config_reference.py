@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from localizer_ros.core.config.mapping import MapConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.reference import COMMAND, FILES, TREES, settings_up_to, write_files
-from localizer_ros.core.config.runtime import NodeConfig, RunConfig
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import SettingSpec, config_to_dict, describe, setting_values
 from localizer_ros.datasets.simulated import WorldConfig
 
@@ -42,7 +43,7 @@ def test_every_setting_is_described_once_with_its_default() -> None:
 
 def test_the_node_has_what_a_localizer_has_and_what_only_its_process_needs() -> None:
     names = {spec.name for spec in describe(NodeConfig)}
-    assert names - {spec.name for spec in describe(RunConfig)} == {"scene", "autostart"}
+    assert names - {spec.name for spec in describe(RunConfig)} == {"scene", "autostart", "cameras"}
     assert describe(NodeConfig)[0].name == "scene"
 
 

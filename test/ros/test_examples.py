@@ -20,7 +20,7 @@ import yaml
 from fake_robot import Robot
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 
-from localizer_ros.core.config.runtime import NodeConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.datasets.source import FrameSource

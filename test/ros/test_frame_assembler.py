@@ -230,7 +230,7 @@ def test_a_camera_that_nobody_speaks_of_any_more_drops_images_one_by_one() -> No
 
 
 def focal_length_px(robot: Robot) -> float | None:
-    camera = robot.node._intake._frames.camera
+    camera = robot.node._intake._frames[""].camera
     return None if camera is None else float(camera.K[0, 0])
 
 
@@ -261,7 +261,7 @@ def test_a_changed_camera_info_is_taken_and_an_unusable_one_drops_images(robot: 
     robot.answered(2)
     assert [frame.camera.K[0, 0] for frame in robot.fake.frames] == [30.0, 50.0]
     robot.publisher(CameraInfo, "/camera_info").publish(CameraInfo(width=32, height=24))
-    robot.until(lambda: robot.node._intake._frames.camera is None, "uncalibrated camera was taken")
+    robot.until(lambda: robot.node._intake._frames[""].camera is None, "uncalibrated camera was taken")
     robot.image(3 * SECOND)
     robot.image(4 * SECOND)
     robot.dropped("camera_info")

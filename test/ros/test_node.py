@@ -186,7 +186,7 @@ def test_initialpose_is_a_base_pose_in_the_map(robot: Robot) -> None:
         else:
             bad.pose.pose.orientation.w = 0.0
         publisher.publish(bad)
-    robot.until(lambda: robot.node._intake._frames._info_frame == "camera", "no camera_info")
+    robot.until(lambda: robot.node._intake._frames[""]._info_frame == "camera", "no camera_info")
     robot.until(lambda: knows_transform(robot, "base_link", "camera"), "no static transform")
     publisher.publish(good)
     robot.until(lambda: robot.fake.priors, "no prior")

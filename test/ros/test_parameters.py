@@ -11,7 +11,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from localizer_ros.core.config.live import LIVE, is_live
-from localizer_ros.core.config.runtime import NodeConfig, RunConfig
+from localizer_ros.core.config.node import NodeConfig
+from localizer_ros.core.config.runtime import RunConfig
 from localizer_ros.core.config.schema import describe
 from localizer_ros.core.types import ConfigError
 from localizer_ros.ros.parameters import (

@@ -27,8 +27,27 @@ def test_mailbox_gives_the_newest_and_accounts_for_every_item(actions: list[str]
             if mail is not None:
                 assert mail.item == put - 1, "not the newest"
                 taken.append(mail.item)
-    left = mailbox.clear()
-    assert sorted([*taken, *displaced, *([] if left is None else [left])]) == list(range(put))
+    waits = put > 0 and put - 1 not in taken
+    assert mailbox.clear() == waits and mailbox.clear() == 0
+    assert sorted([*taken, *displaced, *([put - 1] if waits else [])]) == list(range(put))
+
+
+@given(st.lists(st.sampled_from(["front", "rear", "take"]), max_size=60))
+def test_each_slot_keeps_its_newest_and_the_lowest_order_comes_first(actions: list[str]) -> None:
+    mailbox: Mailbox[int, None] = Mailbox()
+    waiting: dict[str, int] = {}
+    for order, action in enumerate(actions):
+        if action != "take":
+            assert mailbox.put(order, action, order) == waiting.get(action)
+            waiting[action] = order
+            continue
+        mail = mailbox.take(timeout_s=0.0)
+        if not waiting:
+            assert mail is None
+            continue
+        first = min(waiting, key=lambda slot: waiting[slot])
+        assert mail is not None and mail.item == waiting.pop(first)
+    assert mailbox.clear() == len(waiting)
 
 
 def test_mailbox_keeps_commands_in_order_and_before_the_item() -> None:

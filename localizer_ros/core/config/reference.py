@@ -14,7 +14,7 @@ import yaml
 
 from localizer_ros.core.config.live import is_live
 from localizer_ros.core.config.mapping import MapConfig
-from localizer_ros.core.config.runtime import NodeConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.schema import TIERS, Config, SettingSpec, Tier, describe
 
 COMMAND = "python -m localizer_ros.core.config.reference"

@@ -1,4 +1,4 @@
-"""Settings of a running localizer: back end, fusion, gates and status, and the ROS node around it."""
+"""Settings of a running localizer: back end, fusion, gates and status, and what is published."""
 
 from __future__ import annotations
 
@@ -331,19 +331,3 @@ class RunConfig(LocalizerConfig, frozen=True):
         for (name, frame), (other, same) in combinations(given, 2):
             if frame == same:
                 raise ConfigError(f"{name} and {other}: expected two frames, got {frame} for both")
-
-
-class NodeConfig(RunConfig, frozen=True):
-    """Every parameter of the ROS node: what the localizer is run with, and what only the process needs."""
-
-    scene: Annotated[
-        str, Meta(extra=USER, description="Scene folder, made by `localizer map` (ROS node only)")
-    ] = ""
-    autostart: Annotated[
-        bool,
-        Meta(
-            extra=USER,
-            description="The node configures and activates itself at the start; false leaves it to a lifecycle "
-            "manager (ROS node only)",
-        ),
-    ] = True

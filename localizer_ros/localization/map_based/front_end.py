@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
@@ -26,7 +25,11 @@ from localizer_ros.localization.map_based.motion_model import (
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
 from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult, elsewhere, seen_points
-from localizer_ros.localization.map_based.search_front_end import SearchFrontEnd, with_late_result
+from localizer_ros.localization.map_based.search_front_end import (
+    SearchFrontEnd,
+    open_search,
+    with_late_result,
+)
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
@@ -315,10 +318,16 @@ def open_map_front_end(
         SceneError: a file is missing or damaged.
         ConfigError: settings of the search do not fit the method.
     """
-    scene = MapScene.open(scene_dir)
+    return front_end_on(MapScene.open(scene_dir), scene_dir, method, config, threaded)
+
+
+def front_end_on(
+    scene: MapScene, scene_dir: Path, method: str, config: LocalizerConfig, threaded: bool
+) -> FrontEnd:
+    """The same on a map that is open already: several cameras share one."""
     # Extractors are not made for two threads at once; all else in a scene is only read.
     extractor = open_extractor(scene.point_map.settings.features, scene_dir) if threaded else scene.extractor
-    localizer = _localizer(replace(scene, extractor=extractor), method, config.search)
+    localizer = open_search(replace(scene, extractor=extractor), method, config.search)
     late: LateSearch | None = None
     # A frame that stands for itself is answered at once or never.
     if config.search.latency_s > 0.0 and not config.independent:
@@ -329,19 +338,3 @@ def open_map_front_end(
             scene, localizer, config, late, open_late_matching(scene, scene_dir, config, threaded)
         )
     return SearchFrontEnd(localizer, late)
-
-
-def _localizer(scene: MapScene, method: str, config: SearchConfig) -> GlobalLocalizer:
-    if method == "retrieval":
-        from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
-
-        return RetrievalLocalizer(scene, config)
-    if method == "relative":
-        from localizer_ros.localization.map_based.relative_pose import RelativeLocalizer
-
-        return RelativeLocalizer(scene, config)
-    if method == "local":
-        from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
-
-        return LocalMapLocalizer(scene, config)
-    return HierarchicalLocalizer(scene, config, direct=method == "direct")

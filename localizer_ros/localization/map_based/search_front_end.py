@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import LATE_SEARCH, Frame, PoseEstimate, RelativePose
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.map_based.beside import LateResult
+from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateSearch
 from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult
+from localizer_ros.scene.map_scene import MapScene
 
 
 class SearchFrontEnd:
@@ -69,3 +72,20 @@ def with_late_result(
     answers = () if late.result.answer is None else (late.result.answer,)
     reasons = [why for why in (late.result.reason, reason) if why]
     return Observation(answer, answers, relative, "; ".join(reasons), timings_ms, {LATE_SEARCH: late.took_ms})
+
+
+def open_search(scene: MapScene, method: str, config: SearchConfig) -> GlobalLocalizer:
+    """The full search of a method in a map."""
+    if method == "retrieval":
+        from localizer_ros.localization.map_based.pose_interpolation import RetrievalLocalizer
+
+        return RetrievalLocalizer(scene, config)
+    if method == "relative":
+        from localizer_ros.localization.map_based.relative_pose import RelativeLocalizer
+
+        return RelativeLocalizer(scene, config)
+    if method == "local":
+        from localizer_ros.localization.map_based.local_map import LocalMapLocalizer
+
+        return LocalMapLocalizer(scene, config)
+    return HierarchicalLocalizer(scene, config, direct=method == "direct")

@@ -17,14 +17,13 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
-from localizer_ros.core.config.runtime import LocalizerConfig
+from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.schema import config_to_dict
 from localizer_ros.core.types import Frame, LocalizerOutput
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.localization.localizer import Localizer, open_localizer
 from localizer_ros.ros import conversions as convert
 from localizer_ros.ros.machine import Machine
-from localizer_ros.ros.online_localizer import OpenedScene
+from localizer_ros.ros.online_localizer import OnlineLocalizer, OpenedScene, open_for_node
 from localizer_ros.ros.scenario.faults import apply_faults
 from localizer_ros.ros.scenario.messages import Messages, Pictures
 from localizer_ros.ros.scenario.packets import LEAD_NS, Packet, Timeline, recorded
@@ -52,7 +51,7 @@ class InProcess:
         self.map_frame = Scene.load(scene).map_frame
         self._pictures = Pictures(source)
         # Opened once for all scenarios of the same settings; each begins with a reset.
-        self._localizers: dict[str, Localizer] = {}
+        self._localizers: dict[str, OnlineLocalizer] = {}
 
     def close(self) -> None:
         """Close what was opened."""
@@ -82,10 +81,10 @@ class InProcess:
             finally:
                 play.end()
 
-    def _open(self, play: Play, path: Path, config: LocalizerConfig) -> OpenedScene:
+    def _open(self, play: Play, path: Path, config: NodeConfig) -> OpenedScene:
         key = json.dumps(config_to_dict(config), sort_keys=True)
         if key not in self._localizers:
-            self._localizers[key] = open_localizer(path, config)
+            self._localizers[key] = open_for_node(path, config, threaded=False)
         localizer = self._localizers[key]
         localizer.reset()
         return OpenedScene(_TimedLocalizer(localizer, play), self.map_frame)
@@ -113,7 +112,7 @@ def _context() -> Iterator[rclpy.Context]:
 class _TimedLocalizer:
     """A localizer that takes its time, in the simulation."""
 
-    def __init__(self, localizer: Localizer, play: Play) -> None:
+    def __init__(self, localizer: OnlineLocalizer, play: Play) -> None:
         self._localizer, self._play = localizer, play
 
     def process(self, frame: Frame) -> LocalizerOutput:
