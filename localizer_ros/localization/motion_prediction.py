@@ -15,6 +15,7 @@ from localizer_ros.core.types import Array, Frame, FrameRejected, PoseEstimate, 
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.gate import squared_mahalanobis
 from localizer_ros.localization.odometry_check import OdometryCheck
+from localizer_ros.localization.visual_odometry import VISUAL_ODOMETRY
 
 # Time constant of a velocity that nothing has confirmed, seconds. Turn rates of the hand-held camera of Red Kitchen
 # correlate by 0.45 after 0.3 s and by 0.20 after 1 s.
@@ -45,8 +46,11 @@ class Motions:
 
     @property
     def by_odometry(self) -> bool:
-        """True where external odometry measured the motion, and nothing contradicts it."""
-        return not self.contradicted and any(motion.source == ODOMETRY for motion in self.measured)
+        """True where odometry measured the motion, external that nothing contradicts or visual: both know how far
+        astray they have gone."""
+        external = any(motion.source == ODOMETRY for motion in self.measured)
+        visual = any(motion.source == VISUAL_ODOMETRY for motion in self.measured)
+        return visual or (external and not self.contradicted)
 
     @property
     def best(self) -> RelativePose | None:

@@ -428,6 +428,30 @@ def test_external_odometry_bridges_frames_without_poses() -> None:
     assert output.estimate.T_map_cam.distance_to(truth(59)) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("source", "sigma_m", "expected"),
+    [
+        ("tracking", 0.01, Status.LOST),
+        ("visual_odometry", 0.01, Status.DEGRADED),
+        ("visual_odometry", 1.0, Status.LOST),
+    ],
+)
+def test_visual_odometry_carries_the_pose_until_it_is_too_uncertain(
+    source: str, sigma_m: float, expected: Status
+) -> None:
+    covariance = np.diag([1e-6] * 3 + [sigma_m**2] * 3)
+
+    def answer(ns: int) -> Observation:
+        index = round(ns / PERIOD_NS)
+        moved = replace(motion(index), source=source, covariance=covariance) if index else None
+        return Observation(at(index) if index < 5 else None, relative=moved)
+
+    localizer, _ = make(answer)
+    last = run(localizer, range(150))[-1]
+    assert last.status is expected
+    assert (last.estimate is None) == (expected is Status.LOST)
+
+
 def test_odometry_carries_the_pose_for_a_minute_and_says_how_well() -> None:
     T_base_cam = SE3.exp([0.1, -0.4, 0.2, 0.3, 0.0, 0.5])
     step = SE3.exp([0.0, 0.01, 0.0, 0.03, 0.0, 0.0])

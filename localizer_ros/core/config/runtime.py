@@ -152,8 +152,8 @@ class StatusConfig(Config, frozen=True):
             gt=0.0,
             le=3600.0,
             extra=USER,
-            description="Time without an accepted absolute pose after which it is LOST, unless external odometry "
-            "carries the pose on: then its uncertainty alone decides",
+            description="Time without an accepted absolute pose after which it is LOST, unless odometry, external "
+            "or visual, carries the pose on: then its uncertainty alone decides",
         ),
     ] = 2.0
     degraded_sigma_m: Annotated[

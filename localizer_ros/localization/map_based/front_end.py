@@ -10,18 +10,18 @@ import numpy as np
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
-from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate, RelativePose
+from localizer_ros.core.types import LATE_MATCHING, Array, Frame, PoseEstimate
 from localizer_ros.features.extractors import open_extractor
 from localizer_ros.localization.front_end import TRACKING, FrontEnd, Observation
 from localizer_ros.localization.map_based.beside import LateResult, own_thread
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.localization.map_based.late_matching import LateMatching, Matched, open_late_matching
 from localizer_ros.localization.map_based.late_search import UNDER_WAY, LateSearch
+from localizer_ros.localization.map_based.measured_motion import MeasuredMotion, anchor
 from localizer_ros.localization.map_based.motion_model import (
     constant_velocity,
     flow_covariance,
     stray_covariance,
-    timing_covariance,
 )
 from localizer_ros.localization.map_based.optical_flow import FlowMotion, OpticalFlow
 from localizer_ros.localization.map_based.search import GlobalLocalizer, SearchResult, elsewhere, seen_points
@@ -32,8 +32,7 @@ from localizer_ros.localization.map_based.search_front_end import (
 )
 from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
-from localizer_ros.scene.map_scene import CORRELATION_S, MapScene
-from localizer_ros.scene.point_map import PointMap
+from localizer_ros.scene.map_scene import MapScene
 
 # Of the points matched last: with less, new points are matched before it is time.
 _LEAST_KEPT = 0.6
@@ -70,7 +69,7 @@ class TrackingFrontEnd:
         self._config = config.tracking
         self._least_confidence = scene.confidence.least_accepted(config.search.max_wrong)
         self._tracker = Tracker(scene, config.tracking, PoseVerifier(scene, config.search.min_inliers))
-        self._flow = OpticalFlow(scene.point_map.camera)
+        self._motion = MeasuredMotion(scene, config.tracking)
         self._last: _Seen | None = None
         self._before: _Seen | None = None
         self._last_observed_ns: int | None = None
@@ -86,7 +85,7 @@ class TrackingFrontEnd:
         timer = StageTimer()
         late = None if self._late is None else self._late.collect(frame.stamp_ns)
         matched = None if self._matching is None else self._matching.collect(frame.stamp_ns)
-        motion = self._follow(frame, timer)
+        motion = self._motion.follow(frame, timer)
         track = self._track(frame, motion, prior, late, matched, timer)
         if track is not None:
             verified = track.verified
@@ -96,13 +95,12 @@ class TrackingFrontEnd:
             result = self._search(localizer, frame, prior, timer)
             track = None if result.verified is None else Track(result.verified)
         answer = result.answer
-        relative = self._relative(frame, motion)
+        relative = self._motion.since_last(frame, motion, track is not None, timer)
         if answer is not None and relative is not None:
-            answer = self._with_timing(answer, relative)
+            answer = self._motion.with_timing(answer, relative)
+        self._motion.remember(frame, track)
         if track is not None:
-            self._before, self._last = self._last, _anchored(self._scene.point_map, self._flow, frame, track)
-        else:
-            self._flow.propagate()
+            self._before, self._last = self._last, _Seen(frame.stamp_ns, track)
         self._last_observed_ns = frame.stamp_ns
         observation = with_late_result(late, answer, relative, result.reason, timer)
         found = [result] if late is None else [result, late.result]
@@ -114,7 +112,7 @@ class TrackingFrontEnd:
         """See :class:`FrontEnd`."""
         self._last = self._before = None
         self._last_observed_ns = None
-        self._flow.reset()
+        self._motion.reset()
         for beside in (self._late, self._matching):
             if beside is not None:
                 beside.reset()
@@ -128,16 +126,6 @@ class TrackingFrontEnd:
         for beside in (self._late, self._matching):
             if beside is not None:
                 beside.close()
-
-    def _follow(self, frame: Frame, timer: StageTimer) -> FlowMotion | None:
-        """The points of the frame observed before, when it is not long ago."""
-        prev_ns = self._flow.stamp_ns
-        if prev_ns is None or prev_ns != self._last_observed_ns:
-            return None
-        if not 0 < frame.stamp_ns - prev_ns <= self._config.max_gap_s * 1e9:
-            return None
-        with timer.stage("track_flow"):
-            return self._flow.follow(frame)
 
     def _track(
         self,
@@ -203,7 +191,7 @@ class TrackingFrontEnd:
                 # What the map does not confirm is not followed any further.
                 return None
             flow = OpticalFlow(self._scene.point_map.camera)
-            _anchored(self._scene.point_map, flow, matched.frame, track)
+            anchor(self._scene.point_map, flow, matched.frame, track)
             since = flow.follow(frame)
             track = None if since is None else self._tracker.carry(frame, track, since, T, prior)
             if track is not None and self._is_sure(track):
@@ -233,7 +221,8 @@ class TrackingFrontEnd:
             return None
         with timer.stage("catch_up"):
             flow = OpticalFlow(self._scene.point_map.camera)
-            seen = _anchored(self._scene.point_map, flow, late.frame, Track(late.result.verified))
+            seen = _Seen(late.frame.stamp_ns, Track(late.result.verified))
+            anchor(self._scene.point_map, flow, late.frame, seen.track)
             motion = flow.follow(frame)
         if motion is None:
             return None
@@ -276,37 +265,6 @@ class TrackingFrontEnd:
         if self._scene.view_sigma_rad(prior.covariance) > np.radians(self._config.max_prior_sigma_deg):
             return None
         return self._scene.refined_pose(prior.T_map_cam), prior.covariance
-
-    def _relative(self, frame: Frame, motion: FlowMotion | None) -> RelativePose | None:
-        """Motion since the frame observed before, when points of known depth were seen in that one."""
-        prev_ns = self._last_observed_ns
-        if motion is None or prev_ns is None:
-            return None
-        T_cam_refined = self._scene.point_map.T_cam_refined
-        T_prev_cur = T_cam_refined @ motion.T_prev_cur @ T_cam_refined.inverse()
-        covariance = flow_covariance(motion.solved, self._scene.point_map.median_depth)
-        covariance = compose_covariance(covariance, T_cam_refined.inverse())
-        relative = RelativePose(prev_ns, frame.stamp_ns, T_prev_cur, covariance, TRACKING, CORRELATION_S)
-        return replace(relative, covariance=covariance + self._timing(relative))
-
-    def _with_timing(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
-        assert answer.covariance is not None
-        return replace(answer, covariance=answer.covariance + self._timing(relative))
-
-    def _timing(self, relative: RelativePose) -> Array:
-        """(6, 6) what the error of stamps adds to a pose while the camera moves like this."""
-        elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
-        return timing_covariance(relative.T_prev_cur, elapsed_s, self._config.timing_sigma_ms * 1e-3)
-
-
-def _anchored(point_map: PointMap, flow: OpticalFlow, frame: Frame, track: Track) -> _Seen:
-    """The frame, from whose points a flow measures now."""
-    verified, T = track.verified, track.T_map_refined
-    keep = verified.solved.inliers
-    points = verified.points[keep]
-    depth_m = (point_map.points[points] - T.t) @ T.R[:, 2]
-    flow.anchor(frame, verified.xy_px[keep], verified.rays[keep], depth_m, points)
-    return _Seen(frame.stamp_ns, track)
 
 
 def open_map_front_end(

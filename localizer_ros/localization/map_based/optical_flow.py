@@ -80,7 +80,6 @@ class OpticalFlow:
     def __init__(self, camera: RayCamera) -> None:
         self._camera = camera
         self._last: _Anchored | None = None
-        self._followed: _Anchored | None = None
 
     @property
     def stamp_ns(self) -> int | None:
@@ -89,7 +88,7 @@ class OpticalFlow:
 
     def reset(self) -> None:
         """Forget the last frame."""
-        self._last = self._followed = None
+        self._last = None
 
     def anchor(self, frame: Frame, xy_px: Float32, rays: Array, depth_m: Array, map_point: Index) -> None:
         """Measure from a localised frame.
@@ -112,15 +111,10 @@ class OpticalFlow:
             _points(rays, depth_m),
             map_point,
         )
-        self._followed = None
-
-    def propagate(self) -> None:
-        """Measure from the frame followed last, though it was not localised: its depths are the last ones, moved."""
-        self._last, self._followed = self._followed, None
 
     def follow(self, frame: Frame) -> FlowMotion | None:
         """The anchored points in this frame; None when too few of them agree on a motion."""
-        last, self._followed = self._last, None
+        last = self._last
         if (
             last is None
             or len(last.xy_px) < _FEWEST
@@ -140,8 +134,6 @@ class OpticalFlow:
         if solved.count < _LEAST_AGREEMENT * len(keep):
             return None
         xy, rays, map_point = xy[keep], rays[keep], map_point[keep]
-        depth_m = (points[keep] - solved.T_map_refined.t) @ solved.T_map_refined.R[:, 2]
-        self._followed = _Anchored(frame.stamp_ns, image, frame.camera, xy, _points(rays, depth_m), map_point)
         return FlowMotion(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
 
 

@@ -8,7 +8,7 @@ from kitchen import Kitchen
 
 from localizer_ros.core.config.map_based import SearchConfig, TrackingConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
-from localizer_ros.core.se3 import SE3
+from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import LATE_MATCHING, Frame, PoseEstimate
 from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.map_based.front_end import open_map_front_end
@@ -16,9 +16,13 @@ from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.late_matching import LateMatching, Matched
 from localizer_ros.localization.map_based.search import ViewResult
 from localizer_ros.localization.map_based.tracking import Tracker
+from localizer_ros.localization.visual_odometry import VISUAL_ODOMETRY
 from localizer_ros.scene.confidence import ConfidenceModel
 
 pytestmark = pytest.mark.slow
+
+# As once the localizer has believed an answer, and so vague that it says nothing.
+PRIOR = PoseEstimate(0, SE3.identity(), 100.0 * np.eye(6), "prediction")
 
 
 def test_without_a_prior_every_frame_is_searched_in_full(kitchen: Kitchen) -> None:
@@ -249,3 +253,35 @@ def test_without_tracking_every_frame_is_searched(kitchen: Kitchen) -> None:
     for index in range(2):
         observation = front_end.observe(kitchen.queries.read(index), None)
         assert observation.absolute is not None and observation.absolute.source == "hierarchical"
+
+
+def test_where_the_map_ends_visual_odometry_goes_on(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", LocalizerConfig())
+    source = kitchen.queries.whole
+    mapped = kitchen.queries.keep[:5]
+    for index in mapped:
+        front_end.observe(source.read(index), PRIOR)
+    monkeypatch.setattr(Tracker, "track", lambda *_: None)
+    monkeypatch.setattr(Tracker, "carry", lambda *_: None)
+    monkeypatch.setattr(PlaceSearch, "search", lambda *_: ViewResult(None, "not mapped"))
+    T, S = SE3.identity(), np.zeros((6, 6))
+    for index in range(mapped[-1] + 1, mapped[-1] + 36):
+        observation = front_end.observe(source.read(index), PRIOR)
+        assert observation.absolute is None
+        motion = observation.relative
+        assert motion is not None and motion.source == VISUAL_ODOMETRY
+        assert motion.stamp_prev_ns == source.records[index - 1].stamp_ns
+        S = compose_covariance(S, motion.T_prev_cur, motion.covariance)
+        T = T @ motion.T_prev_cur
+    begin, end = (source.records[i].T_map_cam for i in (mapped[-1], mapped[-1] + 35))
+    assert begin is not None and end is not None
+    error = (T.inverse() @ begin.inverse() @ end).log()
+    # The ground truth errs by a centimetre or two itself.
+    assert np.linalg.norm(error[3:]) < 0.08
+    given = np.diag([0.01**2] * 3 + [0.015**2] * 3)
+    assert float(error @ np.linalg.solve(S + given, error)) < 22.5  # 0.999 of chi-squared
+    front_end.reset()
+    assert front_end.observe(source.read(mapped[-1] + 36), None).relative is None
+    front_end.close()

@@ -46,18 +46,6 @@ def test_the_motion_is_that_of_the_camera(wall: np.ndarray) -> None:
     assert np.allclose(motion.rays, RayCamera(CAMERA).rays(CAMERA, motion.xy_px))
 
 
-def test_frames_that_are_not_localised_are_passed_over(wall: np.ndarray) -> None:
-    flow = anchored(wall)
-    travelled = SE3.identity()
-    for index in range(1, 6):
-        motion = flow.follow(frame(wall, index))
-        assert motion is not None
-        travelled = travelled @ motion.T_prev_cur
-        flow.propagate()
-        assert flow.stamp_ns == index * FRAME_NS
-    assert travelled.distance_to(SE3(np.eye(3), np.array([15.0 / 250.0 * DEPTH_M, 0, 0]))) < 5e-3
-
-
 def test_nothing_is_followed_into_another_image_or_camera(wall: np.ndarray) -> None:
     flow = anchored(wall)
     blank = Frame(FRAME_NS, np.full((240, 320), 90, np.uint8), CAMERA)
@@ -65,9 +53,6 @@ def test_nothing_is_followed_into_another_image_or_camera(wall: np.ndarray) -> N
     wider = Camera.pinhole(320, 240, 200.0, 200.0, 159.5, 119.5)
     assert flow.follow(Frame(FRAME_NS, frame(wall, 1).image, wider)) is None
     assert flow.follow(frame(wall, 1)) is not None
-    flow.propagate()
-    assert flow.follow(blank) is None
-    flow.propagate()
-    assert flow.stamp_ns is None and flow.follow(frame(wall, 3)) is None
     flow.reset()
+    assert flow.stamp_ns is None
     assert flow.follow(frame(wall, 1)) is None
