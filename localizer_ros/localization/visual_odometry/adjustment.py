@@ -165,7 +165,7 @@ def _solved(system: _System) -> tuple[Array, Array] | None:
     S = system.reduced()
     S[np.diag_indices(len(S))] *= 1.0 + 1e-6
     try:
-        step = -np.linalg.solve(S, system.g - system.W.T @ (system.b / system.h))
+        step = -np.asarray(np.linalg.solve(S, system.g - system.W.T @ (system.b / system.h)), np.float64)
     except np.linalg.LinAlgError:
         return None
     if not np.all(np.isfinite(step)):

@@ -38,7 +38,7 @@ class View:
         return View(frame.stamp_ns, frame.camera, bright_grey(frame.image))
 
 
-def follow(before: View, after: View, xy_px: Float32, guess_px: Array) -> tuple[Float32, Mask]:
+def follow(before: View, after: View, xy_px: Float32, guess_px: Array | Float32) -> tuple[Float32, Mask]:
     """(N, 2) where corners are in a later view, and (N,) which were found there and lead back.
 
     Args:

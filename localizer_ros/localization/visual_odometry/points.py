@@ -167,7 +167,7 @@ def _step(J: Array, r: Array, error: Array) -> Array | None:
     H, g = _normal(J, r, np.where(np.isfinite(error), 1.0 / (1.0 + (error / 2.0) ** 2), 0.0))
     H[np.diag_indices(7)] *= 1.0 + 1e-9
     try:
-        step = -np.linalg.solve(H, g)
+        step = -np.asarray(np.linalg.solve(H, g), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
     return step if np.all(np.isfinite(step)) else None

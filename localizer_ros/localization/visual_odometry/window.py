@@ -148,7 +148,7 @@ class Window:
         self.anchor = self.anchor - 1
         self._rays, self.poses = rays, self.poses[1:]
         self.fixed = min(2, len(self.poses))
-        return sees.any(axis=0) & (self.anchor >= 0)
+        return np.asarray(sees.any(axis=0) & (self.anchor >= 0), dtype=bool)
 
     def scale(self, factor: float) -> None:
         """Make every length so many times as long, about the first keyframe."""
