@@ -46,11 +46,9 @@ class Motions:
 
     @property
     def by_odometry(self) -> bool:
-        """True where odometry measured the motion, external that nothing contradicts or visual: both know how far
-        astray they have gone."""
-        external = any(motion.source == ODOMETRY for motion in self.measured)
-        visual = any(motion.source == VISUAL_ODOMETRY for motion in self.measured)
-        return visual or (external and not self.contradicted)
+        """True where odometry measured the motion, visual, or external that nothing contradicts."""
+        believed = (VISUAL_ODOMETRY,) if self.contradicted else (VISUAL_ODOMETRY, ODOMETRY)
+        return any(motion.source in believed for motion in self.measured)
 
     @property
     def best(self) -> RelativePose | None:
