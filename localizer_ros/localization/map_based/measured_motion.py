@@ -63,8 +63,9 @@ class MeasuredMotion:
             localised: it has a pose by the map: nothing is lost when visual odometry ends here.
             timer: of the stage visual_odometry.
         """
-        if localised and motion is not None:
-            return self._by_map(frame, motion)
+        if localised and self._flow.stamp_ns == self._last_ns:
+            # Between two poses of the map nothing has to be carried.
+            return None if motion is None else self._by_map(frame, motion)
         with timer.stage("visual_odometry"):
             measured = self._odometry.observe(frame)
         if measured is None:

@@ -27,7 +27,7 @@ _CORNERS, _FEWEST = 250, 15
 # Largest error of a point that agrees with the motion, px, and the least share of points that must.
 _MAX_ERROR_PX, _LEAST_AGREEMENT = 2.5, 0.5
 # A new keyframe is due when corners have moved so far beside each other, px, or fewer than this share is left.
-_PARALLAX_PX, _KEPT = 15.0, 0.7
+_PARALLAX_PX, _KEPT = 15.0, 0.8
 # Fewer points of measured depth do not carry the scale on.
 _FEWEST_MEASURED = 8
 # Without them the camera may turn, but not move: by no more than looks like this much, px.
