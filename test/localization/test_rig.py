@@ -15,6 +15,7 @@ from two_cameras import Robot, as_it_is, covered, drive, map_room
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict
+from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import ConfigError, Frame, FrameRejected, LocalizerOutput, Status, UInt8
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.localization.rig import Rig, open_rig
@@ -120,6 +121,26 @@ def test_a_rig_of_one_camera_says_what_that_camera_alone_would(room: Path, robot
         if a.output.relative is not None and b.output.relative is not None:
             T_a, T_b = a.output.relative.T_prev_cur, b.output.relative.T_prev_cur
             np.testing.assert_allclose(T_a.matrix(), T_b.matrix(), atol=1e-6)
+
+
+def turning(robot: Robot, frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The frames of a robot whose own frame turns to and fro beneath its cameras; that of its odometry does not."""
+    began_ns = robot.sources["front"].records[0].stamp_ns
+    for frame in frames:
+        assert frame.mount is not None
+        angle = 0.4 * np.sin(1e-9 * (frame.stamp_ns - began_ns))
+        T_robot_cam = SE3.exp([0.0, 0.0, angle, 0.0, 0.0, 0.0]) @ frame.mount.T_robot_cam
+        yield replace(frame, mount=replace(frame.mount, T_robot_cam=T_robot_cam))
+
+
+@pytest.mark.parametrize("odometry", [True, False], ids=["odometry", "no odometry"])
+def test_each_frame_has_the_place_of_its_camera_at_its_own_time(
+    room: Path, robot: Robot, odometry: bool
+) -> None:
+    frames = turning(robot, robot.frames(False, covered(front=(2.0, 3.0))))
+    answers = driven(opened(room, odometry), robot, frames)
+    assert set(statuses(answers)) == {Status.TRACKING}
+    assert max(a.error_m for a in answers if a.output is not None and a.time_s > FOUND_S) < 0.03
 
 
 def test_a_camera_whose_image_freezes_is_left_out_while_the_other_sees(room: Path, robot: Robot) -> None:
