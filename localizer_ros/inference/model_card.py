@@ -21,7 +21,7 @@ import yaml
 from msgspec import Meta
 
 from localizer_ros.core.files import read_yaml, sha256_of
-from localizer_ros.core.types import BackendError
+from localizer_ros.core.types import BackendError, Camera, ConfigError
 
 COPIED_CARD = "card.yaml"
 """Name of a user's card in a scene."""
@@ -139,6 +139,11 @@ def read_card(path: Path, kind: type[K]) -> K:
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if name in values:
             _check_type(path, name, values[name], hint)
+    if isinstance(camera := values.get("camera"), dict):
+        try:
+            Camera.from_dict(camera)
+        except ConfigError as error:
+            raise BackendError(f"{path}: {error}") from error
     return msgspec.convert(values, kind)
 
 

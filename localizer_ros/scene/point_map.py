@@ -209,7 +209,9 @@ class PointMap:
                 statistics=dict(values["statistics"]),
             )
         except ConfigError as error:
-            raise SceneError(str(error)) from error
+            # Of a camera, which knows no file.
+            where = "" if str(settings_path) in str(error) else f"{settings_path}: "
+            raise SceneError(f"{where}{error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise SceneError(f"{settings_path}: does not fit its arrays ({error})") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from localizer_ros.core.types import BackendError
+from localizer_ros.core.types import BackendError, Camera
 from localizer_ros.features.onnx_extractor import ExtractorCard
 from localizer_ros.inference.model_card import (
     Card,
@@ -27,7 +27,7 @@ CARD = ModelCard(
     architecture={"encoder": "resnet18", "dropout": 0.1, "sizes": [3, 4]},
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 1e-5),
-    camera={"width_px": 96},
+    camera=Camera.pinhole(96, 64, 80.0, 80.0, 47.5, 31.5).to_dict(),
     sigma_scale=(1.0, 2.5, 0.1, 1e-12),
 )
 
@@ -55,6 +55,16 @@ def test_a_card_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     CARD.write(path)
     assert path.name == "posenet.yaml" and CARD.weights == "posenet.safetensors"
     assert read_card(path, ModelCard) == CARD
+
+
+def test_an_impossible_camera_is_an_error_that_names_the_card(tmp_path: Path) -> None:
+    path = card_path(tmp_path, CARD.name)
+    CARD.write(path)
+    values = yaml.safe_load(path.read_text())
+    values["camera"]["K"][0] = -80.0
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(BackendError, match=r"posenet\.yaml: camera: expected a finite 3x3 K"):
+        read_card(path, ModelCard)
 
 
 def test_what_a_user_leaves_out_has_a_default(tmp_path: Path) -> None:

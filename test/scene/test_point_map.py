@@ -70,6 +70,14 @@ def test_a_value_of_another_version_is_an_error_that_names_it(scene: Path) -> No
         PointMap.load(scene / "map")
 
 
+def test_an_impossible_camera_is_an_error_that_names_its_file(scene: Path) -> None:
+    camera = yaml.safe_load((scene / SETTINGS).read_text())["camera"]
+    camera["given"]["K"][0] *= -1.0
+    changed(scene, SETTINGS, {"camera": camera})
+    with pytest.raises(SceneError, match=r"point_map\.yaml: camera: expected a finite 3x3 K"):
+        PointMap.load(scene / MAP_FOLDER)
+
+
 def test_all_settings_of_this_version_are_known() -> None:
     values = config_to_dict(StructureConfig())
     assert without_unknown(StructureConfig, values) == (values, [])
