@@ -31,18 +31,21 @@ _FIXED = 1e9
 _ITERATIONS, _STILL = 100, 1e-8
 
 
-def fit_confidence(samples: Sequence[Sample], prior: ConfidenceModel = PRIOR) -> ConfidenceModel:
+def fit_confidence(
+    samples: Sequence[Sample], prior: ConfidenceModel = PRIOR, weight_sigma: float = _WEIGHT_SIGMA
+) -> ConfidenceModel:
     """The model of a scene.
 
     Args:
         samples: of its examination; none leaves the prior.
         prior: what other places have shown.
+        weight_sigma: how far weights may be from those.
     """
     if all(s.evidence.rival_explains > EXPLAINS for s in samples):
         return prior
     features, right = _features(samples)
     start = np.concatenate([[prior.bias], prior.weights])
-    fitted = monotone_logistic(features, right, start, np.full(len(start), _WEIGHT_SIGMA**-2))
+    fitted = monotone_logistic(features, right, start, np.full(len(start), weight_sigma**-2))
     model = replace(
         prior,
         bias=float(fitted[0]),

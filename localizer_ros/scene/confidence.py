@@ -186,4 +186,8 @@ of 7-Scenes Red Kitchen, TUM fr1_rpy, KITTI 00 and a simulated room and hall. Wi
 the model of the other four told its right answers from wrong ones with an AUROC of 0.96 to 1.00, and accepted none of
 14 wrong ones at ``search.max_wrong`` 0.001. In a map of two rooms that are furnished alike (simulated), wrong places
 had up to 2.7 times the inliers of right ones: the weight of rivals is such that this does not decide.
+
+Those examinations knew no error of the map. Asked again since they do (``tools/fit_confidence_prior.py``, 330 answers,
+321 right), this prior accepts none of the 9 wrong ones and 295 of the right; models of four places accept none either
+and 269 of the right, with AUROC of 0.96 to 1.00 as against 0.98 to 1.00: so it stays.
 """
