@@ -25,7 +25,11 @@ def confidence_auroc(answers: Sequence[Answer]) -> float | None:
     1 separates them perfectly, 0.5 is no better than chance; equal confidences count half (Hanley and McNeil, Radiology
     1982). None when nothing is known of it: no confidences, all answers right, or all wrong.
     """
-    confidence, wrong = _judged(answers)
+    return auroc(*_judged(answers))
+
+
+def auroc(confidence: Array, wrong: NDArray[np.bool_]) -> float | None:
+    """The same of (N,) confidences and (N,) whether each answer is wrong."""
     count_wrong = int(wrong.sum())
     count_right = len(wrong) - count_wrong
     if not count_wrong or not count_right:

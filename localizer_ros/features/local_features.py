@@ -36,6 +36,11 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.xy_px)
 
+    @property
+    def fine(self) -> bool:
+        """Whether some were found with the finest octave alone."""
+        return not bool(self.coarse.all())
+
     def only(self, keep: NDArray[np.bool_] | Index) -> LocalFeatures:
         """The chosen keypoints, in their order."""
         return LocalFeatures(self.xy_px[keep], self.descriptors[keep], self.coarse[keep])

@@ -69,13 +69,14 @@ class Gate:
     def __init__(self, config: GateConfig, lag_s: float, alone: bool = False) -> None:
         self._alone = alone
         self._lag_ns = int(lag_s * 1e9)
-        self.reconfigure(config)
         self._past: dict[int, PoseEstimate] = {}
-        self._rejected = Hypotheses(self._near)
+        self._rejected = Hypotheses(self._near, config.start_confidence)
+        self.reconfigure(config)
 
     def reconfigure(self, config: GateConfig) -> None:
         """Other thresholds from now on."""
         self._config = config
+        self._rejected.reconfigure(config.start_confidence)
         self._limit = chi2_quantile(config.probability, 6)
 
     def believes(self, answer: PoseEstimate, predicted: PoseEstimate | None) -> bool:
@@ -114,15 +115,19 @@ class Gate:
         """
         self._rejected.add(answer, bring_forward)
 
+    def unfound(self) -> None:
+        """Note a frame that was looked for in the whole map, and not found: it confirms no rejected pose."""
+        self._rejected.unfound()
+
     def rejected_agree(self, tracking: bool) -> bool:
         """True when so many rejected poses agree that they are right and the prediction is wrong.
 
         Args:
-            tracking: there is a prediction that they contradict, and they must agree over a distance; else they only
-                lack confidence.
+            tracking: there is a prediction that they contradict, so that they must be sure and agree over a distance;
+                else they only lack confidence.
         """
         count = self._config.agreeing_rejections if tracking else AGREEING_STARTS
-        return self._rejected.agreeing(count, must_move=tracking)
+        return self._rejected.agreeing(count, contradicting=tracking)
 
     def accepted(self, answer: PoseEstimate) -> AnswerOutcome:
         """Note that a pose was believed, and say so: rejected ones before it confirm nothing any more."""

@@ -1,8 +1,9 @@
 """Where the camera may be instead: rejected answers that agree with each other, a few such places side by side.
 
 Each answer that is not believed speaks for the hypothesis that it agrees with, moved by the motions since, and against
-all others. Their log-likelihood ratios add up (Wald 1945): a hypothesis that falls to nothing is dropped, and one is
-proven when enough answers say so, over a way that tells places apart, and no other one is nearly as likely.
+all others; a frame that was looked for in the whole map and not found speaks against all. Their log-likelihood ratios
+add up (Wald 1945): a hypothesis that falls to nothing is dropped, and one is proven when enough answers say so, over a
+way that tells places apart, and no other one is nearly as likely.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from localizer_ros.core.types import PoseEstimate
 
 # Side by side at most; more are noise.
 _MOST = 4
-# Logarithm of the odds that an answer adds, at most and where its method knows no confidence: answers in a row see the
-# same and err alike, so that none of them may decide alone.
-_MOST_LOG_ODDS, _UNKNOWN_LOG_ODDS = 3.0, 1.0
+# An answer adds so much at least.
+_LEAST_LOG_ODDS = 0.1
+# What a frame without an answer takes away: at a mapped place one in five has none, where light or blur are bad (one in
+# 25 of Red Kitchen), at a place that only looks like one nine in ten (three in four of a simulated room, on tiles).
+_UNFOUND_LOG_ODDS = float(np.log(0.9 / 0.2))
 # By so much a hypothesis must be more likely than the next one: one to twenty.
 _LEAD = 3.0
 
@@ -48,11 +51,18 @@ class Hypotheses:
 
     Args:
         near: whether two poses agree.
+        sure: confidence of an answer that is sure of itself; one counts as no more, because answers in a row see the
+            same and err alike, and as no less where its method knows no confidence.
     """
 
-    def __init__(self, near: Near) -> None:
+    def __init__(self, near: Near, sure: float) -> None:
         self._near = near
+        self.reconfigure(sure)
         self._all: list[Hypothesis] = []
+
+    def reconfigure(self, sure: float) -> None:
+        """Another confidence of sure answers from now on."""
+        self._sure = _logit(sure)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -64,7 +74,7 @@ class Hypotheses:
             answer: of the newest frame.
             bring_forward: moves a pose to that frame, None where the motion since is not known.
         """
-        weight = _log_odds(answer)
+        weight = self._log_odds(answer)
         kept: list[Hypothesis] = []
         joined: Hypothesis | None = None
         for hypothesis in sorted(self._all, key=lambda h: -h.log_odds):
@@ -79,18 +89,26 @@ class Hypotheses:
         kept.append(joined or Hypothesis(answer, answer, 1, weight))
         self._all = sorted(kept, key=lambda h: -h.log_odds)[:_MOST]
 
-    def agreeing(self, count: int, must_move: bool) -> bool:
+    def unfound(self) -> None:
+        """Note a frame that was looked for in the whole map, and not found."""
+        less = (replace(h, log_odds=h.log_odds - _UNFOUND_LOG_ODDS) for h in self._all)
+        self._all = [h for h in less if h.log_odds > 0.0]
+
+    def agreeing(self, count: int, contradicting: bool) -> bool:
         """Whether so many answers agree, and those that do not are far less likely.
 
         Args:
             count: of answers.
-            must_move: they must agree over a distance that they can tell apart, too: a place that looks like another
-                one says the same for as long as the camera stands still, and contradicts itself when it moves.
+            contradicting: what they contradict was measured, too. So they must weigh as much as so many that are sure
+                of themselves, and agree over a distance that they can tell apart: a place that looks like another one
+                says the same for as long as the camera stands still, and contradicts itself when it moves.
         """
         if not self._all:
             return False
         best = self._all[0]
-        if best.count < count or (must_move and self._near(best.first, best.last)):
+        if best.count < count:
+            return False
+        if contradicting and (best.log_odds < count * self._sure - 1e-9 or self._near(best.first, best.last)):
             return False
         return len(self._all) == 1 or best.log_odds - self._all[1].log_odds >= _LEAD
 
@@ -98,9 +116,12 @@ class Hypotheses:
         """Forget them all."""
         self._all = []
 
+    def _log_odds(self, answer: PoseEstimate) -> float:
+        if answer.confidence is None:
+            return self._sure
+        return float(np.clip(_logit(answer.confidence), _LEAST_LOG_ODDS, max(self._sure, _LEAST_LOG_ODDS)))
 
-def _log_odds(answer: PoseEstimate) -> float:
-    if answer.confidence is None:
-        return _UNKNOWN_LOG_ODDS
-    p = float(np.clip(answer.confidence, 1e-6, 1.0 - 1e-6))
-    return float(np.clip(np.log(p / (1.0 - p)), 0.1, _MOST_LOG_ODDS))
+
+def _logit(p: float) -> float:
+    p = float(np.clip(p, 1e-6, 1.0 - 1e-6))
+    return float(np.log(p / (1.0 - p)))

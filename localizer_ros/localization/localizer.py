@@ -96,6 +96,8 @@ class Localizer:
         self._given, start, refuted = settle(self._given, predicted, answers, self._motion, self._gate)
         answers = [*start, *answers]
         taken = [self._take(answer, frame.stamp_ns, predicted) for answer in answers]
+        if not answers and observation.seen is not None:
+            self._gate.unfound()
         outcomes = [*refuted, *taken]
         timer.lap("gate")
 

@@ -16,8 +16,9 @@ from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, NEES_EXPECTED
 from localizer_ros.mapping.examination import EXPLAINS, Sample
 from localizer_ros.scene.confidence import PRIOR, SURE_LOGIT, ConfidenceModel
 
-# Standard deviation of a weight between places; see scene.confidence for those that were looked at.
-_WEIGHT_SIGMA = 0.7
+WEIGHT_SIGMA = 0.7
+"""Standard deviation of a weight between places; see ``scene.confidence`` for those that were looked at."""
+
 # Pseudo-samples that the inflation of other places counts as, at all distances and at each; and that their slope by
 # doubt counts as.
 _PRIOR_SAMPLES, _PRIOR_PAIRS = 8.0, 40.0
@@ -32,20 +33,32 @@ _ITERATIONS, _STILL = 100, 1e-8
 
 
 def fit_confidence(
+<<<<<<< HEAD
     samples: Sequence[Sample], prior: ConfidenceModel = PRIOR, weight_sigma: float = _WEIGHT_SIGMA
+=======
+    samples: Sequence[Sample], prior: ConfidenceModel = PRIOR, spread: float = WEIGHT_SIGMA
+>>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
 ) -> ConfidenceModel:
     """The model of a scene.
 
     Args:
         samples: of its examination; none leaves the prior.
         prior: what other places have shown.
+<<<<<<< HEAD
         weight_sigma: how far weights may be from those.
+=======
+        spread: standard deviation of a weight about that of the prior.
+>>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
     """
     if all(s.evidence.rival_explains > EXPLAINS for s in samples):
         return prior
     features, right = _features(samples)
     start = np.concatenate([[prior.bias], prior.weights])
+<<<<<<< HEAD
     fitted = monotone_logistic(features, right, start, np.full(len(start), weight_sigma**-2))
+=======
+    fitted = monotone_logistic(features, right, start, np.full(len(start), spread**-2))
+>>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
     model = replace(
         prior,
         bias=float(fitted[0]),
@@ -74,7 +87,7 @@ def _rival_weight(samples: Sequence[Sample], prior: float) -> float:
     ratio = np.array([[np.log(max(s.evidence.inliers, 1) / s.evidence.rival)] for s in held]).reshape(-1, 1)
     right = np.array([s.right for s in held], dtype=np.bool_)
     # Equal places leave one half: there is no bias.
-    mean, precision = np.array([0.0, prior]), np.array([_FIXED, _WEIGHT_SIGMA**-2])
+    mean, precision = np.array([0.0, prior]), np.array([_FIXED, WEIGHT_SIGMA**-2])
     return float(monotone_logistic(ratio, right, mean, precision)[1])
 
 

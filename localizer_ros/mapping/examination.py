@@ -70,7 +70,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Question:
+class Question:
+    """What a map is asked.
+
+    Attributes:
+        frame: the image.
+        T_map_cam: its true pose; None for an image of nowhere.
+        kind: see :class:`Sample`.
+    """
+
     frame: Frame
     T_map_cam: SE3 | None
     kind: str
@@ -108,13 +116,13 @@ def examine(
     return samples
 
 
-def _question(source: FrameSource, keyframes: Keyframes, k: int) -> _Question:
+def _question(source: FrameSource, keyframes: Keyframes, k: int) -> Question:
     T = keyframes.T_map_cam[k]
-    return _Question(source.read(keyframes.posed[k]), SE3(T[:3, :3], T[:3, 3]), "hidden")
+    return Question(source.read(keyframes.posed[k]), SE3(T[:3, :3], T[:3, 3]), "hidden")
 
 
 def _examine_group(
-    scene: MapScene, questions: list[_Question], n: int, rng: np.random.Generator
+    scene: MapScene, questions: list[Question], n: int, rng: np.random.Generator
 ) -> list[Sample]:
     first = questions[0]
     assert first.T_map_cam is not None
@@ -122,8 +130,9 @@ def _examine_group(
         replace(first, frame=replace(first.frame, image=image), kind=kind)
         for kind, image in _lights(first, n, rng)
     ]
-    tiles = _Question(replace(first.frame, image=exchanged_tiles(first.frame.image, rng)), None, "tiles")
-    seen = [(q, _view(scene, q.frame)) for q in (*questions, *lit, tiles)]
+    tiles = Question(replace(first.frame, image=exchanged_tiles(first.frame.image, rng)), None, "tiles")
+    # As searches do: without the finest octave of keypoints, and with it.
+    seen = [(q, _view(scene, q.frame, fine)) for q in (*questions, *lit, tiles) for fine in (False, True)]
     names = {q.frame.name for q in questions}
     itself = np.array([name in names for name in scene.point_map.names])
     distance = scene.point_map.view_distances(scene.refined_pose(first.T_map_cam))
@@ -141,7 +150,7 @@ def _examine_group(
             for q, view in seen
             if q.kind == "hidden" or (degrees in _LIGHT_DEG if q.kind != "tiles" else degrees == 0.0)
         ]
-        answers = (_ask(left, search, q, view) for q, view in asked)
+        answers = (ask(left, search, q, view) for q, view in asked)
         samples += [sample for sample in answers if sample is not None]
     return [sample for sample in samples if not looks_alike(sample, samples, scene.point_map.median_depth)]
 
@@ -156,11 +165,19 @@ def looks_alike(sample: Sample, samples: list[Sample], depth_m: float) -> bool:
     return bool(elsewhere > _ELSEWHERE_RAD) and sample.evidence.inliers > _ALIKE * best
 
 
-def _view(scene: MapScene, frame: Frame) -> View:
-    return scene.view(frame, scene.point_map.settings.features.max_keypoints, fine=False)
+def _view(scene: MapScene, frame: Frame, fine: bool) -> View:
+    return scene.view(frame, scene.point_map.settings.features.max_keypoints, fine)
 
 
-def _ask(scene: MapScene, search: PlaceSearch, question: _Question, view: View) -> Sample | None:
+def ask(scene: MapScene, search: PlaceSearch, question: Question, view: View) -> Sample | None:
+    """The answer of a map, with any confidence; None when it has none.
+
+    Args:
+        scene: the map; its inflation of covariances is part of the sample.
+        search: of that map.
+        question: what is asked.
+        view: features of its frame.
+    """
     verified = search.search(question.frame, view, None, StageTimer()).verified
     if verified is None:
         return None
@@ -185,7 +202,7 @@ def is_right(error: Array, depth_m: float) -> bool:
     return near and bool(np.hypot(turn, move / depth_m) < _SAME_VIEW_RAD)
 
 
-def _lights(question: _Question, n: int, rng: np.random.Generator) -> Iterator[tuple[str, UInt8]]:
+def _lights(question: Question, n: int, rng: np.random.Generator) -> Iterator[tuple[str, UInt8]]:
     """Two of the ways in which an image can be worse, others in each group."""
     image = question.frame.image.astype(np.float32)
     kinds = ("gain", "gamma", "dark", "blur")

@@ -24,7 +24,7 @@ def test_the_examination_of_a_map_is_kept_in_its_scene(tiny_map: Path, tiny_sour
     keyframes = Keyframes(posed, T, names, chosen, chosen, scene.point_map.median_depth)
     first, again = (examine(scene, tiny_source, keyframes, 0, no_progress, groups=1) for _ in range(2))
     assert [s.evidence for s in first] == [s.evidence for s in again]
-    assert any(s.right for s in first)
+    assert any(s.right for s in first) and {s.evidence.fine for s in first} == {False, True}
     assert all(s.right or s.kind != "hidden" or s.error is not None for s in first)
     assert not any(s.right for s in first if s.kind == "tiles")
     near, far = (max(f(s.evidence.beyond_rad for s in first), 0.0) for f in (min, max))

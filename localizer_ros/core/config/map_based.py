@@ -53,7 +53,7 @@ class SearchConfig(Config, frozen=True):
         Literal["never", "fallback", "always"],
         Meta(
             description="Search with the finest octave of keypoints too, at four times the time of extraction: never, "
-            "where a search without it fails, or always"
+            "where a search without it fails and the pose is not well known otherwise, or always"
         ),
     ] = "fallback"
     rerank: Annotated[

@@ -131,8 +131,9 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=2,
             le=1000,
-            description="Rejected poses in a row, agreeing with each other and with the motion between them, after "
-            "which the graph starts over there, once the camera has moved further than their uncertainty",
+            description="Rejected poses that are as sure as start_confidence, agreeing with each other and with the "
+            "motion between them, after which the graph starts over there, once the camera has moved further than "
+            "their uncertainty; more of less sure ones, and of those that frames without an answer lie between",
         ),
     ] = 3
 

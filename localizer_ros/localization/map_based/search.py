@@ -15,8 +15,8 @@ from localizer_ros.core.types import Camera, Frame, PoseEstimate
 from localizer_ros.localization.map_based.verification import VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
 
-# Passes of extraction for each setting: with the finest octave of keypoints, or without.
-_PASSES = {"never": (False,), "fallback": (False, True), "always": (True,)}
+# Sigma of a view beyond which a prior is vague: as far as tracking would look, by default.
+_VAGUE_RAD = np.radians(6.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,8 @@ def search_in_passes(
     frame: Frame,
     prior: PoseEstimate | None,
 ) -> SearchResult:
-    """The result of a search that looks for finer keypoints only where the coarse ones give no believable pose.
+    """The result of a search that looks for finer keypoints only where the coarse ones give no believable pose, and
+    where the pose is not well known otherwise: a robot that is not lost is better served by the next frame.
 
     Args:
         searcher: finds the pose of a view.
@@ -108,7 +109,8 @@ def search_in_passes(
     best: VerifiedPose | None = None
     reason, seen = "", without_pose(NO_POINTS, NO_POINTS)
     least = scene.confidence.least_accepted(config.max_wrong)
-    for fine in _PASSES[config.fine_features]:
+    fallback = config.fine_features == "fallback" and _is_vague(scene, prior)
+    for fine in (False, True) if fallback else (config.fine_features == "always",):
         view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine)
         timer.lap("extract")
         found = searcher.search(frame, view, prior, timer)
@@ -127,6 +129,13 @@ def search_in_passes(
     if best is not None:
         reason = _doubt(best)
     return SearchResult(None, reason, None, timer.timings_ms(), seen, best)
+
+
+def _is_vague(scene: MapScene, prior: PoseEstimate | None) -> bool:
+    """Whether a prior says too little to go on with until a later frame is found."""
+    if prior is None or prior.covariance is None:
+        return True
+    return bool(scene.view_sigma_rad(prior.covariance) > _VAGUE_RAD)
 
 
 def seen_points(verified: VerifiedPose, camera: Camera, keypoints_px: Pixels = NO_POINTS) -> SeenPoints:

@@ -16,7 +16,7 @@ from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.geometry.pose_solver import refine_pose
 from localizer_ros.localization.map_based.optical_flow import FlowMotion
-from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
+from localizer_ros.localization.map_based.verification import PoseVerifier, Surroundings, VerifiedPose
 from localizer_ros.localization.refine import Refiner
 from localizer_ros.scene.map_scene import MapScene
 
@@ -107,13 +107,14 @@ class Tracker:
         )
         if solved is None:
             return None
+        known = last.verified.evidence
         verified = self._verifier.rated(
             frame.camera,
             solved,
             motion.map_point,
             motion.xy_px,
             motion.rays,
-            (last.verified.evidence.visible, last.verified.evidence.excess),
+            Surroundings(known.visible, known.excess, known.fine),
             prior,
         )
         kept = last.kept * motion.share * solved.count / len(motion.rays)

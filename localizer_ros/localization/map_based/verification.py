@@ -64,6 +64,21 @@ class VerifiedPose:
     confidence: float
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What was looked for around a pose.
+
+    Attributes:
+        visible: points that should have been seen.
+        excess: by how many standard deviations there are more inliers than chance makes.
+        fine: keypoints of the finest octave were among those that were looked at.
+    """
+
+    visible: int
+    excess: float
+    fine: bool = False
+
+
 class PoseVerifier:
     """Verifies and rates poses in a map.
 
@@ -122,7 +137,7 @@ class PoseVerifier:
             matches.point,
             view.features.xy_px[matches.keypoint],
             view.rays[matches.keypoint],
-            (matches.visible, excess),
+            Surroundings(matches.visible, excess, view.features.fine),
             prior,
         )
 
@@ -133,7 +148,7 @@ class PoseVerifier:
         points: Index,
         xy_px: Float32,
         rays: Array,
-        seen: tuple[int, float],
+        around: Surroundings,
         prior: PoseEstimate | None,
     ) -> VerifiedPose:
         """A pose with its confidence.
@@ -144,17 +159,17 @@ class PoseVerifier:
             points: (K,) map points matched.
             xy_px: (K, 2) the keypoints that they were matched with.
             rays: (K, 2) where those look, plane z = 1.
-            seen: number of points that should have been seen, and excess of inliers over chance.
+            around: what was looked for there.
             prior: what is known of the pose otherwise.
         """
-        visible, excess = seen
         evidence = Evidence(
             inliers=solved.count,
-            visible=visible,
+            visible=around.visible,
             coverage=coverage_of(rays[solved.inliers], half_view_of(camera)),
             error=float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(camera),
-            excess=excess,
+            excess=around.excess,
             beyond_rad=self._scene.beyond_rad(solved.T_map_refined),
+            fine=around.fine,
         )
         model = self._scene.confidence
         if prior is not None and prior.covariance is not None:

@@ -10,7 +10,7 @@ from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, PoseEstimate
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
-from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
+from localizer_ros.localization.map_based.verification import PoseVerifier, Surroundings, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene
 
 pytestmark = pytest.mark.slow
@@ -24,10 +24,14 @@ def test_evidence_and_what_is_made_of_it(kitchen: Kitchen) -> None:
     map_error_px = scene.point_map.statistics["reprojection_error_px"]
 
     def rated(
-        error: float, camera: Camera = kitchen.source.camera, prior: PoseEstimate | None = None
+        error: float,
+        camera: Camera = kitchen.source.camera,
+        prior: PoseEstimate | None = None,
+        fine: bool = False,
     ) -> VerifiedPose:
         solved = replace(found.solved, error_px=np.full(len(found.solved.error_px), error * map_error_px))
-        return verifier.rated(camera, solved, found.points, found.xy_px, found.rays, (500, 20.0), prior)
+        around = Surroundings(500, 20.0, fine)
+        return verifier.rated(camera, solved, found.points, found.xy_px, found.rays, around, prior)
 
     # As well as the map's own observations is as well as it gets.
     assert rated(0.5).confidence == rated(1.0).confidence > 0.99
@@ -47,3 +51,15 @@ def test_evidence_and_what_is_made_of_it(kitchen: Kitchen) -> None:
         False,
     )
     assert agreeing.confidence >= unknown.confidence >= contradicted.confidence
+    # As many inliers say less where there were more keypoints to be had.
+    assert rated(8.0, fine=True).confidence < rated(8.0).confidence
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_evidence_says_of_which_keypoints_it_is(kitchen: Kitchen, fine: bool) -> None:
+    scene, frame = MapScene.open(kitchen.scene), kitchen.queries.read(0)
+    T_map_cam = kitchen.queries.records[0].T_map_cam
+    assert T_map_cam is not None
+    view = scene.view(frame, scene.point_map.settings.features.max_keypoints, fine)
+    verified = PoseVerifier(scene, 12).verify(view, scene.refined_pose(T_map_cam), None)
+    assert verified is not None and verified.evidence.fine is fine

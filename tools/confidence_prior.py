@@ -1,0 +1,117 @@
+"""What maps of several places have shown of their answers: the numbers of ``scene.confidence.PRIOR``.
+
+    python tools/confidence_prior.py SCENE=SOURCE[:SPLIT] ... [--frames 60]
+
+Frames of a drive are looked for in a map, with the keyframes around them hidden, further and further, and with and
+without the finest octave of keypoints. A drive should also go where its map has never been: what a map takes for itself
+there is what wrong answers look like. Each place is left out in turn and judged by the others; then all are fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.datasets.source import FrameSource, open_source
+from localizer_ros.evaluation.confidence import auroc
+from localizer_ros.localization.map_based.hierarchical import PlaceSearch
+from localizer_ros.mapping.confidence_fit import fit_confidence
+from localizer_ros.mapping.examination import Question, Sample, ask
+from localizer_ros.scene.confidence import PRIOR, ConfidenceModel
+from localizer_ros.scene.hidden_views import without_keyframes
+from localizer_ros.scene.map_scene import MapScene
+
+# Keyframes nearer than this to a frame are hidden, deg of view distance: its own always. So many frames in a row share
+# what is left.
+_HIDDEN_DEG, _TOGETHER = (3.0, 20.0, 45.0), 5
+_FEWEST_KEYFRAMES, _FEWEST_POINTS = 4, 50
+_MAX_WRONG = 0.001
+_QUANTILES = np.linspace(0.05, 0.95, 10)
+# Weights may be anything: every place is fitted alike, from nothing.
+_SPREAD = 3.0
+_NOTHING = replace(PRIOR, bias=0.0, weights=np.zeros(len(PRIOR.weights)), examined=np.zeros(0))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pair", nargs="+", help="map, and a drive through its place and beyond")
+    parser.add_argument("--frames", type=int, default=60, help="of each drive")
+    arguments = parser.parse_args()
+    places: dict[str, list[Sample]] = {}
+    for pair in arguments.pair:
+        scene, _, source = pair.partition("=")
+        path, _, split = source.partition(":")
+        part = open_source(Path(path)).split(split or "all")
+        places[scene] = samples_of(MapScene.open(Path(scene)), part, arguments.frames)
+        right = sum(s.right for s in places[scene])
+        print(f"{scene}: {right} right, {len(places[scene]) - right} wrong", flush=True)
+    for scene, samples in places.items():
+        others = [s for name, answers in places.items() if name != scene for s in answers]
+        print(f"{scene} by the others: {judged(fit_confidence(others, _NOTHING, _SPREAD), samples)}")
+    everything = [s for answers in places.values() for s in answers]
+    model = fit_confidence(everything, _NOTHING, _SPREAD)
+    print(f"all by all: {judged(model, everything)}")
+    print(f"bias={model.bias:.3g}, weights={np.array2string(model.weights, precision=3, separator=', ')}")
+    print(f"rival_weight={model.rival_weight:.3g}")
+    print(f"examined={np.array2string(np.quantile(model.examined, _QUANTILES), precision=6, separator=', ')}")
+    print(f"inflation={np.array2string(model.inflation, precision=3, separator=', ')}")
+    print(f"doubt_slope={model.doubt_slope:.3g}")
+
+
+def samples_of(scene: MapScene, source: FrameSource, frames: int) -> list[Sample]:
+    """The answers of a map to frames of a drive."""
+    plain = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
+    scene = replace(scene, confidence=plain)
+    with_truth = [n for n, record in enumerate(source.records) if record.T_map_cam is not None]
+    chosen = np.array(with_truth)[np.linspace(0, len(with_truth) - 1, frames).round().astype(int)]
+    samples: list[Sample] = []
+    for together in np.split(chosen, range(_TOGETHER, len(chosen), _TOGETHER)):
+        questions = [
+            Question(source.read(int(n)), source.records[int(n)].T_map_cam, "drive") for n in together
+        ]
+        middle = questions[len(questions) // 2].T_map_cam
+        assert middle is not None
+        distance = scene.point_map.view_distances(scene.refined_pose(middle))
+        for degrees in _HIDDEN_DEG:
+            left = without_keyframes(scene, distance < np.radians(degrees))
+            if len(left.point_map.names) < _FEWEST_KEYFRAMES or len(left.point_map.points) < _FEWEST_POINTS:
+                break
+            samples += _asked(left, questions)
+    return samples
+
+
+def _asked(scene: MapScene, questions: Sequence[Question]) -> list[Sample]:
+    search = PlaceSearch(scene, SearchConfig())
+    most = scene.point_map.settings.features.max_keypoints
+    answers = [
+        ask(scene, search, question, scene.view(question.frame, most, fine))
+        for question in questions
+        for fine in (False, True)
+    ]
+    return [answer for answer in answers if answer is not None]
+
+
+def judged(model: ConfidenceModel, samples: Sequence[Sample]) -> str:
+    """How well a model tells right answers from wrong ones."""
+    right = np.array([s.right for s in samples])
+    confidence = np.array([model.probability(s.evidence) for s in samples])
+    least = model.least_accepted(_MAX_WRONG)
+    accepted = confidence >= least
+    apart = auroc(confidence, ~right)
+    counts = f"{np.sum(accepted & right)} of {right.sum()} right, {np.sum(accepted & ~right)} of {np.sum(~right)} wrong"
+    return (
+        f"AUROC {'-' if apart is None else f'{apart:.3f}'}, from {least:.4f} accepted {counts}, "
+        f"surest wrong {confidence[~right].max(initial=0.0):.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
