@@ -14,7 +14,7 @@ import numpy as np
 from localizer_ros.core.types import Array, Mask
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, NEES_EXPECTED_P90
 from localizer_ros.mapping.examination import EXPLAINS, Sample
-from localizer_ros.scene.confidence import PRIOR, SURE_LOGIT, ConfidenceModel
+from localizer_ros.scene.confidence import FEATURES, PRIOR, SURE_LOGIT, ConfidenceModel
 
 WEIGHT_SIGMA = 0.7
 """Standard deviation of a weight between places; see ``scene.confidence`` for those that were looked at."""
@@ -50,9 +50,9 @@ def fit_confidence(
         spread: standard deviation of a weight about that of the prior.
 >>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
     """
-    if all(s.evidence.rival_explains > EXPLAINS for s in samples):
-        return prior
     features, right = _features(samples)
+    if not len(right):
+        return prior
     start = np.concatenate([[prior.bias], prior.weights])
 <<<<<<< HEAD
     fitted = monotone_logistic(features, right, start, np.full(len(start), weight_sigma**-2))
@@ -71,21 +71,23 @@ def fit_confidence(
 
 
 def _features(samples: Sequence[Sample]) -> tuple[Array, Mask]:
-    """(N, F) features and (N,) whether right, of all answers as they were and as if there had been a prior."""
+    """(N, F) features and (N,) whether right, of all answers as they were and as if there had been a prior. Inaccurate
+    ones are neither."""
     # Between two places that look the same, evidence does not decide.
-    alone = [s for s in samples if s.evidence.rival_explains <= EXPLAINS]
+    alone = [s for s in samples if s.evidence.rival_explains <= EXPLAINS and s.right != s.elsewhere]
     asked = [(s.evidence, s.right) for s in alone]
     for n, s in enumerate(alone):
         agrees = s.agrees and n % _WRONG_PRIORS != 0
         asked.append((replace(s.evidence, agrees=agrees), s.right))
-    return np.stack([e.features() for e, _ in asked]), np.array([right for _, right in asked])
+    features = np.array([e.features() for e, _ in asked]).reshape(len(asked), len(FEATURES))
+    return features, np.array([right for _, right in asked], dtype=np.bool_)
 
 
 def _rival_weight(samples: Sequence[Sample], prior: float) -> float:
     """Of the ratio of inliers to those of the second-best place, by the answers that had one."""
     held = [s for s in samples if s.evidence.rival_explains > EXPLAINS]
     ratio = np.array([[np.log(max(s.evidence.inliers, 1) / s.evidence.rival)] for s in held]).reshape(-1, 1)
-    right = np.array([s.right for s in held], dtype=np.bool_)
+    right = np.array([not s.elsewhere for s in held], dtype=np.bool_)
     # Equal places leave one half: there is no bias.
     mean, precision = np.array([0.0, prior]), np.array([_FIXED, WEIGHT_SIGMA**-2])
     return float(monotone_logistic(ratio, right, mean, precision)[1])
@@ -132,7 +134,7 @@ def monotone_logistic(features: Array, right: Mask, mean: Array, precision: Arra
 
 
 def fit_inflation(samples: Sequence[Sample], model: ConfidenceModel) -> ConfidenceModel:
-    """The model with inflations that make the normalised squared errors of right answers honest.
+    """The model with inflations that make the normalised squared errors of answers at the right place honest.
 
     A factor stands between that of the median and that of the 90th percentile: errors have heavier tails than a
     Gaussian, and both shall be near what is due.
@@ -141,15 +143,15 @@ def fit_inflation(samples: Sequence[Sample], model: ConfidenceModel) -> Confiden
         samples: of the examination.
         model: probabilities of the scene, inflation of other places.
     """
-    right = [s for s in samples if s.right]
-    if not right:
+    there = [s for s in samples if not s.elsewhere]
+    if not there:
         return model
-    errors = [float(s.error @ np.linalg.solve(s.covariance, s.error)) for s in right if s.error is not None]
+    errors = [float(s.error @ np.linalg.solve(s.covariance, s.error)) for s in there if s.error is not None]
     log_nees = np.log(errors)
-    at = np.array([s.evidence.beyond_rad for s in right])
-    probability = np.array([model.probability(s.evidence) for s in right])
+    at = np.array([s.evidence.beyond_rad for s in there])
+    probability = np.array([model.probability(s.evidence) for s in there])
     sure = np.log(probability / (1.0 - probability)) - SURE_LOGIT
-    count = float(len(right))
+    count = float(len(there))
     # What is the same for all answers first, which are the map's own errors; then distance; doubt explains the rest.
     by_distance, slope = np.log(model.inflation), model.doubt_slope
     rest = log_nees - np.interp(at, model.beyond_rad, by_distance) + slope * sure
@@ -157,6 +159,9 @@ def fit_inflation(samples: Sequence[Sample], model: ConfidenceModel) -> Confiden
     by_distance = _rising(by_distance + shift + _local_scales(rest - shift, at, model.beyond_rad))
     rest = log_nees - np.interp(at, model.beyond_rad, by_distance) + slope * sure
     slope = max(0.0, slope + _slope(rest, sure) * count / (count + _PRIOR_PAIRS))
+    # Another slope turns about the surest answers; the others are to stay honest.
+    rest = log_nees - np.interp(at, model.beyond_rad, by_distance) + slope * sure
+    by_distance = by_distance + _log_scale(rest, np.ones(len(rest))) * count / (count + _PRIOR_SAMPLES)
     return replace(model, inflation=np.exp(by_distance), doubt_slope=slope)
 
 

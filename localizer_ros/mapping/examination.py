@@ -39,9 +39,12 @@ _PREDICTED_RAD = np.radians(1.0)
 EXPLAINS = 0.5
 """Probability from which a place explains an image."""
 
-# A wrong answer so far off, with such a share of the inliers of the best one to the frames beside it, names a place
-# that looks the same: in a map of two rooms furnished alike (simulated), wrong places had 0.4 to 1.4 times as many.
-_ELSEWHERE_RAD, _ALIKE = np.radians(30.0), 0.25
+# An answer so far off, of view distance, shows another place. From afar many are a little off, in halls by more than
+# evaluations call right: of such answers the evidence speaks truly, and the covariance has to say the rest.
+_ELSEWHERE_RAD = np.radians(15.0)
+# With such a share of the inliers of the best answer to the frames beside it, that place looks the same: in a map of
+# two rooms furnished alike (simulated), wrong places had 0.4 to 1.4 times as many.
+_ALIKE = 0.25
 # Smaller maps are none.
 _FEWEST_KEYFRAMES, _FEWEST_POINTS = 4, 50
 # Rows and columns of tiles that are exchanged.
@@ -57,6 +60,7 @@ class Sample:
         error: (6,) of its pose, in its tangent; None for an image of nowhere.
         covariance: (6, 6) before any inflation.
         right: whether it is.
+        elsewhere: whether it shows another place; one that is neither is at the place, but inaccurate.
         agrees: whether a prior would have allowed it that is as good as the predictions of tracking.
         kind: what was asked: ``hidden``, the light, or ``tiles``.
     """
@@ -65,6 +69,7 @@ class Sample:
     error: Array | None
     covariance: Array
     right: bool
+    elsewhere: bool
     agrees: bool
     kind: str
 
@@ -152,17 +157,16 @@ def _examine_group(
         ]
         answers = (ask(left, search, q, view) for q, view in asked)
         samples += [sample for sample in answers if sample is not None]
-    return [sample for sample in samples if not looks_alike(sample, samples, scene.point_map.median_depth)]
+    return [sample for sample in samples if not looks_alike(sample, samples)]
 
 
-def looks_alike(sample: Sample, samples: list[Sample], depth_m: float) -> bool:
+def looks_alike(sample: Sample, samples: list[Sample]) -> bool:
     """Whether a wrong answer names a place that looks like the right one. It does explain the image, and says nothing
     of evidence: with nothing hidden, the two places are held against each other."""
-    if sample.right or sample.error is None:
+    if not sample.elsewhere or sample.error is None:
         return False
-    elsewhere = np.hypot(np.linalg.norm(sample.error[:3]), np.linalg.norm(sample.error[3:]) / depth_m)
     best = max(s.evidence.inliers for s in samples)
-    return bool(elsewhere > _ELSEWHERE_RAD) and sample.evidence.inliers > _ALIKE * best
+    return sample.evidence.inliers > _ALIKE * best
 
 
 def _view(scene: MapScene, frame: Frame, fine: bool) -> View:
@@ -183,11 +187,12 @@ def ask(scene: MapScene, search: PlaceSearch, question: Question, view: View) ->
         return None
     T_map_cam, covariance = scene.given_answer(verified.solved, verified.confidence)
     if question.T_map_cam is None:
-        return Sample(verified.evidence, None, covariance, False, False, question.kind)
+        return Sample(verified.evidence, None, covariance, False, True, False, question.kind)
     error = (T_map_cam.inverse() @ question.T_map_cam).log()
     depth_m = scene.point_map.median_depth
     agrees = bool(error @ np.linalg.solve(covariance + _prediction(depth_m), error) < AGREEMENT)
-    return Sample(verified.evidence, error, covariance, is_right(error, depth_m), agrees, question.kind)
+    right, elsewhere = is_right(error, depth_m), bool(view_distance_rad(error, depth_m) > _ELSEWHERE_RAD)
+    return Sample(verified.evidence, error, covariance, right, elsewhere, agrees, question.kind)
 
 
 def _prediction(depth_m: float) -> Array:
@@ -199,7 +204,13 @@ def is_right(error: Array, depth_m: float) -> bool:
     """Whether a pose with such an error (6,) is right, as evaluations judge it, and shows the same view."""
     turn, move = float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
     near = move <= WRONG_M and turn <= np.radians(WRONG_DEG)
-    return near and bool(np.hypot(turn, move / depth_m) < _SAME_VIEW_RAD)
+    return near and bool(view_distance_rad(error, depth_m) < _SAME_VIEW_RAD)
+
+
+def view_distance_rad(error: Array, depth_m: float) -> float:
+    """How much the view of a pose with such an error (6,) differs from the true one: the turn, and the move as seen
+    from the median depth."""
+    return float(np.hypot(np.linalg.norm(error[:3]), np.linalg.norm(error[3:]) / depth_m))
 
 
 def _lights(question: Question, n: int, rng: np.random.Generator) -> Iterator[tuple[str, UInt8]]:

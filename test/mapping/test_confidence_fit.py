@@ -46,7 +46,9 @@ def test_inflated_covariances_are_honest(rng: np.random.Generator, too_small: fl
 def test_wrong_answers_lower_the_probability_of_their_like(rng: np.random.Generator) -> None:
     right = samples(rng, 60, 1.0)
     weak = Evidence(20, 900, 0.1, 4.0, 6.0, 0.5)
-    wrong = [replace(s, evidence=weak, right=False, error=None) for s in samples(rng, 30, 1.0)]
+    wrong = [
+        replace(s, evidence=weak, right=False, elsewhere=True, error=None) for s in samples(rng, 30, 1.0)
+    ]
     model = fit_confidence([*right, *wrong])
     assert model.probability(weak) < PRIOR.probability(weak)
     assert np.all(model.weights >= 0.0)
@@ -60,5 +62,15 @@ def samples(rng: np.random.Generator, count: int, too_small: float) -> list[Samp
         covariance: Array = np.diag(rng.uniform(0.5, 2.0, 6))
         error = np.sqrt(too_small * (1.0 + 3.0 * beyond) * np.diag(covariance)) * rng.normal(size=6)
         evidence = Evidence(int(rng.integers(40, 300)), 900, 0.5, 2.0, 30.0, beyond)
-        drawn.append(Sample(evidence, error, covariance, True, True, "hidden"))
+        drawn.append(Sample(evidence, error, covariance, True, False, True, "hidden"))
     return drawn
+
+
+def test_inaccurate_answers_widen_covariances_and_lower_no_probability(rng: np.random.Generator) -> None:
+    drawn = samples(rng, 60, 1.0)
+    off = [
+        replace(s, right=False, error=10.0 * s.error) for s in samples(rng, 20, 1.0) if s.error is not None
+    ]
+    without, with_them = fit_confidence(drawn), fit_confidence([*drawn, *off])
+    assert np.array_equal(with_them.weights, without.weights) and with_them.bias == without.bias
+    assert np.all(with_them.inflation > without.inflation)

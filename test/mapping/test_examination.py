@@ -60,10 +60,18 @@ def test_right_is_near_in_metres_and_for_the_depth(error: list[float], depth_m: 
 def test_a_place_that_looks_the_same_says_nothing_of_evidence() -> None:
     def sample(inliers: int, away_m: float, right: bool = False) -> Sample:
         error = np.array([0.0, 0.0, 0.0, away_m, 0.0, 0.0])
-        return Sample(Evidence(inliers, 900, 0.5, 2.0, 30.0, 0.0), error, np.eye(6), right, right, "hidden")
+        return Sample(
+            Evidence(inliers, 900, 0.5, 2.0, 30.0, 0.0),
+            error,
+            np.eye(6),
+            right,
+            away_m > 1.0,
+            right,
+            "hidden",
+        )
 
     best = sample(200, 0.01, right=True)
-    assert looks_alike(sample(150, 30.0), [best], depth_m=3.0)
-    assert not looks_alike(sample(20, 30.0), [best], depth_m=3.0)  # it explains little
-    assert not looks_alike(sample(150, 0.6), [best], depth_m=3.0)  # it is the same place
-    assert not looks_alike(best, [best], depth_m=3.0)
+    assert looks_alike(sample(150, 30.0), [best])
+    assert not looks_alike(sample(20, 30.0), [best])  # it explains little
+    assert not looks_alike(sample(150, 0.6), [best])  # it is the same place
+    assert not looks_alike(best, [best])
