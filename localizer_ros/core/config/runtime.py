@@ -131,7 +131,7 @@ class GateConfig(Config, frozen=True):
         Meta(
             ge=2,
             le=1000,
-            description="Rejected poses that are as sure as start_confidence, agreeing with each other and with the "
+            description="Rejected poses that are sure enough to start from, agreeing with each other and with the "
             "motion between them, after which the graph starts over there, once the camera has moved further than "
             "their uncertainty; more of less sure ones, and of those that frames without an answer lie between",
         ),
