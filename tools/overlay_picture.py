@@ -24,7 +24,8 @@ from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Frame, LocalizerError, PoseEstimate
 from localizer_ros.datasets.source import open_source
-from localizer_ros.evaluation.figures import MAPPED, SMOOTHED, TRUE, label_axes, map_views
+from localizer_ros.evaluation.figures import MAPPED, SMOOTHED, TRUE, label_axes
+from localizer_ros.evaluation.map_views import map_views
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.map_scene import MapScene
 

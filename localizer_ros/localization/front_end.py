@@ -38,6 +38,12 @@ class Observation:
     out_of_distribution: float | None = None
     elsewhere: bool = False
 
+    @property
+    def answers(self) -> list[PoseEstimate]:
+        """The absolute poses, oldest first."""
+        newest = [] if self.absolute is None else [self.absolute]
+        return sorted(self.late, key=lambda pose: pose.stamp_ns) + newest
+
 
 class FrontEnd(Protocol):
     """Turns frames into observations. Created, used and closed in one thread."""

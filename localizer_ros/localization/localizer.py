@@ -96,8 +96,6 @@ class Localizer:
         self._given, start, refuted = settle(self._given, predicted, answers, self._motion, self._gate)
         answers = [*start, *answers]
         taken = [self._take(answer, frame.stamp_ns, predicted) for answer in answers]
-        if not answers and observation.seen is not None:
-            self._gate.unfound()
         outcomes = [*refuted, *taken]
         timer.lap("gate")
 
@@ -106,8 +104,8 @@ class Localizer:
         timer.lap("smoother")
         elsewhere = observation.elsewhere or AnswerOutcome.CONTRADICTS in outcomes
         self._trust = self._trust.after(not ACCEPTING.isdisjoint(outcomes), bool(motions.measured), elsewhere)
-        alone = AnswerOutcome.ALONE in outcomes
-        judgement = self._judge(frame.stamp_ns, published, motions, self._trust.doubted or alone)
+        in_doubt = self._trust.doubted or AnswerOutcome.ALONE in outcomes
+        judgement = self._judge(frame.stamp_ns, published, motions, in_doubt)
         if not judgement.usable:
             self._give_up()
             estimate = published = None
@@ -209,8 +207,7 @@ class Localizer:
     def _observe(self, frame: Frame, prior: PoseEstimate | None, timer: StageTimer) -> Observation:
         observation = self._front_end.observe(frame, prior)
         timer.lap("front_end", observation.timings_ms)
-        # What ran beside the frames is no part of the total.
-        timer.add(observation.beside_ms)
+        timer.add(observation.beside_ms)  # no part of the total
         return observation
 
     def _from_origin(self, pose: PoseEstimate | None) -> PoseEstimate | None:
@@ -224,9 +221,10 @@ class Localizer:
                 self._smoother.add_relative(motion)
 
     def _answers(self, observation: Observation) -> list[PoseEstimate]:
-        """The absolute poses to consider, oldest first."""
-        newest = [] if observation.absolute is None else [observation.absolute]
-        return sorted(observation.late, key=lambda pose: pose.stamp_ns) + newest
+        """The absolute poses to consider; the gate is told of a frame that the map was searched for in vain."""
+        if not observation.answers and observation.seen is not None:
+            self._gate.unfound()
+        return observation.answers
 
     def _take(self, answer: PoseEstimate, stamp_ns: int, predicted: PoseEstimate | None) -> AnswerOutcome:
         """Fuse an absolute pose, or set it aside, and say which."""

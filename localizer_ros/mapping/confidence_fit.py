@@ -33,32 +33,20 @@ _ITERATIONS, _STILL = 100, 1e-8
 
 
 def fit_confidence(
-<<<<<<< HEAD
-    samples: Sequence[Sample], prior: ConfidenceModel = PRIOR, weight_sigma: float = _WEIGHT_SIGMA
-=======
     samples: Sequence[Sample], prior: ConfidenceModel = PRIOR, spread: float = WEIGHT_SIGMA
->>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
 ) -> ConfidenceModel:
     """The model of a scene.
 
     Args:
         samples: of its examination; none leaves the prior.
         prior: what other places have shown.
-<<<<<<< HEAD
-        weight_sigma: how far weights may be from those.
-=======
         spread: standard deviation of a weight about that of the prior.
->>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
     """
     features, right = _features(samples)
     if not len(right):
         return prior
     start = np.concatenate([[prior.bias], prior.weights])
-<<<<<<< HEAD
-    fitted = monotone_logistic(features, right, start, np.full(len(start), weight_sigma**-2))
-=======
     fitted = monotone_logistic(features, right, start, np.full(len(start), spread**-2))
->>>>>>> 3b60615 (Confidence knows which keypoints it rests on, and is fitted to where maps end; re-anchoring weighs how sure answers are)
     model = replace(
         prior,
         bias=float(fitted[0]),
