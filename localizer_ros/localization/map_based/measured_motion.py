@@ -19,11 +19,11 @@ from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.scene.point_map import PointMap
 
 # Motions by the map's points that are closer in time than these seconds weigh as one: a wrong calibration and a rolling
-# shutter make them err alike for as long as the camera turns, which is longer than errors of poses last. With the time
-# of poses (0.25 s) motions outweigh them: fused poses of Red Kitchen had a median of 2.64 cm where raw ones have 2.48,
-# on every second frame 2.55 for 2.45, in a simulated room 0.29 for 0.27; with this 2.56, 2.49 and 0.28. On TUM fr1_rpy
+# shutter make them err alike for as long as the camera turns, four times as long as errors of poses last. With the same
+# time for both, motions outweigh poses: fused poses of Red Kitchen had a median of 2.64 cm where raw ones have 2.48, on
+# every second frame 2.55 for 2.45, in a simulated room 0.29 for 0.27; with this 2.57, 2.49 and 0.28. On TUM fr1_rpy
 # fused poses are within 3 % of raw ones with either.
-_CORRELATION_S = 1.0
+_CORRELATION_S = 0.4
 
 
 class MeasuredMotion:
