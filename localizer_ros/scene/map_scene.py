@@ -27,8 +27,8 @@ from localizer_ros.scene.pose_correction import PoseCorrection
 
 CORRELATION_S = 0.1
 """Poses in a map that are closer in time than these seconds weigh as one. It makes the uncertainty of what is fused
-from them honest: with 0.25 s (and motions in proportion) the normalised squared errors of fused poses had a median of 1.8 on
-7-Scenes Red Kitchen and 0.7 on TUM fr1_rpy, with this 4.5 and 1.7, where 5.35 is due."""
+from them honest: with 0.25 s (and motions in proportion) the normalised squared errors of fused poses had a median of
+1.8 on 7-Scenes Red Kitchen and 0.7 on TUM fr1_rpy, with this 4.5 and 1.7, where 5.35 is due."""
 
 # Images whose views differ by less than this are one opinion on where a query is, not several. Frames of a drive at
 # 30 Hz are a degree apart.
