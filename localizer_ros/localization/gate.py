@@ -20,6 +20,10 @@ AGREEING_STARTS = 3
 _CONTRADICTS = 0.98
 
 
+# A pose that lies so far from the prediction is found anew: evaluations would call one of the two wrong.
+_JUMP_M, _JUMP_RAD = 0.5, np.radians(10.0)
+
+
 class AnswerOutcome(enum.Enum):
     """What became of an absolute pose; the value is what a user is told, empty where all is well."""
 
@@ -80,7 +84,8 @@ class Gate:
         self._limit = chi2_quantile(config.probability, 6)
 
     def believes(self, answer: PoseEstimate, predicted: PoseEstimate | None) -> bool:
-        """True for a pose inside the gate around the prediction for its frame, and where there is none.
+        """True for a pose inside the gate around the prediction for its frame, and where there is none. Where a vague
+        prediction allows a jump, the pose has to be as sure as one to start from.
 
         Args:
             answer: the pose.
@@ -89,7 +94,9 @@ class Gate:
         """
         if predicted is None or predicted.stamp_ns != answer.stamp_ns:
             predicted = self._past.get(answer.stamp_ns)
-        return predicted is None or self._near(predicted, answer)
+        if predicted is None:
+            return True
+        return self._near(predicted, answer) and (self._sure(answer) or not _is_jump(predicted, answer))
 
     def believes_start(self, answer: PoseEstimate) -> bool:
         """True for a pose to start from: it is sure enough of itself, or its method knows no confidence, or nothing
@@ -152,6 +159,10 @@ class Gate:
     def _near(self, a: PoseEstimate, b: PoseEstimate) -> bool:
         distance = squared_mahalanobis(a, b)
         return distance is not None and distance < self._limit
+
+
+def _is_jump(a: PoseEstimate, b: PoseEstimate) -> bool:
+    return a.T_map_cam.distance_to(b.T_map_cam) > _JUMP_M or a.T_map_cam.angle_to(b.T_map_cam) > _JUMP_RAD
 
 
 def squared_mahalanobis(a: PoseEstimate, b: PoseEstimate) -> float | None:

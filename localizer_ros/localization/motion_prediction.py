@@ -183,7 +183,7 @@ class MotionPrediction:
         last = self._last
         if last is None:
             return Motions()
-        measured = [m for m in (relative, self._external(last, frame)) if m is not None]
+        measured = self._check.believed(relative, self._external(last, frame))
         if not measured:
             return Motions(assumed=self._assumed(last, frame.stamp_ns))
         return _sorted(measured)

@@ -18,6 +18,7 @@ from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.front_end import TRACKING
+from localizer_ros.localization.visual_odometry import VISUAL_ODOMETRY
 
 # Motions are compared over this time, or between two frames that are further apart.
 _OVER_NS = 250_000_000
@@ -62,6 +63,20 @@ class OdometryCheck:
         self._error_rate = np.zeros(_DEGREES_OF_FREEDOM)
         # Where the camera is if odometry is right and the images, which show no motion, are not.
         self._elsewhere: SE3 | None = None
+
+    def believed(self, seen: RelativePose | None, odometry: RelativePose | None) -> list[RelativePose]:
+        """What is believed of one motion: both, but for visual odometry beside the external one. Wheels know their
+        lengths, which corners may lose unnoticed; it stands in where those fail or are contradicted.
+
+        Args:
+            seen: by the images.
+            odometry: by external odometry.
+        """
+        if odometry is None:
+            return [] if seen is None else [seen]
+        if seen is None or (seen.source == VISUAL_ODOMETRY and not self.problem):
+            return [odometry]
+        return [seen, odometry]
 
     def compare(
         self, frame: Frame, pose: PoseEstimate | None, measured: tuple[RelativePose, ...]

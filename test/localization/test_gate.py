@@ -56,6 +56,16 @@ def test_a_pose_is_believed_inside_the_gate_only() -> None:
     assert not gate().believes(pose(1.01 * edge_m), pose())
 
 
+def test_a_jump_that_a_vague_prediction_allows_needs_a_pose_that_is_sure() -> None:
+    vague = replace(pose(), covariance=np.eye(6) * 4.0)
+    sure, unsure = (replace(pose(3.0), confidence=c) for c in (0.9995, 0.99))
+    assert gate().believes(sure, vague) and not gate().believes(unsure, vague)
+    assert gate().believes(pose(3.0), vague)  # its method knows no confidence
+    assert gate().believes(replace(pose(0.3), confidence=0.99), vague)  # no jump
+    turned = replace(pose(), T_map_cam=T_MAP_CAM @ SE3.exp([0.0, 0.3, 0.0, 0.0, 0.0, 0.0]), confidence=0.99)
+    assert not gate().believes(turned, vague)
+
+
 def test_a_pose_without_a_prediction_is_believed_and_one_without_a_covariance_is_not() -> None:
     assert gate().believes(pose(100.0), None)
     assert not gate().believes(replace(pose(), covariance=None), pose())

@@ -13,6 +13,7 @@ from localizer_ros.core.types import Array, Camera, Frame, PoseEstimate, Relativ
 from localizer_ros.localization.external_odometry import ODOMETRY, ExternalOdometry
 from localizer_ros.localization.front_end import TRACKING
 from localizer_ros.localization.odometry_check import OdometryCheck
+from localizer_ros.localization.visual_odometry import VISUAL_ODOMETRY
 
 CAMERA = Camera.pinhole(8, 6, 5.0, 5.0, 3.5, 2.5)
 T_BASE_CAM = SE3.exp([0.5, -0.5, 0.5, 0.1, 0.0, 0.3])
@@ -188,3 +189,17 @@ def test_while_the_images_stand_and_odometry_moves_the_covariance_reaches_to_bot
     robot.go(2.0, STANDING, DRIVING)
     moving = replace(sharp, T_map_cam=robot.T_map_cam)
     assert robot.check.problem and robot.check.doubted(moving) is moving
+
+
+def test_visual_odometry_stands_in_where_odometry_fails() -> None:
+    def motion(source: str) -> RelativePose:
+        return RelativePose(0, 1, SE3.identity(), np.eye(6), source)
+
+    check = OdometryCheck(ExternalOdometry(OdometryConfig()))
+    wheels, tracked, corners = motion(ODOMETRY), motion(TRACKING), motion(VISUAL_ODOMETRY)
+    assert check.believed(None, None) == []
+    assert check.believed(corners, None) == [corners]
+    assert check.believed(corners, wheels) == [wheels] == check.believed(None, wheels)
+    assert check.believed(tracked, wheels) == [tracked, wheels]
+    check.problem = "odometry stands still"
+    assert check.believed(corners, wheels) == [corners, wheels]

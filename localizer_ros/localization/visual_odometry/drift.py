@@ -29,10 +29,18 @@ class Drift:
     """
 
     def __init__(self, camera: RayCamera, scale_sigma: float) -> None:
-        self.scale_sigma = scale_sigma
+        self.scale_sigma = self._first_sigma = scale_sigma
         given = 0.5 * float(camera.given.K[0, 0] + camera.given.K[1, 1])
         self._calibration = float(np.hypot(_LEAST_CALIBRATION, np.log(camera.focal_px / given)))
         self._path_m = self._astray_m = self._effect = 0.0
+
+    def learn_scale(self, length_sigma: float) -> None:
+        """Lengths are known no better than the way on which new points were triangulated.
+
+        Args:
+            length_sigma: relative error of that way, with lengths from the first points alone.
+        """
+        self.scale_sigma = float(np.hypot(self._first_sigma, length_sigma))
 
     def at_keyframe(self) -> Array:
         """(6, 6) by how much directions are less certain beyond a keyframe, and lengths with them."""

@@ -124,6 +124,15 @@ class Window:
         np.maximum.at(worst, point, found.error_px)
         return worst < _WRONG_PX, True
 
+    def length_sigma(self) -> float:
+        """Relative error of the length of the window, by the last adjustment; at most 1."""
+        assert self.covariance is not None
+        T = self.poses[0].inverse() @ self.poses[-1]
+        metres = float(np.linalg.norm(T.t))
+        along = T.R.T @ T.t / max(metres, 1e-12)
+        variance = float(along @ self.covariance[-3:, -3:] @ along)
+        return min(float(np.sqrt(variance)) / max(metres, 1e-12), 1.0)
+
     def keep(self, keep: Mask) -> Index:
         """Drop points; (N,) the new number of each, -1 for what is gone."""
         self._rays = self._rays[:, keep]

@@ -103,6 +103,12 @@ def test_without_depths_and_without_odometry_there_is_no_motion(drive: DriveData
     assert [vo.observe(frame) for frame in drive.frames[:20]] == [None] * 20
 
 
+def test_a_handful_of_points_of_known_depth_gives_no_metres(drive: DriveData) -> None:
+    seed, vo = drive.seed(), VisualOdometry(RayCamera(drive.camera))
+    vo.seed(Seed(seed.frame, seed.xy_px[:20], seed.rays[:20], seed.depth_m[:20]))
+    assert [vo.observe(frame) for frame in drive.frames[1:10]] == [None] * 9
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.2])
 def test_metres_are_those_of_odometry(drive: DriveData, scale: float) -> None:
     vo = VisualOdometry(RayCamera(drive.camera))
