@@ -7,7 +7,7 @@ the pose; in a wide one most are chance, and RANSAC does. What the map does not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from localizer_ros.core.se3 import SE3
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.geometry.pose_solver import refine_pose, solve_pose
+from localizer_ros.localization.front_end import Observation
 from localizer_ros.localization.map_based.guided_matching import GuidedMatches, guided_matches
 from localizer_ros.localization.map_based.search import SearchResult, ViewResult, search_in_passes
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
@@ -164,16 +165,14 @@ class ProposalSearch:
         scene: the map.
         config: of the search.
         refiner: with windows as wide as proposals need.
-        proposal: pose of the frame and its covariance; None = the method proposes nothing.
-        reason: why it proposes nothing.
+        propose: what the method observes in the frame; asked for where nothing else gives a pose.
         source: name of the method.
     """
 
     scene: MapScene
     config: SearchConfig
     refiner: Refiner
-    proposal: PoseEstimate | None
-    reason: str
+    propose: Callable[[], Observation]
     source: str
 
     def localize(self, frame: Frame, prior: PoseEstimate | None) -> SearchResult:
@@ -194,10 +193,11 @@ class ProposalSearch:
 
     def _proposed(self, view: View, prior: PoseEstimate | None) -> ViewResult:
         """What the method's proposal becomes."""
-        if self.proposal is None:
-            return ViewResult(None, self.reason)
-        T = self.scene.refined_pose(self.proposal.T_map_cam)
-        result = self.refiner.find(view, T, self.proposal.covariance, prior, self.config)
+        proposed = self.propose()
+        if proposed.absolute is None:
+            return ViewResult(None, proposed.reason)
+        T = self.scene.refined_pose(proposed.absolute.T_map_cam)
+        result = self.refiner.find(view, T, proposed.absolute.covariance, prior, self.config)
         reason = f"the map does not confirm the pose that {self.source} proposes ({result.reason})"
         return result if result.verified is not None else ViewResult(None, reason)
 

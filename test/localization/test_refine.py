@@ -37,8 +37,10 @@ class Proposer:
     def __init__(self, records: FrameSource, disturbance: SE3 | None) -> None:
         self._poses = {record.stamp_ns: record.T_map_cam for record in records.records}
         self._disturbance = disturbance
+        self.asked_ns: list[int] = []
 
     def observe(self, frame: Frame, prior: PoseEstimate | None) -> Observation:
+        self.asked_ns.append(frame.stamp_ns)
         T_map_cam = self._poses[frame.stamp_ns]
         if self._disturbance is None or T_map_cam is None:
             return Observation(reason="resembles nothing")
@@ -83,16 +85,22 @@ def test_chance_makes_no_excess_and_a_right_pose_does(rng: np.random.Generator) 
 
 
 @pytest.mark.slow
-def test_the_first_frame_is_fixed_from_a_proposal_and_then_tracked(kitchen: Kitchen) -> None:
-    scene = MapScene.open(kitchen.scene)
-    disturbance = SE3.exp([0.06, -0.05, 0.03, 0.1, 0.08, -0.08])
-    front_end = RefinedFrontEnd(Proposer(kitchen.queries, disturbance), scene, "posenet", LocalizerConfig())
+@pytest.mark.parametrize("every_frame", [False, True])
+def test_the_first_frame_is_fixed_from_a_proposal_and_then_tracked(
+    kitchen: Kitchen, every_frame: bool
+) -> None:
+    scene, config = MapScene.open(kitchen.scene), LocalizerConfig()
+    proposer = Proposer(kitchen.queries, SE3.exp([0.06, -0.05, 0.03, 0.1, 0.08, -0.08]))
+    front_end = RefinedFrontEnd(proposer, scene, "posenet", config, every_frame=every_frame)
     for index in range(5):
         prior = kitchen.prior(index) if index else None
         observation = front_end.observe(kitchen.queries.read(index), prior)
         assert observation.absolute is not None, observation.reason
         assert observation.absolute.source == ("tracking" if index else "posenet")
         assert kitchen.errors(index, observation.absolute)[0] < 0.08
+    # Where tracking knows the pose, only a network with a memory is asked.
+    stamps = [record.stamp_ns for record in kitchen.queries.records[:5]]
+    assert proposer.asked_ns == (stamps if every_frame else stamps[:1])
     front_end.close()
 
 

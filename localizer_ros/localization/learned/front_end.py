@@ -228,4 +228,4 @@ def open_network_front_end(
     # Late: a network alone needs none of the libraries of maps.
     from localizer_ros.localization.learned.refined_front_end import open_refined
 
-    return open_refined(front_end, scene_dir, method, config, threaded)
+    return open_refined(front_end, scene_dir, method, config, threaded, bool(step.card.states))
