@@ -106,7 +106,9 @@ def test_what_stands_in_the_place_of_an_optional_file_is_named(seven_scenes, nam
     file = seven_scenes[0] / name
     file.unlink()
     put(file)
-    with pytest.raises(SourceError, match=rf"{name}: cannot be read \((not a regular file|a link to nothing)\)"):
+    with pytest.raises(
+        SourceError, match=rf"{name}: cannot be read \((not a regular file|a link to nothing)\)"
+    ):
         open_source(seven_scenes[0])
 
 

@@ -30,6 +30,12 @@ def test_more_of_what_speaks_for_a_pose_never_makes_it_less_probable(name: str) 
     assert PRIOR.probability(better) >= PRIOR.probability(USUAL)
 
 
+def test_a_pose_that_is_turned_away_from_all_mapped_views_is_never_sure() -> None:
+    fits = Evidence(300, 900, 0.8, 1.0, 90.0, np.radians(90.0), agrees=True)
+    assert PRIOR.probability(fits) > 0.999
+    assert PRIOR.probability(replace(fits, beyond_rad=np.radians(175.0))) <= 0.5
+
+
 def test_doubt_and_distance_widen_the_covariance() -> None:
     sure, doubtful = 1.0 - 1e-5, 0.99
     assert PRIOR.inflation_at(0.3, doubtful) > PRIOR.inflation_at(0.3, sure)
