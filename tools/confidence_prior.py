@@ -21,7 +21,7 @@ from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.evaluation.confidence import auroc
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.mapping.confidence_fit import fit_confidence
-from localizer_ros.mapping.examination import Question, Sample, ask
+from localizer_ros.mapping.examination import FEWEST_KEYFRAMES, FEWEST_POINTS, Question, Sample, ask
 from localizer_ros.scene.confidence import PRIOR, ConfidenceModel
 from localizer_ros.scene.hidden_views import without_keyframes
 from localizer_ros.scene.map_scene import MapScene
@@ -29,7 +29,6 @@ from localizer_ros.scene.map_scene import MapScene
 # Keyframes nearer than this to a frame are hidden, deg of view distance: its own always. So many frames in a row share
 # what is left.
 _HIDDEN_DEG, _TOGETHER = (3.0, 20.0, 45.0), 5
-_FEWEST_KEYFRAMES, _FEWEST_POINTS = 4, 50
 _MAX_WRONG = 0.001
 _QUANTILES = np.linspace(0.05, 0.95, 10)
 # Every place is fitted alike, from nothing. Of places left out, 4 of 97 wrong answers were accepted with weights as
@@ -84,7 +83,7 @@ def samples_of(scene: MapScene, source: FrameSource, frames: int) -> list[Sample
         distance = scene.point_map.view_distances(scene.refined_pose(middle))
         for degrees in _HIDDEN_DEG:
             left = without_keyframes(scene, distance < np.radians(degrees))
-            if len(left.point_map.names) < _FEWEST_KEYFRAMES or len(left.point_map.points) < _FEWEST_POINTS:
+            if len(left.point_map.names) < FEWEST_KEYFRAMES or len(left.point_map.points) < FEWEST_POINTS:
                 break
             samples += _asked(left, questions)
     return samples

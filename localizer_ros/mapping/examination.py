@@ -21,6 +21,7 @@ from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, UInt8
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
+from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.verification import AGREEMENT
 from localizer_ros.mapping.keyframes import Keyframes
@@ -45,8 +46,9 @@ _ELSEWHERE_RAD = np.radians(15.0)
 # With such a share of the inliers of the best answer to the frames beside it, that place looks the same: in a map of
 # two rooms furnished alike (simulated), wrong places had 0.4 to 1.4 times as many.
 _ALIKE = 0.25
-# Smaller maps are none.
-_FEWEST_KEYFRAMES, _FEWEST_POINTS = 4, 50
+FEWEST_KEYFRAMES, FEWEST_POINTS = 4, 50
+"""Smaller maps are none."""
+
 # Rows and columns of tiles that are exchanged.
 _TILES = (4, 6)
 
@@ -144,10 +146,10 @@ def _examine_group(
     samples = []
     for degrees in _HIDDEN_DEG:
         hidden = itself | (distance < np.radians(degrees))
-        if np.count_nonzero(~hidden) < _FEWEST_KEYFRAMES:
+        if np.count_nonzero(~hidden) < FEWEST_KEYFRAMES:
             break
         left = without_keyframes(scene, hidden)
-        if len(left.point_map.points) < _FEWEST_POINTS:
+        if len(left.point_map.points) < FEWEST_POINTS:
             break
         search = PlaceSearch(left, SearchConfig(fine_features="never"))
         asked = [
@@ -208,9 +210,8 @@ def is_right(error: Array, depth_m: float) -> bool:
 
 
 def view_distance_rad(error: Array, depth_m: float) -> float:
-    """How much the view of a pose with such an error (6,) differs from the true one: the turn, and the move as seen
-    from the median depth."""
-    return float(np.hypot(np.linalg.norm(error[:3]), np.linalg.norm(error[3:]) / depth_m))
+    """How much the view of a pose with such an error (6,) differs from the true one."""
+    return float(view_distances(np.eye(4)[None], SE3.exp(error), depth_m)[0])
 
 
 def _lights(question: Question, n: int, rng: np.random.Generator) -> Iterator[tuple[str, UInt8]]:
