@@ -24,9 +24,9 @@ from localizer_ros.cli.console import progress_bar
 from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import config_from_dict, load_config
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
 from localizer_ros.evaluation.off_path import view_change
 from localizer_ros.evaluation.open_scene import open_scene

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array
-
-WRONG_M, WRONG_DEG = 0.5, 10.0
-"""An answer further off than either is wrong: it would have been better to give none."""
 
 RPE_INTERVAL_NS = 1_000_000_000
 """Time over which the error of a motion is measured."""

@@ -1,6 +1,6 @@
 """Whether the confidence of answers tells right ones from wrong ones.
 
-An answer is wrong when it is further off than ``answers.WRONG_M`` or ``answers.WRONG_DEG``. Answers without a
+An answer is wrong when it is further off than ``limits.WRONG_M`` or ``limits.WRONG_DEG``. Answers without a
 confidence or without ground truth say nothing here and are left out.
 """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.se3 import SE3
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.evaluate import Evaluation
 from localizer_ros.evaluation.measured_motions import GEOMETRIC
 from localizer_ros.evaluation.metrics import (

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.evaluate import Evaluation
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, NEES_EXPECTED_P90, RECALLS, Metrics
 from localizer_ros.evaluation.run_localizer import FrameResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.metrics import NEES_EXPECTED_MEDIAN, RECALLS, Metrics
 
 ANSWERED_GOOD, ANSWERED_BAD = 0.95, 0.5

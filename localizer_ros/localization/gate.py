@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from localizer_ros.core.config.runtime import GateConfig
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.statistics import chi2_quantile
 from localizer_ros.core.types import PoseEstimate
 from localizer_ros.localization.hypotheses import Hypotheses
@@ -18,10 +19,6 @@ AGREEING_STARTS = 3
 # No map gives an answer that is less probable to be right, at the usual share of wrong ones (search.max_wrong); methods
 # whose confidence is no probability hardly ever are that sure.
 _CONTRADICTS = 0.98
-
-
-# A pose that lies so far from the prediction is found anew: evaluations would call one of the two wrong.
-_JUMP_M, _JUMP_RAD = 0.5, np.radians(10.0)
 
 
 class AnswerOutcome(enum.Enum):
@@ -162,7 +159,10 @@ class Gate:
 
 
 def _is_jump(a: PoseEstimate, b: PoseEstimate) -> bool:
-    return a.T_map_cam.distance_to(b.T_map_cam) > _JUMP_M or a.T_map_cam.angle_to(b.T_map_cam) > _JUMP_RAD
+    """Whether the two are so far apart that one of them is wrong: the pose was found anew, not carried on."""
+    return a.T_map_cam.distance_to(b.T_map_cam) > WRONG_M or a.T_map_cam.angle_to(b.T_map_cam) > np.radians(
+        WRONG_DEG
+    )
 
 
 def squared_mahalanobis(a: PoseEstimate, b: PoseEstimate) -> float | None:

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 
 from localizer_ros.core.config.map_based import SearchConfig
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.progress import Progress
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, UInt8
 from localizer_ros.datasets.source import FrameSource
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.verification import AGREEMENT

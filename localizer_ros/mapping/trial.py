@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.types import SourceError
-from localizer_ros.evaluation.answers import WRONG_DEG, WRONG_M
 from localizer_ros.evaluation.verdict import ANSWERED_BAD, ANSWERED_GOOD, Verdict
 from localizer_ros.mapping.validation import FEWEST_ANSWERED
 
