@@ -2,10 +2,12 @@
 
 Maps drive 0 of a simulated room by day, then localises drive 1, which takes another path, at offsets, angles and
 lights until the method fails. The same as `localizer map` and `localizer eval` of one world.yaml after the other.
+Conditions of `--table path` are in painted light, those of `--table light` in that of windows and lamps, on a map of
+their own that is made in the light of windows.
 
 A condition whose JSON is in OUT already is not measured again.
 
-    .venv/bin/python tools/simulated_table.py OUT [--place room] [--set structure.keyframes.max_images=150]
+    .venv/bin/python tools/simulated_table.py OUT [--place room] [--table light]
 """
 
 from __future__ import annotations
@@ -47,6 +49,25 @@ TOGETHER = (
     {"offset_m": 1.0, "offset_deg": 40.0, "light": 0.05},
     {"reverse": True},
 )
+DAY: dict[str, Any] = {"lighting": "windows"}
+NIGHT: dict[str, Any] = {"lighting": "lamps", "light": 0.15}
+# Twice the frequency of the mains, which is never quite the 50 Hz that it should be.
+FLICKER: dict[str, Any] = {"flicker_hz": 99.7}
+IN_WINDOWS_AND_LAMPS: tuple[dict[str, Any], ...] = (
+    DAY,
+    *({"lighting": "lamps", "light": light} for light in (0.5, 0.15, 0.05, 0.02, 0.01)),
+    {**NIGHT, "lamp_layout": 1},
+    {**NIGHT, "lamp_layout": 2},
+    {**NIGHT, **FLICKER},
+    {**NIGHT, "exposure_step_stops": 1.0},
+    {**DAY, "moved_furniture": 0.2},
+    {**DAY, "moved_furniture": 0.5},
+    {**DAY, "people": 4},
+    {
+        **{"lighting": "lamps", "light": 0.05, "lamp_layout": 1, **FLICKER},
+        **{"exposure_step_stops": 1.0, "moved_furniture": 0.2, "people": 4},
+    },
+)
 # Every fifth frame is searched by itself, with nothing known of the others.
 ALONE = {"fps": 2.0}
 GRID_M = (0.0, 0.25, 0.5, 1.0, 1.5)
@@ -67,7 +88,10 @@ class Condition:
 
     @property
     def name(self) -> str:
-        words = [f"{key.removeprefix('offset_')}={value:g}" for key, value in self.settings.items()]
+        words = [
+            value if isinstance(value, str) else f"{key.removeprefix('offset_')}={value:g}"
+            for key, value in self.settings.items()
+        ]
         return " ".join(words) or "as mapped"
 
     def source(self, place: str, **more: Any) -> SimulatedSource:
@@ -75,8 +99,10 @@ class Condition:
         return SimulatedSource(world, Path(f"{place}, drive 1, {self.name}"))
 
 
-def conditions() -> list[Condition]:
-    """Everything that is measured, in order."""
+def conditions(table: str) -> list[Condition]:
+    """What is measured for a table, in order."""
+    if table == "light":
+        return [Condition(dict(settings)) for settings in IN_WINDOWS_AND_LAMPS]
     offsets = [Condition({"offset_m": o}) for o in OFFSETS_M]
     angles = [Condition({"offset_deg": a}) for a in ANGLES_DEG]
     lights = [Condition({"light": x}) for x in LIGHTS]
@@ -197,13 +223,15 @@ def main() -> None:
         "out", type=Path, help="folder of the scene, of one JSON file a condition, and of table.md"
     )
     parser.add_argument("--place", default="room", choices=("room", "corridor", "hall"))
+    parser.add_argument("--table", default="path", choices=("path", "light"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the mapping")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     scene_path = out / "scene"
     if not is_scene(scene_path):
-        world = config_from_dict(WorldConfig, {"place": arguments.place, **MAPPING})
+        light = DAY if arguments.table == "light" else {}
+        world = config_from_dict(WorldConfig, {"place": arguments.place, **MAPPING, **light})
         source = SimulatedSource(world, Path(f"{arguments.place}, drive 0"))
         with progress_bar() as progress:
             build_scene(
@@ -213,7 +241,7 @@ def main() -> None:
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     wrong: list[str] = []
     everything = []
-    for condition in conditions():
+    for condition in conditions(arguments.table):
         file = out / f"{condition.name.replace(' ', '_')}.json"
         if not file.is_file():
             try:

@@ -9,7 +9,6 @@ one can be.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,9 +21,12 @@ from localizer_ros.core.files import read_text
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, ConfigError, Float32, Frame, SourceError, UInt8
-from localizer_ros.datasets.simulation.drive import Course, Drive
-from localizer_ros.datasets.simulation.optics import Sensor, motion_blur
-from localizer_ros.datasets.simulation.place import Box, Place, Quad, lit, make_place, moving_box_quads, paint
+from localizer_ros.datasets.simulation.drive import Course, Drive, camera_on_robot
+from localizer_ros.datasets.simulation.lighting import illuminated, lighting_of
+from localizer_ros.datasets.simulation.movers import moving_boxes, people
+from localizer_ros.datasets.simulation.optics import Flicker, PhotonSensor, Sensor, motion_blur
+from localizer_ros.datasets.simulation.physical_light import EXPOSURE_LAG_S, PhysicalLight
+from localizer_ros.datasets.simulation.place import Place, lit, make_place, paint, painted, rearranged
 from localizer_ros.datasets.simulation.render import Renderer
 from localizer_ros.datasets.source import FrameRecord, Stamps, split_error
 
@@ -77,6 +79,27 @@ class WorldConfig(Config, frozen=True):
             description="Time of day, or a level: 1 = day, 0.15 = night, less = underexposed, above 1 = overexposed"
         ),
     ] = "day"
+    lighting: Annotated[
+        Literal["painted", "windows", "lamps"],
+        Meta(
+            description="How light falls: painted = soft, a tone curve makes the night; windows or lamps = as it is in "
+            "nature, with cast shadows, reflections, veil, automatic exposure and photon noise"
+        ),
+    ] = "painted"
+    lamp_layout: Annotated[
+        int,
+        Meta(
+            ge=0, le=1000, description="Where lamps are: 0 = on the ceiling, others = somewhere on the walls"
+        ),
+    ] = 0
+    flicker_hz: Annotated[
+        float,
+        Meta(ge=0.0, le=1000.0, description="Flicker of lamps, twice the frequency of the mains; 0 = steady"),
+    ] = 0.0
+    exposure_step_stops: Annotated[
+        float,
+        Meta(ge=0.0, le=4.0, description="Steps of automatic exposure, factors of two; 0 = smooth"),
+    ] = 0.0
     exposure_ms: Annotated[
         float, Meta(ge=0.0, le=100.0, description="Exposure time, which blurs by motion; 0 = no blur")
     ] = 8.0
@@ -86,6 +109,10 @@ class WorldConfig(Config, frozen=True):
     moving_objects: Annotated[
         int, Meta(ge=0, le=20, description="Number of boxes that move about and occlude")
     ] = 2
+    people: Annotated[int, Meta(ge=0, le=20, description="Number of people who walk past the robot")] = 0
+    moved_furniture: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the furniture that stands elsewhere in this drive")
+    ] = 0.0
     repetition: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Share of pictures and doors that look the same everywhere")
     ] = 0.2
@@ -124,18 +151,19 @@ class SimulatedSource:
         self.camera = Camera.pinhole(
             config.width_px, config.height_px, f, f, 0.5 * (config.width_px - 1), 0.5 * (config.height_px - 1)
         )
-        self.T_base_cam: SE3 | None = _camera_on_robot(config)
+        self.T_base_cam: SE3 | None = camera_on_robot(config.camera_height_m, config.camera_pitch_deg)
         self._light = LIGHT[config.light] if isinstance(config.light, str) else float(config.light)
-        if not 0.0 <= self._light <= 5.0:
-            raise ConfigError(f"{path}: light: expected 0 to 5, got {self._light}")
-        self.place = make_place(config.place, config.seed)
-        self._drive = Drive(
-            np.random.default_rng([config.seed, 103, config.drive]), _course(config, self.place)
-        )
+        _check_light(config, self._light, path)
+        mapped = make_place(config.place, config.seed)
+        self._drive = Drive(np.random.default_rng([config.seed, 103, config.drive]), _course(config, mapped))
         if config.duration_s * config.fps > _MOST_FRAMES:
             raise ConfigError(f"{path}: duration_s x fps: expected at most {_MOST_FRAMES} frames")
         self._times = np.arange(max(1, round(config.duration_s * config.fps))) / config.fps
-        _check_free(self.place, self._drive, self._times, path)
+        robot_xy = self._drive.planar(self._times)[:, :2]
+        self.place = mapped
+        if config.moved_furniture > 0.0:
+            self.place = rearranged(mapped, config.moved_furniture, robot_xy, self._rng(110))
+        _check_free(self.place, robot_xy, self._times, path)
         self._start_ns = _EPOCH_NS + config.drive * _DRIVE_NS
         self.records: Sequence[FrameRecord] = [
             FrameRecord(
@@ -149,16 +177,15 @@ class SimulatedSource:
         self.odometry: Trajectory | None = self._drive.odometry(
             self._rng(104), config.duration_s, config.odometry_noise, self._start_ns
         )
-        self._movers = _moving_boxes(
-            self._rng(105),
-            config.moving_objects,
-            self.place,
-            self._drive.planar(self._times)[:, :2],
-            self._times,
-        )
+        self._movers = [
+            *moving_boxes(self._rng(105), config.moving_objects, self.place, robot_xy, self._times),
+            *people(self._rng(111), config.people, self.place, robot_xy, self._times),
+        ]
+        self._quads_of_movers: list[range] = []
         # Painting takes a second; who only asks for poses need not wait for it.
         self._renderer: Renderer | None = None
-        self._sensor = Sensor(self.camera, self._light, config.noise, self._rng(106))
+        self._physical: PhysicalLight | None = None
+        self._sensor = _sensor(config, self.camera, self._light, self._rng(106))
 
     def T_map_cam(self, time_s: float) -> SE3:
         """True pose of the camera at a time of the drive, seconds from its start."""
@@ -174,7 +201,14 @@ class SimulatedSource:
             half_s = 0.5e-3 * config.exposure_ms
             T_begin_end = self.T_map_cam(time_s - half_s).inverse() @ self.T_map_cam(time_s + half_s)
             image = motion_blur(image, inv_z, self.camera, T_begin_end)
-        image = self._sensor(image, time_s, self._rng(107, index))
+        rng = self._rng(107, index)
+        if isinstance(self._sensor, Sensor):
+            image = self._sensor(image, time_s, rng)
+        else:
+            assert self._physical is not None
+            earlier_s = time_s - EXPOSURE_LAG_S
+            gain = self._physical.gain(self.T_map_cam(earlier_s), self._moved(earlier_s))
+            image = self._sensor(image, gain, time_s, rng)
         return Frame(record.stamp_ns, image, self.camera, record.name, self.T_base_cam)
 
     def render(self, index: int) -> tuple[UInt8, Float32]:
@@ -183,14 +217,11 @@ class SimulatedSource:
         """
         if self._renderer is None:
             self._renderer = self._open_renderer()
-        moved = {}
-        for number, mover in enumerate(self._movers):
-            displacement = np.array([*mover.displacement(float(self._times[index])), 0.0])
-            first = self._n_static + 5 * number
-            moved.update({quad: displacement for quad in range(first, first + 5)})
         T_map_cam = self.records[index].T_map_cam
         assert T_map_cam is not None
-        image, inv_z = self._renderer.render(T_map_cam, moved)
+        image, inv_z = self._renderer.render(T_map_cam, self._moved(float(self._times[index])))
+        if self._physical is not None:
+            image = self._physical.added(image, inv_z, T_map_cam)
         if self.config.supersampling > 1:
             size = (self.camera.width_px, self.camera.height_px)
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -213,19 +244,36 @@ class SimulatedSource:
 
     def _open_renderer(self) -> Renderer:
         config = self.config
-        quads = lit(
-            self.place,
-            (*_painted(config.place, config.seed, config.repetition), *self._mover_quads()),
-            self._light,
-            self._rng(108),
-        )
-        self._n_static = len(quads) - 5 * len(self._movers)
-        n = config.supersampling
-        return Renderer(self.camera.scaled(n * config.width_px, n * config.height_px), quads)
-
-    def _mover_quads(self) -> list[Quad]:
+        if config.moved_furniture > 0.0:
+            still = paint(self.place, config.seed, config.repetition)
+        else:
+            still = painted(config.place, config.seed, config.repetition)
+        quads = [*still]
+        self._quads_of_movers = []
         rng = self._rng(109)
-        return [quad for mover in self._movers for quad in moving_box_quads(mover.box, rng)]
+        for mover in self._movers:
+            of_mover = mover.quads(rng)
+            self._quads_of_movers.append(range(len(quads), len(quads) + len(of_mover)))
+            quads += of_mover
+        n = config.supersampling
+        camera = self.camera.scaled(n * config.width_px, n * config.height_px)
+        if config.lighting == "painted":
+            return Renderer(camera, lit(self.place, tuple(quads), self._light, self._rng(108)))
+        sources = lighting_of(self.place, config.lighting, config.lamp_layout, config.seed)
+        quads, sources = illuminated(self.place, quads, sources)
+        renderer = Renderer(camera, quads)
+        self._physical = PhysicalLight(
+            renderer, self.place, quads[: len(still)], sources, self._light, config.exposure_step_stops
+        )
+        return renderer
+
+    def _moved(self, time_s: float) -> dict[int, Array]:
+        """Number of a quad -> (3,) displacement of what moves."""
+        return {
+            quad: np.array([*mover.displacement(time_s), 0.0])
+            for mover, of_mover in zip(self._movers, self._quads_of_movers, strict=True)
+            for quad in of_mover
+        }
 
 
 def open_recording(path: Path) -> SimulatedSource:
@@ -264,21 +312,28 @@ def _course(config: WorldConfig, place: Place) -> Course:
     )
 
 
-@lru_cache(maxsize=2)
-def _painted(place: str, seed: int, repetition: float) -> tuple[Quad, ...]:
-    return paint(make_place(place, seed), seed, repetition)
+def _sensor(
+    config: WorldConfig, camera: Camera, light: float, rng: np.random.Generator
+) -> Sensor | PhotonSensor:
+    if config.lighting == "painted":
+        return Sensor(camera, light, config.noise, rng)
+    lamps = config.lighting == "lamps"
+    flicker = Flicker(config.flicker_hz, 1e-3 * config.exposure_ms) if lamps else None
+    return PhotonSensor(camera, light, config.noise, flicker, rng)
 
 
-def _camera_on_robot(config: WorldConfig) -> SE3:
-    """``T_base_cam``: base x forward, y left, z up on the floor; the optical frame looks forward and up."""
-    c, s = np.cos(np.deg2rad(config.camera_pitch_deg)), np.sin(np.deg2rad(config.camera_pitch_deg))
-    R = np.array([[0.0, s, c], [-1.0, 0.0, 0.0], [0.0, -c, s]])
-    return SE3(R, np.array([0.1, 0.0, config.camera_height_m]))
+def _check_light(config: WorldConfig, light: float, path: Path) -> None:
+    """Raise ConfigError for a level, or for settings that the kind of light does not have."""
+    if not 0.0 <= light <= 5.0:
+        raise ConfigError(f"{path}: light: expected 0 to 5, got {light}")
+    if config.lighting != "lamps" and (config.flicker_hz > 0.0 or config.lamp_layout > 0):
+        raise ConfigError(f"{path}: flicker_hz and lamp_layout: only with lighting: lamps")
+    if config.lighting == "painted" and config.exposure_step_stops > 0.0:
+        raise ConfigError(f"{path}: exposure_step_stops: only with lighting: lamps or windows")
 
 
-def _check_free(place: Place, drive: Drive, times: Array, path: Path) -> None:
+def _check_free(place: Place, xy: Array, times: Array, path: Path) -> None:
     """Raise ConfigError where the robot would touch something."""
-    xy = drive.planar(times)[:, :2]
     clearance = (np.asarray(place.size_m[:2]) / 2 - np.abs(xy)).min(axis=1)
     for box in place.boxes:
         clearance = np.minimum(clearance, box.distance_m(xy))
@@ -287,52 +342,3 @@ def _check_free(place: Place, drive: Drive, times: Array, path: Path) -> None:
         raise ConfigError(
             f"{path}: the robot would hit something after {times[worst]:.1f} s; try a smaller offset_m"
         )
-
-
-class _Mover:
-    """A box that goes to and fro.
-
-    Args:
-        box: where it is in the middle.
-        reach_m: (x, y) from the middle to the turning point.
-        period_s: of one round trip.
-        phase: radians.
-    """
-
-    def __init__(self, box: Box, reach_m: Array, period_s: float, phase: float) -> None:
-        self.box, self._reach_m, self._rate, self._phase = box, reach_m, 2 * np.pi / period_s, phase
-
-    def displacement(self, time_s: Array | float) -> Array:
-        """(..., 2) from the middle, metres."""
-        return np.sin(self._rate * np.asarray(time_s) + self._phase)[..., None] * self._reach_m
-
-
-def _moving_boxes(
-    rng: np.random.Generator, count: int, place: Place, robot_xy: Array, times: Array
-) -> list[_Mover]:
-    """Up to ``count`` boxes that keep clear of furniture and never come nearer than 0.8 m to the robot."""
-    movers: list[_Mover] = []
-    for _ in range(200 * count):
-        if len(movers) == count:
-            break
-        size = rng.uniform(0.3, 0.6, 2)
-        box = Box(
-            (
-                float(rng.uniform(-0.5, 0.5) * (place.size_m[0] - 1.5)),
-                float(rng.uniform(-0.5, 0.5) * (place.size_m[1] - 1.5)),
-            ),
-            (float(size[0]), float(size[1])),
-            float(rng.uniform(0.5, 1.8)),
-            yaw_rad=float(rng.uniform(0.0, np.pi)),
-        )
-        heading = rng.uniform(0.0, 2 * np.pi)
-        reach = rng.uniform(0.2, 1.5) * np.array([np.cos(heading), np.sin(heading)])
-        mover = _Mover(box, reach, float(rng.uniform(6.0, 14.0)), float(rng.uniform(0.0, 6.28)))
-        radius = 0.5 * float(np.hypot(*size))
-        track = np.asarray(box.centre_m) + np.linspace(-1.0, 1.0, 15)[:, None] * reach
-        inside = np.all(np.abs(track) < np.asarray(place.size_m[:2]) / 2 - radius)
-        free = all(other.distance_m(track).min() > radius for other in place.boxes)
-        gap = np.linalg.norm(np.asarray(box.centre_m) + mover.displacement(times) - robot_xy, axis=1).min()
-        if inside and free and gap > radius + 0.8:
-            movers.append(mover)
-    return movers

@@ -34,6 +34,32 @@ def test_same_settings_same_bytes(small):
     assert other.records[0].stamp_ns > small.records[-1].stamp_ns
 
 
+def test_lamps_give_the_same_bytes_every_time_and_other_ones_than_windows():
+    night = as_dict(SMALL, lighting="lamps", light=0.1, flicker_hz=99.7, exposure_step_stops=1.0, people=2)
+    one, again = (SimulatedSource(WorldConfig(**night)) for _ in range(2))
+    # In another order: nothing is kept from frame to frame.
+    images = [one.read(index).image for index in (3, 20, 9)]
+    for index, image in zip((9, 20, 3), reversed(images), strict=True):
+        np.testing.assert_array_equal(again.read(index).image, image)
+    day = SimulatedSource(WorldConfig(**as_dict(SMALL, lighting="windows")))
+    assert day.read(9).image.mean() > images[2].mean()
+    for a, b in zip(day.records, one.records, strict=True):
+        np.testing.assert_array_equal(a.T_map_cam.t, b.T_map_cam.t)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"flicker_hz": 100.0}, "flicker_hz and lamp_layout: only with lighting: lamps"),
+        ({"lighting": "windows", "lamp_layout": 1}, "only with lighting: lamps"),
+        ({"exposure_step_stops": 1.0}, "exposure_step_stops: only with"),
+    ],
+)
+def test_settings_that_the_light_does_not_have_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        SimulatedSource(WorldConfig(**as_dict(SMALL, **settings)))
+
+
 def test_drives_share_the_place_but_not_the_path(small):
     other = SimulatedSource(WorldConfig(**as_dict(SMALL, drive=1, light="night")))
     assert other.place.boxes[0].centre_m == small.place.boxes[0].centre_m

@@ -158,6 +158,18 @@ class Drive:
         return Trajectory(stamps, tuple(poses), np.stack(covariances))
 
 
+def camera_on_robot(height_m: float, pitch_deg: float) -> SE3:
+    """``T_base_cam``: base x forward, y left, z up on the floor; the optical frame looks forward and up.
+
+    Args:
+        height_m: above the floor.
+        pitch_deg: by which it looks up.
+    """
+    c, s = np.cos(np.deg2rad(pitch_deg)), np.sin(np.deg2rad(pitch_deg))
+    R = np.array([[0.0, s, c], [-1.0, 0.0, 0.0], [0.0, -c, s]])
+    return SE3(R, np.array([0.1, 0.0, height_m]))
+
+
 def _planar_covariance(P: Array, R: Array) -> Array:
     """(6, 6) in the tangent [rotation, translation] of the base from (3, 3) of x, y, yaw in the odom
     frame.

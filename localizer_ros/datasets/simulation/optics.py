@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Camera, Float32, UInt8
+from localizer_ros.datasets.simulation.lighting import GAMMA, LINEAR, SOURCE, WHITE
 
 
 def motion_blur(image: UInt8, inv_z: Float32, camera: Camera, T_begin_end: SE3) -> UInt8:
@@ -100,3 +103,123 @@ class Sensor:
         y, x = rng.integers(0, self._margin, 2)
         part = self._noise[y : y + image.shape[0], x : x + image.shape[1]]
         return np.asarray(cv2.add(toned, part, dtype=cv2.CV_8U), np.uint8)
+
+
+# Mean linear value that automatic exposure aims at: mid grey.
+_MID_GREY = 0.18
+_GREYEST, _GREY = 0.02, 0.5
+_READ_NOISE_ELECTRONS = 2.0
+# A source of light is so many times as bright as the brightest surface that is stored.
+_DAZZLING = 20.0
+# Depth to which lamps on the mains go down: between those with a smoothed supply (0.1) and those without (1).
+_FLICKER = 0.5
+# From the first row to the last of a rolling shutter; only light is read row by row here, geometry is not.
+_READOUT_S = 0.016
+_LEVELS = 4095
+_CODES = np.rint(255.0 * (np.arange(_LEVELS + 1) / _LEVELS) ** (1.0 / GAMMA)).astype(np.uint8)
+
+
+def automatic_gain(metered: UInt8, light: float, step_stops: float) -> float:
+    """Gain by which automatic exposure multiplies linear values: what was metered becomes mid grey.
+
+    Args:
+        metered: (H, W, 3) what the camera saw, as stored.
+        light: its level; below that of night the gain is at its end, and images are dark.
+        step_stops: the gain goes in steps of so many factors of two; 0 = smoothly.
+    """
+    mean = float(LINEAR[metered].mean())
+    gain = _MID_GREY / float(np.clip(mean, _GREYEST * WHITE, _GREY))
+    if step_stops > 0.0:
+        gain = float(2.0 ** (step_stops * np.round(np.log2(gain) / step_stops)))
+    return gain * min(1.0, light / _DARKEST_EXPOSED)
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """Of lamps on the mains.
+
+    Attributes:
+        hertz: twice the frequency of the mains; 0 = steady.
+        exposure_s: time that a row of the image is exposed, which averages over it.
+    """
+
+    hertz: float
+    exposure_s: float
+
+
+class PhotonSensor:
+    """A sensor that counts photons: lens, gain, noise that grows as light fails, mains flicker, and a gamma.
+
+    Args:
+        camera: for the size.
+        light: level, 1 by day: so many photons.
+        noise: sigma in grey levels of 255 at mid grey by day, which says how many photons fill a pixel; 0 = none.
+        flicker: of the lamps, None by day.
+        rng: of the drive.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        light: float,
+        noise: float,
+        flicker: Flicker | None,
+        rng: np.random.Generator,
+    ) -> None:
+        y, x = np.mgrid[0 : camera.height_px, 0 : camera.width_px].astype(np.float32)
+        radius = np.hypot(x - camera.K[0, 2], y - camera.K[1, 2]) / np.hypot(
+            camera.width_px / 2, camera.height_px / 2
+        )
+        self._falloff = np.repeat((1.0 - 0.3 * radius**2)[..., None], 3, axis=2)
+        # Half of the colour of lamps is left after the white balance.
+        colour = np.array([1.0, 1.0, 1.0] if flicker is None else [1.12, 1.0, 0.78]) * rng.normal(
+            1.0, 0.02, 3
+        )
+        # Photons that fill a pixel of white by day, from the noise at mid grey: d(255 v^(1/g)) = noise.
+        mid = 0.5**GAMMA
+        slope = 255.0 / GAMMA * mid ** (1.0 / GAMMA - 1.0)
+        self._full = (slope / noise) ** 2 * mid * max(light, 1e-4) if noise > 0.0 else None
+        full = 1.0 if self._full is None else self._full
+        stored = LINEAR.copy()
+        stored[SOURCE] *= _DAZZLING
+        table = stored[:, None] / WHITE * full * colour**GAMMA
+        self._electrons = np.ascontiguousarray(table[None], np.float32)
+        self._flicker = flicker
+        self._phase = float(rng.uniform(0.0, 2.0 * np.pi))
+        # One field of noise, shifted for each frame, is as good as a new one and far cheaper.
+        self._margin = 61
+        size = (camera.height_px + self._margin, camera.width_px + self._margin, 3)
+        self._noise = rng.standard_normal(size, dtype=np.float32)
+
+    def __call__(self, image: UInt8, gain: float, time_s: float, rng: np.random.Generator) -> UInt8:
+        """The image as the sensor delivers it.
+
+        Args:
+            image: (H, W, 3) as stored, see :mod:`lighting`.
+            gain: of automatic exposure, on linear values.
+            time_s: middle of the exposure of the middle row.
+            rng: the frame's own.
+        """
+        electrons = cv2.LUT(image, self._electrons)
+        electrons *= self._falloff
+        electrons *= self._bands(len(image), time_s)[:, None, None]
+        full = 1.0
+        if self._full is not None:
+            full = self._full
+            y, x = rng.integers(0, self._margin, 2)
+            sigma = np.sqrt(electrons + np.float32(_READ_NOISE_ELECTRONS**2))
+            sigma *= self._noise[y : y + image.shape[0], x : x + image.shape[1]]
+            electrons += sigma
+        electrons *= np.float32(_LEVELS * gain * WHITE / full)
+        np.clip(electrons, 0.0, float(_LEVELS), out=electrons)
+        return np.asarray(_CODES[electrons.astype(np.uint16)])
+
+    def _bands(self, rows: int, time_s: float) -> Float32:
+        """(rows,) brightness of lamps while each row was exposed, 1 on average."""
+        if self._flicker is None or self._flicker.hertz == 0.0:
+            return np.ones(rows, np.float32)
+        at = time_s + _READOUT_S * ((np.arange(rows) + 0.5) / rows - 0.5)
+        # numpy's sinc has the pi in it.
+        rest = np.sinc(self._flicker.hertz * self._flicker.exposure_s)
+        wave = np.sin(2.0 * np.pi * self._flicker.hertz * at + self._phase)
+        return np.asarray(1.0 + _FLICKER * rest * wave, np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ class Quad:
         axis_v: (3,) unit vector down.
         size_m: (width, height).
         texture: (H, W, 3) uint8 RGB.
+        gloss: 0 (matt) to 1 (polished): how much of a lamp is mirrored.
     """
 
     corner: Array
@@ -36,6 +38,7 @@ class Quad:
     axis_v: Array
     size_m: tuple[float, float]
     texture: UInt8
+    gloss: float = 0.0
 
     @property
     def normal(self) -> Array:
@@ -89,6 +92,10 @@ class Place:
     detail: float = 1.0
 
 
+# Waxed floors and lacquered furniture; walls are matt.
+_FLOOR_GLOSS = 1.0
+_BOX_GLOSS = 0.5
+
 # Texels a metre: what a camera of about 450 px focal length shows sharply from 2 m, less where it looks at a
 # slant.
 _SCALE = {"wall": 160.0, "floor": 96.0, "ceiling": 72.0, "box": 180.0}
@@ -122,6 +129,12 @@ def paint(place: Place, seed: int, repetition: float) -> tuple[Quad, ...]:
     return tuple(quads)
 
 
+@lru_cache(maxsize=2)
+def painted(name: str, seed: int, repetition: float) -> tuple[Quad, ...]:
+    """The surfaces of a place as it is made; all its drives share them."""
+    return paint(make_place(name, seed), seed, repetition)
+
+
 def moving_box_quads(box: Box, rng: np.random.Generator) -> list[Quad]:
     """The surfaces of something that moves about."""
     return box_quads(box, lambda size: textures.box_side(rng, size, _SCALE["box"]))
@@ -143,10 +156,11 @@ def box_quads(box: Box, side: Callable[[tuple[float, float]], UInt8], top: bool 
     ):
         right = np.cross(-outward, _UP)
         size = (float(width), box.height_m)
-        quads.append(Quad(high + reach * outward - 0.5 * width * right, right, -_UP, size, side(size)))
+        corner = high + reach * outward - 0.5 * width * right
+        quads.append(Quad(corner, right, -_UP, size, side(size), _BOX_GLOSS if top else 0.0))
     if top:
         size = (float(2 * half[0]), float(2 * half[1]))
-        quads.append(Quad(high - half[0] * x + half[1] * y, x, -y, size, side(size)))
+        quads.append(Quad(high - half[0] * x + half[1] * y, x, -y, size, side(size), _BOX_GLOSS))
     return quads
 
 
@@ -168,10 +182,46 @@ def _shell(
         quads.append(Quad(corner, right, -_UP, (width, z), texture))
     east, north = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
     texture = textures.floor(rng, (x, y), scale["floor"])
-    quads.append(Quad(np.array([-x / 2, y / 2, 0.0]), east, -north, (x, y), texture))
+    quads.append(Quad(np.array([-x / 2, y / 2, 0.0]), east, -north, (x, y), texture, _FLOOR_GLOSS))
     texture = textures.ceiling(rng, (x, y), scale["ceiling"])
     quads.append(Quad(np.array([-x / 2, -y / 2, z]), east, north, (x, y), texture))
     return quads
+
+
+def rearranged(place: Place, share: float, keep_clear_N2: Array, rng: np.random.Generator) -> Place:
+    """The place with a share of its furniture elsewhere: what stands on the floor, carries nothing and is no pillar.
+
+    Args:
+        place: as it was.
+        share: 0 to 1.
+        keep_clear_N2: (N, 2) where the robot drives; furniture stays half a metre away.
+        rng: chooses what is moved, and where to. What fits nowhere in a hundred trials stays.
+    """
+
+    def carries(box: Box) -> bool:
+        return any(
+            other.z_m > 0.0 and box.distance_m(np.array([other.centre_m]))[0] == 0.0 for other in place.boxes
+        )
+
+    movable = [
+        i
+        for i, box in enumerate(place.boxes)
+        if box.z_m == 0.0 and box.height_m < place.size_m[2] - 1e-9 and not carries(box)
+    ]
+    chosen = rng.permutation(movable)[: round(share * len(movable))].tolist()
+    boxes = list(place.boxes)
+    for i in chosen:
+        box = boxes[i]
+        radius = 0.5 * float(np.hypot(*box.footprint_m))
+        for _ in range(100):
+            x, y = (float(rng.uniform(-0.5, 0.5) * (extent - 2 * radius)) for extent in place.size_m[:2])
+            moved = replace(box, centre_m=(x, y), yaw_rad=float(rng.uniform(0.0, np.pi)))
+            at = np.array([[x, y]])
+            free = all(other.distance_m(at)[0] > radius for other in boxes)
+            if free and moved.distance_m(keep_clear_N2).min() > 0.5:
+                boxes[i] = moved
+                break
+    return replace(place, boxes=tuple(boxes))
 
 
 def _room(rng: np.random.Generator) -> Place:

@@ -97,11 +97,12 @@ class Renderer:
     Args:
         camera: ideal pinhole.
         quads: textures come from these; positions may be replaced in :meth:`render`.
+        atlas: of these quads, where another renderer has made it already.
     """
 
-    def __init__(self, camera: Camera, quads: Sequence[Quad]) -> None:
+    def __init__(self, camera: Camera, quads: Sequence[Quad], atlas: Atlas | None = None) -> None:
         self.camera = camera
-        self._atlas = Atlas(quads)
+        self._quads, self._atlas = quads, Atlas(quads) if atlas is None else atlas
         self._K_inv = np.linalg.inv(camera.K)
         self._corners = np.stack([quad.corner for quad in quads])
         self._axes_u = np.stack([quad.axis_u for quad in quads])
@@ -113,6 +114,10 @@ class Renderer:
         self._number = np.zeros(size, np.intp)
         self._columns = np.arange(camera.width_px, dtype=np.int32)
         self._factors = (2.0 ** (-np.arange(_LEVELS) / 2)).astype(np.float32)
+
+    def of_camera(self, camera: Camera) -> Renderer:
+        """One that shows the same to another camera."""
+        return Renderer(camera, self._quads, self._atlas)
 
     def render(self, T_map_cam: SE3, moved: dict[int, Array] | None = None) -> tuple[UInt8, Float32]:
         """Draw.
