@@ -6,6 +6,7 @@ python tools/node_start.py scenes/kitchen recordings/redkitchen --split test
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from localizer_ros.core.types import ConfigError
 from localizer_ros.datasets.source import FrameSource, open_source
@@ -22,6 +23,7 @@ from localizer_ros.ros.dds_profile import use_shared_memory_profile
 from localizer_ros.ros.latency import node_process
 from localizer_ros.ros.play import PlayOptions, play
 
+LARGEST = 12
 # What takes long to import, and no robot needs.
 HEAVY = ("libtorch", "lightning", "matplotlib", "pycolmap")
 
@@ -35,7 +37,7 @@ def measure(scene: Path, source: FrameSource, seconds: float, arguments: list[st
     node.create_subscription(PoseStamped, "/localizer/pose", lambda message: first.set(), 10)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    listening = threading.Thread(target=executor.spin, daemon=True)
+    listening = threading.Thread(target=_spin, args=(executor,))
     playing = threading.Thread(target=play, args=(source, PlayOptions(loop=True)), kwargs={"stop": stop})
     listening.start()
     playing.start()
@@ -47,19 +49,39 @@ def measure(scene: Path, source: FrameSource, seconds: float, arguments: list[st
                 raise ConfigError("no pose within a minute")
             first_pose_s = time.monotonic() - started_s
             time.sleep(seconds)
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            maps = Path(f"/proc/{process.pid}/maps").read_text()
-        kilobytes = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+            resident_mb = resident(process.pid)
+        largest = sorted(resident_mb, key=lambda name: -resident_mb[name])[:LARGEST]
         return {
             "first_pose_s": round(first_pose_s, 2),
-            "rss_mb": round(kilobytes / 1e3, 1),
-            "heavy": [name for name in HEAVY if name in maps],
+            "rss_mb": round(sum(resident_mb.values()), 1),
+            "largest_mb": {name: round(resident_mb[name], 1) for name in largest},
+            "heavy": [name for name in HEAVY if any(name in mapped for mapped in resident_mb)],
         }
     finally:
         stop.set()
         playing.join()
-        executor.shutdown()
         rclpy.try_shutdown(context=context)
+        # A thread that still waits for messages at the end of the interpreter would be torn down in the middle of it.
+        listening.join()
+
+
+def resident(process: int) -> dict[str, float]:
+    """Resident megabytes of a process by what is mapped: the names of files, ``heap``, and ``arrays`` for the rest."""
+    found: dict[str, float] = {}
+    name = ""
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            mapped = words[5] if len(words) > 5 else "arrays"
+            name = Path(mapped).name if mapped.startswith("/") else mapped.strip("[]")
+        elif words[0] == "Rss:":
+            found[name] = found.get(name, 0.0) + int(words[1]) / 1e3
+    return found
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        executor.spin()
 
 
 def main() -> None:

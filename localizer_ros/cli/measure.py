@@ -29,7 +29,7 @@ from localizer_ros.cli.options import (
 from localizer_ros.cli.reading import Reading, reads_recordings
 
 
-@console.command
+@console.localizing_command
 @reads_recordings
 def evaluate_scene(
     scene: SceneArgument,
@@ -92,7 +92,7 @@ def evaluate_scene(
             print(line)
 
 
-@console.command
+@console.localizing_command
 @reads_recordings
 def compare(
     scenes: Annotated[
@@ -150,7 +150,7 @@ def compare(
         raise typer.Exit(1)
 
 
-@console.command
+@console.localizing_command
 @reads_recordings
 def bench(
     scene: SceneArgument,
@@ -203,7 +203,7 @@ def bench(
         console.print_facts({k: v for k, v in result.items() if k not in ("config", "versions")})
 
 
-@console.command
+@console.localizing_command
 @reads_recordings
 def replay(
     scene: SceneArgument,

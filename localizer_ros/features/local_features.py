@@ -85,9 +85,19 @@ def to_bytes(descriptors: Float32, signed: bool) -> UInt8:
 
 def from_bytes(stored: UInt8, signed: bool) -> Float32:
     """(N, D) float32 of unit length."""
+    values = floats(stored, signed)
+    values /= lengths(values)[:, None]
+    return values
+
+
+def floats(stored: UInt8, signed: bool) -> Float32:
+    """(N, D) float32 in the direction of stored descriptors, of any length."""
     values = stored.astype(np.float32)
     if signed:
         values -= 128.0
-    norm = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
-    values /= np.maximum(norm, 1e-9)
     return values
+
+
+def lengths(values: Float32) -> Float32:
+    """(N,) lengths of (N, D) vectors, never zero."""
+    return np.maximum(np.sqrt(np.einsum("nd,nd->n", values, values)), np.float32(1e-9))

@@ -25,6 +25,7 @@ class NetworkStep:
         name: of the network.
         config: back end; the motion network runs in single precision whatever it says.
         samples: passes of Monte-Carlo dropout, see :class:`localizer_ros.inference.torch_backend.TorchBackend`.
+        motion: open the motion network too, where the scene has one.
 
     Attributes:
         name: of the back end.
@@ -35,11 +36,13 @@ class NetworkStep:
         BackendError: the back end is not installed or cannot load a network.
     """
 
-    def __init__(self, folder: Path, name: str, config: BackendConfig, samples: int = 0) -> None:
+    def __init__(
+        self, folder: Path, name: str, config: BackendConfig, samples: int = 0, motion: bool = True
+    ) -> None:
         self._network = open_backend(folder, name, config, samples)
         self.name, self.card = self._network.name, self._network.card
         self._motion: Backend | None = None
-        if card_path(folder, MOTION).is_file():
+        if motion and card_path(folder, MOTION).is_file():
             precise: BackendConfig = msgspec.structs.replace(config, precision="fp32")
             self._motion = open_backend(folder, MOTION, precise)
 

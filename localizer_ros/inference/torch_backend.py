@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from localizer_ros.core.config.runtime import BackendConfig
+from localizer_ros.core.threads import cores
 from localizer_ros.core.types import BackendError, SceneError
 from localizer_ros.inference.backend import StateKeeper, Tensors
 from localizer_ros.inference.model_card import ModelCard
@@ -48,8 +49,7 @@ class TorchBackend:
         self.card = card
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _DTYPES[config.precision]
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(cores(config.threads))
         path = folder / card.weights
         try:
             network = build_network(card.architecture)

@@ -9,6 +9,7 @@ import numpy as np
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.threads import share_cores
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import (
     Array,
@@ -294,6 +295,7 @@ def open_localizer(scene_path: Path, config: LocalizerConfig, threaded: bool = F
         SceneError: the scene is missing, incomplete, changed or of another version.
         BackendError: no inference back end can run its network.
     """
+    share_cores(config.backend.threads)
     scene = Scene.load(scene_path)
     front_end = open_front_end(scene, config, threaded)
     return Localizer(front_end, open_smoother(config.smoother), config, scene.origin_m)

@@ -16,6 +16,7 @@ import numpy as np
 
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
+from localizer_ros.core.threads import share_cores
 from localizer_ros.core.types import (
     Array,
     ConfigError,
@@ -312,6 +313,7 @@ def open_rig(scene_path: Path, config: LocalizerConfig, threaded: bool = False) 
         )
     if config.independent:
         raise ConfigError("independent: frames of several cameras cannot stand for themselves")
+    share_cores(config.backend.threads)
     shared = MapScene.open(scene.path)
 
     def create(frame: Frame) -> FrontEnd:

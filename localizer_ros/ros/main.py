@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from localizer_ros.core.extras import how_to_install
+from localizer_ros.core.threads import one_thread_for_linear_algebra
 from localizer_ros.ros.memory import keep_small
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run_node(
         The exit code: 0 after a signal, 1 when the node could not start.
     """
     keep_small()
+    one_thread_for_linear_algebra()
     end = _End()
     # Late: signals are taken before anything is imported that takes a while.
     from rclpy.executors import SingleThreadedExecutor

@@ -11,6 +11,7 @@ from localizer_ros.core.config.node import NodeConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Frame, LocalizerOutput, PoseEstimate
+from localizer_ros.ros.memory import give_back
 
 
 class OnlineLocalizer(Protocol):
@@ -61,7 +62,9 @@ def open_scene(path: Path, config: NodeConfig) -> OpenedScene:
     # Late: importing the networks' runtime takes longer than telling a user of a misspelt parameter.
     from localizer_ros.scene.bundle import Scene
 
-    return OpenedScene(open_for_node(path, config, threaded=True), Scene.load(path).map_frame)
+    opened = OpenedScene(open_for_node(path, config, threaded=True), Scene.load(path).map_frame)
+    give_back()
+    return opened
 
 
 def open_for_node(path: Path, config: NodeConfig, threaded: bool) -> OnlineLocalizer:

@@ -147,7 +147,7 @@ class MapScene:
         first, last = int(m.image_start[keyframe]), int(m.image_start[keyframe + 1])
         stored = slice(first, last if most is None else min(last, first + most))
         return Side(
-            m.observation_xy_px[stored], m.unit_descriptors[stored], (camera.width_px, camera.height_px)
+            m.observation_xy_px[stored], m.unit_descriptors(stored), (camera.width_px, camera.height_px)
         )
 
     def keyframe_rays(self, keyframe: int) -> Array:

@@ -22,7 +22,7 @@ from localizer_ros.core.config.schema import config_from_dict, config_to_dict, w
 from localizer_ros.core.files import read_yaml
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, ConfigError, Float32, Index, SceneError, UInt8
-from localizer_ros.features.local_features import from_bytes
+from localizer_ros.features.local_features import floats, from_bytes, lengths
 from localizer_ros.geometry.rays import RayCamera
 from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.scene.arrays import Arrays, full_poses, load_arrays, save_arrays
@@ -48,6 +48,8 @@ _STORED = (
 )
 # Keypoints are stored as 16-bit fixed point with 1/16 px: below the noise of any detector.
 _SUBPIXELS = 16.0
+# Of descriptors that are floats at one time: 2 MB.
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +94,22 @@ class PointMap:
     systematic_covariance: Array
     statistics: dict[str, Any]
 
+    def unit_descriptors(self, observations: Index | slice) -> Float32:
+        """(M, D) float32 of unit length, of some observations.
+
+        Made of the stored bytes each time: all of them as floats would be the largest part of an open map, four times
+        as large as the bytes, and to read a byte takes no longer than to read a float.
+        """
+        values = floats(self.descriptors[observations], self.signed)
+        values /= self._length[observations, None]
+        return values
+
     @cached_property
-    def unit_descriptors(self) -> Float32:
-        """(N, D) float32 of unit length."""
-        return from_bytes(self.descriptors, self.signed)
+    def _length(self) -> Float32:
+        """(N,) of the stored descriptors."""
+        pieces = range(0, len(self.descriptors), _ROWS_AT_ONCE)
+        found = [lengths(floats(self.descriptors[i : i + _ROWS_AT_ONCE], self.signed)) for i in pieces]
+        return np.concatenate([np.zeros(0, np.float32), *found])
 
     @cached_property
     def observation_ray(self) -> Array:
@@ -121,7 +135,7 @@ class PointMap:
     def mean_descriptors(self) -> Float32:
         """(P, D) float32 unit mean of each point's descriptors, for matching against the whole map."""
         means = np.zeros((len(self.points), self.descriptors.shape[1]), dtype=np.float32)
-        np.add.at(means, self.observation_point, self.unit_descriptors)
+        np.add.at(means, self.observation_point, from_bytes(self.descriptors, self.signed))
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
         return means
 
@@ -136,7 +150,7 @@ class PointMap:
 
     def prepare(self) -> None:
         """Work out now, of a map with points, what the first frame would otherwise wait for."""
-        for name in ("unit_descriptors", "image_start", "covisibility", "median_depth"):
+        for name in ("_length", "image_start", "covisibility", "median_depth"):
             getattr(self, name)
 
     def observations_of(self, keyframes: Index) -> Index:

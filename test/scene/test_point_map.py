@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from localizer_ros.core.config.schema import config_to_dict, without_unknown
 from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import SceneError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.features.local_features import from_bytes
 from localizer_ros.localization.map_based.front_end import open_map_front_end
 from localizer_ros.scene.bundle import MANIFEST, MAP_FOLDER, Scene
 from localizer_ros.scene.point_map import ARRAYS, FORMAT, PointMap
@@ -128,3 +130,14 @@ def test_an_observation_of_a_point_that_is_not_there_is_an_error(tiny_map: Path,
     np.savez(folder / ARRAYS, **arrays)
     with pytest.raises(SceneError, match="an image or a point that is not there"):
         PointMap.load(folder)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_descriptors_of_some_observations_are_those_of_all(
+    tiny_map: Path, rng: np.random.Generator, signed: bool
+) -> None:
+    point_map = replace(PointMap.load(tiny_map / "map"), signed=signed)
+    every = from_bytes(point_map.descriptors, signed)
+    some = rng.integers(0, len(every), 5000)
+    for rows in (some, slice(3, 9), np.zeros(0, np.intp)):
+        np.testing.assert_array_equal(point_map.unit_descriptors(rows), every[rows])

@@ -33,7 +33,13 @@ class BackendConfig(Config, frozen=True):
         ),
     ] = "fp32"
     threads: Annotated[
-        int, Meta(ge=0, le=256, extra=USER, description="CPU threads of the network, 0 = all cores")
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            extra=USER,
+            description="CPU threads of the network, and of image processing; 0 = all cores",
+        ),
     ] = 0
     lean: Annotated[
         bool,

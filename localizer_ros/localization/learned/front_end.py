@@ -165,8 +165,9 @@ class NetworkFrontEnd:
         return SE3.from_quaternion(outputs["t"][0], outputs["q"][0]), covariance
 
     def _relative(self, stamp_ns: int, outputs: Tensors, sigma_inflation: float) -> RelativePose | None:
-        """The motion since the frame before; None where there was none, or it was too long ago."""
-        if self._last_ns is None or stamp_ns - self._last_ns > MAX_MOTION_GAP_NS:
+        """The motion since the frame before; None where there was none, or it was too long ago, or no network measures
+        it."""
+        if self._last_ns is None or stamp_ns - self._last_ns > MAX_MOTION_GAP_NS or "rel" not in outputs:
             return None
         rel = outputs["rel"][0].astype(np.float64)
         T_prev_cur = SE3(np.asarray(Rotation.from_rotvec(rel[:3]).as_matrix()), rel[3:])
@@ -217,7 +218,8 @@ def open_network_front_end(
     """
     networks = scene_dir / "networks"
     refined = config.refine == "map" and has_map(scene_dir)
-    step = NetworkStep(networks, method, config.backend, config.ensemble.samples)
+    # With a map optical flow and visual odometry measure motions, and better: the motion network's 80 MB are saved.
+    step = NetworkStep(networks, method, config.backend, config.ensemble.samples, motion=not refined)
     # What the map confirms is certain of its place.
     start_score = MAX_SCORE if refined else MAX_START_SCORE
     trained_on = TrainingDistribution.load(networks)

@@ -96,7 +96,7 @@ def _sparse_best(
     slot, keypoint = near["i"].astype(np.intp), near["j"].astype(np.intp)
     similarity = np.einsum(
         "kd,kd->k",
-        point_map.unit_descriptors[observations[slot]],
+        point_map.unit_descriptors(observations[slot]),
         view.features.descriptors[keypoint],
     )
     alike = similarity > _least_similarity(max_distance)
@@ -107,7 +107,7 @@ def _dense_best(
     point_map: PointMap, observations: Index, predicted: Array, view: View, radius: float, max_distance: float
 ) -> tuple[Index, Index]:
     """The same by all similarities, of which those outside the window do not count."""
-    similarity = point_map.unit_descriptors[observations] @ view.features.descriptors.T
+    similarity = point_map.unit_descriptors(observations) @ view.features.descriptors.T
     x, y = (np.subtract.outer(predicted[:, k], view.rays[:, k]).astype(np.float32) for k in (0, 1))
     similarity[x * x + y * y > radius**2] = -1.0
     keypoint = similarity.argmax(axis=1)

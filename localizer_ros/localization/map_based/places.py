@@ -105,7 +105,7 @@ class Places:
             point_of = np.arange(len(point_map.points), dtype=np.int32)
         else:
             observations = self._few_views(point_map.observations_of(place))
-            database = point_map.unit_descriptors[observations]
+            database = point_map.unit_descriptors(observations)
             point_of = point_map.observation_point[observations]
         return point_matches(view.features.descriptors, database, point_of, self._config.ratio)
 

@@ -1,0 +1,188 @@
+"""Latency of old code and of new, in one run: blocks of the same frames go to each in turn.
+
+    git worktree add ../old COMMIT
+    (cd ../old && python -m localizer_ros.cli map $R --out scenes/old)
+    python tools/paired_latency.py ../old . $R --old-scene ../old/scenes/old --new-scene scenes/new
+
+Each code runs in a process of its own, on a scene that it has made itself of the recording, and keeps its localizer
+from block to block. What else the machine does hits both alike: the ratios mean something where the times do not.
+
+tracked     Frames come at the recording's own rate, as on a robot: work beside the frames has its time and no more.
+            Frames with a pose by tracking count.
+searched    Every frame is searched in full, one after the other.
+regressor   What a network's frame costs beside the network; with --old-regressor and --new-regressor. In place of the
+            time of a frame: what it took less what its network call took.
+
+Prints one JSON object: frames, p50 and p99 in milliseconds of each code, and the ratios of new to old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# The package is imported by the workers alone: each imports the code that it is to time.
+
+SETTINGS = {"tracked": "", "searched": "{structure}tracking.enabled=false", "regressor": "{refine}"}
+# The first frames of a block meet caches that the other code has filled.
+LEFT_OUT = 2
+# Longer than this nobody waits for the next frame: sequences of a recording lie hours apart.
+LONGEST_PAUSE_S = 0.5
+
+
+def worker(kind: str, scene: str, source: str, split: str) -> None:
+    """Process the frames of each line ``FIRST LAST`` and print ``[[stamp, counts, ms], ...]`` of them."""
+    structure, refine = "", "refine=none"
+    try:
+        from localizer_ros.core.config.runtime import LocalizerConfig
+        from localizer_ros.core.config.schema import load_config
+    except ImportError:  # code of before November 28th
+        from localizer_ros.core.config import LocalizerConfig, load_config
+
+        structure, refine = "structure.", ""
+    from localizer_ros.datasets.source import open_source
+    from localizer_ros.localization.localizer import open_localizer
+
+    setting = SETTINGS[kind].format(structure=structure, refine=refine)
+    config = load_config(LocalizerConfig, None, [setting] if setting else [])
+    frames = open_source(Path(source)).split(split)
+    localizer = open_localizer(Path(scene), config, threaded=True)
+    print(len(frames.records), flush=True)
+    for line in sys.stdin:
+        first, last = map(int, line.split())
+        block = [frames.read(index) for index in range(first, last)]
+        spent: list[tuple[int, bool, float]] = []
+        due_s = time.perf_counter()
+        for n, frame in enumerate(block):
+            if kind == "tracked":
+                gap_s = 0.0 if n == 0 else (frame.stamp_ns - block[n - 1].stamp_ns) * 1e-9
+                due_s = max(time.perf_counter(), due_s + min(gap_s, LONGEST_PAUSE_S))
+                time.sleep(max(0.0, due_s - time.perf_counter()))
+            began_s = time.perf_counter()
+            output = localizer.process(frame)
+            ms = (time.perf_counter() - began_s) * 1e3
+            counts = kind != "tracked" or (
+                output.absolute is not None and output.absolute.source == "tracking"
+            )
+            if kind == "regressor":
+                ms -= output.timings_ms["network"]
+            spent.append((frame.stamp_ns, counts, ms))
+        print(json.dumps(spent), flush=True)
+    localizer.close()
+
+
+class Code:
+    """One of the two codes, in a process of its own.
+
+    Args:
+        folder: its working tree.
+        arguments: of :func:`worker`.
+    """
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
+        self.frames = int(self._answer())
+        self.spent: dict[int, list[float]] = {}
+
+    def run(self, first: int, last: int) -> None:
+        """Process a block; its first frames are not counted."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{first} {last}\n")
+        self._process.stdin.flush()
+        for n, (stamp_ns, counts, ms) in enumerate(json.loads(self._answer())):
+            if counts and n >= LEFT_OUT:
+                self.spent.setdefault(stamp_ns, []).append(ms)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self._process.args}: ended with {self._process.wait()}")
+        return line
+
+
+@contextmanager
+def opened(folder: Path, arguments: list[str]) -> Iterator[Code]:
+    """A code, opened and in the end closed."""
+    code = Code(folder, arguments)
+    try:
+        yield code
+    finally:
+        code.close()
+
+
+def compared(old: Code, new: Code, block: int, rounds: int) -> dict[str, Any]:
+    """What each took for the frames that count with both."""
+    import numpy as np
+
+    for _ in range(rounds):
+        for n, first in enumerate(range(0, old.frames, block)):
+            for code in (old, new) if n % 2 == 0 else (new, old):
+                code.run(first, min(first + block, old.frames))
+    both = sorted(old.spent.keys() & new.spent.keys())
+    found: dict[str, Any] = {"frames": len(both)}
+    for name, code in (("old", old), ("new", new)):
+        p50, p99 = np.percentile([ms for stamp in both for ms in code.spent[stamp]], (50, 99))
+        found[name] = {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
+    found["ratio"] = {key: round(found["new"][key] / found["old"][key], 3) for key in ("p50", "p99")}
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    if sys.argv[1:2] == ["--worker"]:
+        worker(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("old", type=Path, help="working tree of the old code")
+    parser.add_argument("new", type=Path, help="working tree of the new code")
+    parser.add_argument("source", type=Path, help="recording")
+    for name in ("old-scene", "new-scene", "old-regressor", "new-regressor"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--block", type=int, default=30, help="frames of a block")
+    parser.add_argument("--rounds", type=int, default=2, help="runs through the recording")
+    args = parser.parse_args()
+    results: dict[str, Any] = {}
+    for kind in SETTINGS:
+        scenes = (
+            (args.old_regressor, args.new_regressor)
+            if kind == "regressor"
+            else (args.old_scene, args.new_scene)
+        )
+        if None in scenes:
+            continue
+        rest = [str(args.source.resolve()), args.split]
+        with (
+            opened(args.old, [kind, str(scenes[0].resolve()), *rest]) as old,
+            opened(args.new, [kind, str(scenes[1].resolve()), *rest]) as new,
+        ):
+            results[kind] = compared(old, new, args.block, args.rounds)
+        print(f"{kind}: {results[kind]}", file=sys.stderr, flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
