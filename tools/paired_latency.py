@@ -88,6 +88,7 @@ class Code:
     """
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self._folder = folder
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments],
@@ -117,7 +118,7 @@ class Code:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self._process.args}: ended with {self._process.wait()}")
+            raise SystemExit(f"the code in {self._folder} ended with {self._process.wait()}")
         return line
 
 

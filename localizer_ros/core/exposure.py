@@ -29,11 +29,19 @@ def exposure_gain(image: UInt8) -> float:
     """
     some = image[::_STEP, ::_STEP]
     if some.ndim == 3:
-        some = some.max(axis=2)
+        some = np.maximum(np.maximum(some[..., 0], some[..., 1]), some[..., 2])
     if some.size == 0:
         return 1.0
-    bright = float(np.percentile(some, 99.0))
-    return max(1.0, _BRIGHT / max(bright, _DARKEST))
+    return max(1.0, _BRIGHT / max(_percentile_99(some.ravel()), _DARKEST))
+
+
+def _percentile_99(levels: UInt8) -> float:
+    """What NumPy's ``percentile`` gives, in a tenth of its time."""
+    at = 0.99 * (len(levels) - 1)
+    below = int(at)
+    above = min(below + 1, len(levels) - 1)
+    ordered = np.partition(levels, (below, above))
+    return float(ordered[below]) + (at - below) * (float(ordered[above]) - float(ordered[below]))
 
 
 def brightened(image: UInt8) -> UInt8:

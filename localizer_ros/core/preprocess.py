@@ -130,10 +130,21 @@ class Preprocessor:
             self._warper = ImageWarper(camera, self.target)
         return to_rgb(brightened(self._warper(image)))
 
-    def normalize(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(h, w, 3) uint8 RGB to (1, 3, h, w) float32, mean removed and scaled."""
-        normalized = image * self._scale - self._offset
-        return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None], dtype=np.float32)
+    def normalize(
+        self, image: NDArray[np.uint8], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """(h, w, 3) uint8 RGB to (1, 3, h, w) float32, mean removed and scaled.
+
+        Args:
+            image: of the target camera.
+            out: where to put it; None = into a new array.
+        """
+        if out is None:
+            out = np.empty((1, 3, *image.shape[:2]), np.float32)
+        for channel, plane in enumerate(cv2.split(image)):
+            np.multiply(plane, self._scale[channel], out=out[0, channel])
+            out[0, channel] -= self._offset[channel]
+        return out
 
     def __call__(self, image: NDArray[np.uint8], camera: Camera) -> NDArray[np.float32]:
         """(1, 3, h, w) float32 network input."""

@@ -1,18 +1,19 @@
 """Rigid transforms ``T_a_b`` and their covariances.
 
 The tangent is GTSAM's: ``T · Exp([w, v])`` with the rotation part w (rad) first and the translation part v (m), both in
-the body frame b. Exponential and logarithm are scipy's ``RigidTransform`` (same order), which is exact near 0 and π.
+the body frame b. Exponential and logarithm are written out in plain numbers: a frame takes dozens of them, and calls of
+arrays so small take fifty times as long as their arithmetic.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import RigidTransform, Rotation
 
 from localizer_ros.core.arrays import Array
 
@@ -21,6 +22,10 @@ FARTHEST_M = 1e9
 
 # Two decimals a value, the fewest that anyone writes, change the norm by at most 0.01.
 _QUATERNION_NORM = 0.02
+# Angle below which coefficients that divide by it are their series to the second order: exact to 1e-16 there.
+_SMALL_RAD = 1e-3
+
+Vector = tuple[float, float, float]
 
 
 def skew(v_3: ArrayLike) -> Array:
@@ -85,7 +90,7 @@ class SE3:
             raise ValueError(f"pose: a position beyond {FARTHEST_M:g} m")
         if np.linalg.norm(q) < 1e-6:
             raise ValueError("pose: quaternion is zero")
-        return SE3(np.asarray(Rotation.from_quat(q).as_matrix()), t.copy())
+        return SE3(_matrix(*q.tolist()), t.copy())
 
     @staticmethod
     def from_unit_quaternion(t_a_b: ArrayLike, q_a_b_xyzw: ArrayLike) -> SE3:
@@ -104,12 +109,28 @@ class SE3:
     @staticmethod
     def exp(xi_6: ArrayLike) -> SE3:
         """Exponential of a twist [w (rad), v (m)]."""
-        matrix = RigidTransform.from_exp_coords(np.asarray(xi_6, dtype=np.float64)).as_matrix()
-        return SE3(np.ascontiguousarray(matrix[:3, :3]), matrix[:3, 3].copy())
+        *w, vx, vy, vz = np.asarray(xi_6, dtype=np.float64).tolist()
+        square = w[0] * w[0] + w[1] * w[1] + w[2] * w[2]
+        angle = math.sqrt(square)
+        if angle < _SMALL_RAD:
+            b, c = 0.5 - square / 24.0, 1.0 / 6.0 - square / 120.0
+        else:
+            half = math.sin(0.5 * angle)
+            b, c = 2.0 * half * half / square, (angle - math.sin(angle)) / (square * angle)
+        v = (vx, vy, vz)
+        return SE3(_turn(*w), np.array(_moved_along(v, (w[0], w[1], w[2]), b, c)))
 
     def log(self) -> Array:
         """(6,) twist [w (rad), v (m)] with ``SE3.exp(T.log())`` equal to T; ``|w| <= π``."""
-        return np.asarray(RigidTransform.from_matrix(self.matrix()).as_exp_coords())
+        w = _turn_vector(self.R)
+        square = w[0] * w[0] + w[1] * w[1] + w[2] * w[2]
+        angle = math.sqrt(square)
+        if angle < _SMALL_RAD:
+            c = 1.0 / 12.0 + square / 720.0
+        else:
+            c = (1.0 - 0.5 * angle * math.cos(0.5 * angle) / math.sin(0.5 * angle)) / square
+        x, y, z = self.t.tolist()
+        return np.array([*w, *_moved_along((x, y, z), w, -0.5, c)])
 
     def matrix(self) -> Array:
         """(4, 4) homogeneous matrix."""
@@ -120,7 +141,7 @@ class SE3:
 
     def quaternion_xyzw(self) -> Array:
         """(4,) unit quaternion with w >= 0."""
-        return np.asarray(Rotation.from_matrix(self.R).as_quat(canonical=True))
+        return np.array(_quaternion(self.R))
 
     def inverse(self) -> SE3:
         """``T_b_a``."""
@@ -162,9 +183,9 @@ class SE3:
 
 def interpolate(T_a_b0: SE3, T_a_b1: SE3, fraction: float) -> SE3:
     """Pose on the geodesic from b0 (``fraction`` 0) to b1 (1): slerp of rotation, straight line of the origin."""
-    w = Rotation.from_matrix(T_a_b0.R.T @ T_a_b1.R).as_rotvec() * fraction
-    R = T_a_b0.R @ Rotation.from_rotvec(w).as_matrix()
-    return SE3(np.asarray(R), (1.0 - fraction) * T_a_b0.t + fraction * T_a_b1.t)
+    x, y, z = _turn_vector(T_a_b0.R.T @ T_a_b1.R)
+    R = T_a_b0.R @ _turn(fraction * x, fraction * y, fraction * z)
+    return SE3(R, (1.0 - fraction) * T_a_b0.t + fraction * T_a_b1.t)
 
 
 def weighted_mean(poses: Sequence[SE3], weights: ArrayLike | None = None) -> SE3:
@@ -226,3 +247,62 @@ def symmetrized(S: Array, floor: float = 0.0) -> Array:
     """The nearest symmetric matrix with eigenvalues of at least ``floor``."""
     values, vectors = np.linalg.eigh(0.5 * (S + S.T))
     return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
+
+
+# --- rotations in plain numbers ---
+
+
+def _moved_along(v: Vector, w: Vector, b: float, c: float) -> Vector:
+    """``v + b w x v + c w x (w x v)``."""
+    (vx, vy, vz), (wx, wy, wz) = v, w
+    x, y, z = wy * vz - wz * vy, wz * vx - wx * vz, wx * vy - wy * vx
+    return (
+        vx + b * x + c * (wy * z - wz * y),
+        vy + b * y + c * (wz * x - wx * z),
+        vz + b * z + c * (wx * y - wy * x),
+    )
+
+
+def _turn(x: float, y: float, z: float) -> Array:
+    """(3, 3) rotation of a rotation vector, rad."""
+    half = 0.5 * math.sqrt(x * x + y * y + z * z)
+    # Sine of the half angle over the angle.
+    s = 0.5 - half * half / 12.0 if half < _SMALL_RAD else 0.5 * math.sin(half) / half
+    return _matrix(s * x, s * y, s * z, math.cos(half))
+
+
+def _matrix(x: float, y: float, z: float, w: float) -> Array:
+    """(3, 3) rotation of a quaternion of any positive norm."""
+    s = 2.0 / (x * x + y * y + z * z + w * w)
+    return np.array(
+        [
+            [1.0 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
+            [s * (x * y + z * w), 1.0 - s * (x * x + z * z), s * (y * z - x * w)],
+            [s * (x * z - y * w), s * (y * z + x * w), 1.0 - s * (x * x + y * y)],
+        ]
+    )
+
+
+def _quaternion(R: Array) -> tuple[float, float, float, float]:
+    """x, y, z, w of a rotation, of norm one, with w >= 0 (Shepperd 1978: by the largest of the four)."""
+    (a, b, c), (d, e, f), (g, h, i) = R.tolist()
+    trace = a + e + i
+    if trace >= max(a, e, i):
+        x, y, z, w = h - f, c - g, d - b, 1.0 + trace
+    elif a >= max(e, i):
+        x, y, z, w = 1.0 + a - e - i, b + d, c + g, h - f
+    elif e >= i:
+        x, y, z, w = b + d, 1.0 - a + e - i, f + h, c - g
+    else:
+        x, y, z, w = c + g, f + h, 1.0 - a - e + i, d - b
+    norm = math.copysign(math.sqrt(x * x + y * y + z * z + w * w), w)
+    return x / norm, y / norm, z / norm, w / norm
+
+
+def _turn_vector(R: Array) -> Vector:
+    """Rotation vector of a rotation, rad, at most π long."""
+    x, y, z, w = _quaternion(R)
+    sine = math.sqrt(x * x + y * y + z * z)
+    # Angle over the sine of its half.
+    s = 2.0 + sine * sine / 3.0 if sine < _SMALL_RAD else 2.0 * math.atan2(sine, w) / sine
+    return s * x, s * y, s * z

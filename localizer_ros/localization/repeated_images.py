@@ -22,7 +22,7 @@ _SAME_SHARE = 0.01
 # Cameras repeat an image now and then (Red Kitchen's every tenth, while it moves), or are published faster than they
 # see. So short a time makes no pose wrong.
 _HARMLESS_NS = 100_000_000
-# Rows that are compared first: a new image differs in any of them.
+# Rows that are compared first, or pixels of them: a new image differs in any of them.
 _ROWS = slice(None, None, 16)
 
 
@@ -74,14 +74,18 @@ def _same(a: UInt8, b: UInt8) -> bool:
 
 def _changed(a: UInt8, b: UInt8) -> float:
     """Share of the pixels in which two images of one shape differ."""
-    if np.array_equal(a, b):
-        return 0.0
     differs = a != b
-    return float(np.mean(differs if differs.ndim == 2 else differs.any(axis=2)))
+    if not differs.any():
+        return 0.0
+    if differs.ndim == 3:
+        # Not any(axis=2): it takes six times as long for three colours.
+        differs = differs[..., 0] | differs[..., 1] | differs[..., 2]
+    return np.count_nonzero(differs) / differs.size
 
 
 def _blank(image: UInt8) -> bool:
-    return bool(np.all(image[_ROWS] == image[0, 0])) and bool(np.all(image == image[0, 0]))
+    some = image[_ROWS, _ROWS]
+    return bool(np.all(some == image[0, 0])) and bool(np.all(image == image[0, 0]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

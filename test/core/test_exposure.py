@@ -43,6 +43,13 @@ def test_grey_and_colour_become_as_bright(by_day: np.ndarray) -> None:
         assert np.percentile(bright, 99) == pytest.approx(128.0, rel=0.15)
 
 
+def test_the_gain_is_that_of_the_brightest_hundredth(rng: np.random.Generator) -> None:
+    for side in (1, 8, 9, 17, 100, 480):
+        image = rng.integers(0, 120, (side, side + 3, 3), np.uint8)
+        brightest = np.percentile(image[::8, ::8].max(axis=2), 99.0)
+        assert exposure_gain(image) == pytest.approx(128.0 / max(brightest, 2.0), rel=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7, 3), (480, 640)])
 def test_a_black_image_stays_black(shape: tuple[int, ...]) -> None:
     black = np.zeros(shape, np.uint8)

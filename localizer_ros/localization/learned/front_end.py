@@ -71,6 +71,8 @@ class NetworkFrontEnd:
         self._start_score = start_score
         self._turns = turned_views(views)
         self._preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
+        target = self._preprocess.target
+        self._input = np.empty((1, 3, target.height_px, target.width_px), np.float32)
         absolute_rotation, absolute_translation, motion_rotation, motion_translation = card.sigma_scale
         self._sigma_scale = np.repeat([absolute_rotation, absolute_translation], 3)
         self._motion_sigma_scale = np.repeat([motion_rotation, motion_translation], 3)
@@ -81,7 +83,7 @@ class NetworkFrontEnd:
         """One network step. An output that is not finite gives no pose, and the stream starts over."""
         timer = StageTimer()
         warped = self._preprocess.warp(frame.image, frame.camera)
-        image = self._preprocess.normalize(warped)
+        image = self._preprocess.normalize(warped, self._input)
         timer.lap("preprocess")
         outputs = self._step.run(image)
         turned = [self._see_turned(warped, R) for R in self._turns]
@@ -170,7 +172,8 @@ class NetworkFrontEnd:
         if self._last_ns is None or stamp_ns - self._last_ns > MAX_MOTION_GAP_NS or "rel" not in outputs:
             return None
         rel = outputs["rel"][0].astype(np.float64)
-        T_prev_cur = SE3(np.asarray(Rotation.from_rotvec(rel[:3]).as_matrix()), rel[3:])
+        # Not the exponential: the translation is that of the pose, as networks are trained to answer.
+        T_prev_cur = SE3(SE3.exp([*rel[:3], 0.0, 0.0, 0.0]).R, rel[3:])
         covariance_inflation = float(motion_sigma_inflation(sigma_inflation)) ** 2
         covariance = self._motion_covariance(outputs) * covariance_inflation
         return RelativePose(self._last_ns, stamp_ns, T_prev_cur, covariance, "vo")

@@ -86,7 +86,7 @@ class TrainingDistribution:
     def assess(self, descriptor_C: NDArray[np.float32]) -> OutOfDistribution:
         """Score and inflation of a frame with this descriptor of unit length."""
         distances = _distances(np.asarray(descriptor_C, np.float32)[None], self.descriptors)[0]
-        nearest, typical = float(distances.min()), max(float(np.median(distances)), _MIN_TYPICAL_DISTANCE)
+        nearest, typical = float(distances.min()), max(_median(distances), _MIN_TYPICAL_DISTANCE)
         return OutOfDistribution(nearest / typical, float(self._inflation(nearest)))
 
     def sigma_inflation(self, descriptors_NC: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -142,8 +142,13 @@ def motion_sigma_inflation(sigma_inflation: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(sigma_inflation), np.float64)
 
 
+def _median(values: NDArray[np.float32]) -> float:
+    """What NumPy's ``median`` gives, without its tenth of a millisecond of precautions."""
+    middle = ((len(values) - 1) // 2, len(values) // 2)
+    return float(np.partition(values, middle)[list(middle)].mean())
+
+
 def _distances(a_NC: NDArray[np.float32], b_MC: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, M) Euclidean distances of vectors of unit length."""
-    # Not by BLAS: its threads wait busily, and take the cores from the network (p99 of a live frame 85 ms, not 35).
-    cosines = np.einsum("nc,mc->nm", a_NC, b_MC)
+    cosines = a_NC @ b_MC.T
     return np.asarray(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines)), np.float32)
