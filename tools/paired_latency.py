@@ -19,6 +19,8 @@ Prints one JSON object: frames, p50 and p99 in milliseconds of each code, and th
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -41,18 +43,17 @@ LONGEST_PAUSE_S = 0.5
 def worker(kind: str, scene: str, source: str, split: str) -> None:
     """Process the frames of each line ``FIRST LAST`` and print ``[[stamp, counts, ms], ...]`` of them."""
     structure, refine = "", "refine=none"
-    try:
-        from localizer_ros.core.config.runtime import LocalizerConfig
-        from localizer_ros.core.config.schema import load_config
-    except ImportError:  # code of before November 28th
-        from localizer_ros.core.config import LocalizerConfig, load_config
-
+    settings = "localizer_ros.core.config"
+    if importlib.util.find_spec("localizer_ros.core.methods") is None:  # code of before November 28th
+        runtime = schema = importlib.import_module(settings)
         structure, refine = "structure.", ""
+    else:
+        runtime, schema = (importlib.import_module(f"{settings}.{part}") for part in ("runtime", "schema"))
     from localizer_ros.datasets.source import open_source
     from localizer_ros.localization.localizer import open_localizer
 
     setting = SETTINGS[kind].format(structure=structure, refine=refine)
-    config = load_config(LocalizerConfig, None, [setting] if setting else [])
+    config = schema.load_config(runtime.LocalizerConfig, None, [setting] if setting else [])
     frames = open_source(Path(source)).split(split)
     localizer = open_localizer(Path(scene), config, threaded=True)
     print(len(frames.records), flush=True)

@@ -170,6 +170,12 @@ def bench(
             help="Also time retrieval with the scene's index grown by synthetic images, e.g. 1000,10000,100000.",
         ),
     ] = "",
+    limits: Annotated[
+        bool,
+        typer.Option(
+            "--limits", help="Also measure what this machine could do, beside what stages reach of it."
+        ),
+    ] = False,
     json_file: JsonOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -189,16 +195,21 @@ def bench(
     recording = with_camera_of(scene, reading.open(source, convention=chosen.camera_convention))
     chosen = as_recorded(chosen, recording)
     console.make_room(json_file)
+    part = recording.split(part_of(recording, split, "test"))
     with console.progress_bar() as progress:
         result = run_bench(
             scene,
-            recording.split(part_of(recording, split, "test")),
+            part,
             chosen,
             limit=limit,
             smoother_frames=smoother_frames,
             index_images=sizes,
             progress=progress,
         )
+    if limits:
+        from localizer_ros.evaluation.limits import limits as measured_limits
+
+        result["limits"] = measured_limits(result, part, chosen)
     if console.write_json(json_file, json.dumps(result, indent=2)):
         console.print_facts({k: v for k, v in result.items() if k not in ("config", "versions")})
 

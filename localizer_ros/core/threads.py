@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 
-# OpenBLAS, OpenMP and MKL read them when they are loaded, and never again.
-_LINEAR_ALGEBRA = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""What OpenBLAS, OpenMP and MKL read from the environment when they are loaded, and never again."""
 
 
 def one_thread_for_linear_algebra() -> None:
     """Tell BLAS and OpenMP, which must not be loaded yet: NumPy loads the first. What a user has set stays."""
-    for name in _LINEAR_ALGEBRA:
-        os.environ.setdefault(name, "1")
+    for name, one in ONE_THREAD.items():
+        os.environ.setdefault(name, one)
 
 
 def cores(threads: int) -> int:

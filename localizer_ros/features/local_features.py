@@ -100,4 +100,4 @@ def floats(stored: UInt8, signed: bool) -> Float32:
 
 def lengths(values: Float32) -> Float32:
     """(N,) lengths of (N, D) vectors, never zero."""
-    return np.maximum(np.sqrt(np.einsum("nd,nd->n", values, values)), np.float32(1e-9))
+    return np.asarray(np.maximum(np.sqrt(np.einsum("nd,nd->n", values, values)), 1e-9), np.float32)

@@ -80,7 +80,7 @@ def _changed(a: UInt8, b: UInt8) -> float:
     if differs.ndim == 3:
         # Not any(axis=2): it takes six times as long for three colours.
         differs = differs[..., 0] | differs[..., 1] | differs[..., 2]
-    return np.count_nonzero(differs) / differs.size
+    return float(np.count_nonzero(differs) / differs.size)
 
 
 def _blank(image: UInt8) -> bool:

@@ -59,10 +59,12 @@ def test_compare_goes_on_after_a_scene_that_cannot_be_opened(
 
 @pytest.mark.slow
 def test_bench_times_retrieval(tiny_map: Path, recording: Path, tmp_path: Path) -> None:
-    call = ("bench", tiny_map, recording, "--limit", "5", "--index-images")
+    call = ("bench", tiny_map, recording, "--limit", "5", "--limits", "--index-images")
     result = localizer(*call, "100,200", "--json", tmp_path / "bench.json")
     assert result.exit_code == 0, result.output
     assert "growth" in result.output and "images 200" in result.output
-    sizes = json.loads((tmp_path / "bench.json").read_text())["retrieval"]["sizes"]
+    measured = json.loads((tmp_path / "bench.json").read_text())
+    assert measured["limits"]["reached"]["default"]["search_extract"]["mb_s"] > 0.0
+    sizes = measured["retrieval"]["sizes"]
     assert [row["images"] for row in sizes] == [100, 200]
     assert "expected numbers" in one_line(localizer(*call, "many"))

@@ -12,9 +12,9 @@ import cv2
 import pytest
 from command_line import localizer
 
-from localizer_ros.core.threads import cores, share_cores
+from localizer_ros.core.threads import ONE_THREAD, cores, share_cores
 
-TOLD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+TOLD = tuple(ONE_THREAD)
 # Threads of a process after a product of matrices that OpenBLAS shares between all it has.
 PRODUCT = """
 import os, sys
