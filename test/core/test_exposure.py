@@ -5,9 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from localizer_ros.core.exposure import bright_grey, brightened, exposure_gain
+from localizer_ros.core import exposure
+from localizer_ros.core.exposure import bright_grey, brightened, exposure_gain, noise_level
 from localizer_ros.core.preprocess import to_gray
+from localizer_ros.datasets.simulated import SimulatedSource, WorldConfig
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.features.local_features import LocalFeatures
 from localizer_ros.features.rootsift import RootSift
 
 
@@ -60,3 +63,44 @@ def test_light_that_fades_does_not_step(by_day: np.ndarray) -> None:
     gains = [exposure_gain(at_light(by_day, light)) for light in np.linspace(1.0, 0.05, 40)]
     assert all(after >= before * 0.98 for before, after in itertools.pairwise(gains))
     assert max(after / before for before, after in itertools.pairwise(gains)) < 1.6
+
+
+def noisy(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    grey = to_gray(image).astype(np.float64)
+    return np.clip(np.rint(grey + sigma * rng.standard_normal(grey.shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sigma", [3.0, 6.0, 12.0])
+def test_the_level_of_noise_is_found_under_texture(
+    by_day: np.ndarray, sigma: float, rng: np.random.Generator
+) -> None:
+    assert noise_level(to_gray(by_day)) < 2.0
+    assert noise_level(noisy(by_day, sigma, rng)) == pytest.approx(sigma, rel=0.3)
+
+
+def right_matches(a: LocalFeatures, b: LocalFeatures) -> int:
+    """How many mutual nearest neighbours lie at the same place of the same view."""
+    cosine = a.descriptors @ b.descriptors.T
+    there, back = cosine.argmax(axis=1), cosine.argmax(axis=0)
+    mutual = back[there] == np.arange(len(a))
+    return int(np.sum(np.linalg.norm(a.xy_px - b.xy_px[there], axis=1)[mutual] < 1.5))
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.3])
+def test_of_a_noisy_image_more_keypoints_match_those_of_the_day(
+    contrast: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, _ = SimulatedSource(WorldConfig(duration_s=1.0)).render(0)
+    day, night = RootSift(0.012, 1280), RootSift(0.012, 1280)
+    known = day.extract(room, 600, True)
+    image = noisy(np.asarray(contrast * room, np.uint8), 10.0, rng)
+    smooth = right_matches(known, night.extract(image, 600, False))
+    monkeypatch.setattr(exposure, "_QUIET", np.inf)
+    as_it_is = right_matches(known, night.extract(image, 600, False))
+    assert smooth > 1.1 * as_it_is, (smooth, as_it_is)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (64, 8), (480, 640)])
+def test_nothing_is_said_of_the_noise_of_black_white_or_tiny_images(shape: tuple[int, int]) -> None:
+    for level in (0, 255):
+        assert noise_level(np.full(shape, level, np.uint8)) == 0.0
