@@ -13,16 +13,21 @@ searched    Every frame is searched in full, one after the other.
 regressor   What a network's frame costs beside the network; with --old-regressor and --new-regressor. In place of the
             time of a frame: what it took less what its network call took.
 
-Prints one JSON object: frames, p50 and p99 in milliseconds of each code, and the ratios of new to old.
+Prints one JSON object: frames, p50 and p99 in milliseconds of each code, what a frame of a block costs its process's
+threads together (cpu, beside the frames as well), and the ratios of new to old. With --top 10
+the first frames are run once more under cProfile, and the ten functions are added in which each code spends the most,
+those that they call left out: the widest tops of a flame graph. Threads beside the frame's own are not looked into.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -36,18 +41,23 @@ from typing import Any
 SETTINGS = {"tracked": "", "searched": "{structure}tracking.enabled=false", "regressor": "{refine}"}
 # The first frames of a block meet caches that the other code has filled.
 LEFT_OUT = 2
+# Frames that are profiled: what a frame does is much the same each time.
+PROFILED = 100
 # Longer than this nobody waits for the next frame: sequences of a recording lie hours apart.
 LONGEST_PAUSE_S = 0.5
 
 
 def worker(kind: str, scene: str, source: str, split: str) -> None:
-    """Process the frames of each line ``FIRST LAST`` and print ``[[stamp, counts, ms], ...]`` of them."""
+    """Process the frames of each line ``FIRST LAST TOP`` and print ``[cpu_ms, [[counts, ms], ...]]`` of them; where TOP
+    is not 0 the so many functions ``[[name, share], ...]`` in which those that count have spent the most."""
     structure, refine = "", "refine=none"
     settings = "localizer_ros.core.config"
     if importlib.util.find_spec("localizer_ros.core.methods") is None:  # code of before November 28th
         runtime = schema = importlib.import_module(settings)
         structure, refine = "structure.", ""
     else:
+        # As the node does, before NumPy is imported.
+        importlib.import_module("localizer_ros.core.threads").one_thread_for_linear_algebra()
         runtime, schema = (importlib.import_module(f"{settings}.{part}") for part in ("runtime", "schema"))
     from localizer_ros.datasets.source import open_source
     from localizer_ros.localization.localizer import open_localizer
@@ -58,26 +68,47 @@ def worker(kind: str, scene: str, source: str, split: str) -> None:
     localizer = open_localizer(Path(scene), config, threaded=True)
     print(len(frames.records), flush=True)
     for line in sys.stdin:
-        first, last = map(int, line.split())
+        first, last, top = map(int, line.split())
         block = [frames.read(index) for index in range(first, last)]
-        spent: list[tuple[int, bool, float]] = []
-        due_s = time.perf_counter()
+        spent: list[tuple[bool, float]] = []
+        profiles: list[cProfile.Profile] = []
+        due_s, cpu_s = time.perf_counter(), time.process_time()
         for n, frame in enumerate(block):
             if kind == "tracked":
                 gap_s = 0.0 if n == 0 else (frame.stamp_ns - block[n - 1].stamp_ns) * 1e-9
                 due_s = max(time.perf_counter(), due_s + min(gap_s, LONGEST_PAUSE_S))
                 time.sleep(max(0.0, due_s - time.perf_counter()))
+            profile = cProfile.Profile()
             began_s = time.perf_counter()
-            output = localizer.process(frame)
+            output = profile.runcall(localizer.process, frame) if top else localizer.process(frame)
             ms = (time.perf_counter() - began_s) * 1e3
             counts = kind != "tracked" or (
                 output.absolute is not None and output.absolute.source == "tracking"
             )
             if kind == "regressor":
                 ms -= output.timings_ms["network"]
-            spent.append((frame.stamp_ns, counts, ms))
-        print(json.dumps(spent), flush=True)
+            spent.append((counts, ms))
+            profiles += [profile] if counts and top and n >= LEFT_OUT else []
+        cpu_ms = (time.process_time() - cpu_s) * 1e3
+        print(json.dumps(most_spent(profiles, top) if top else [cpu_ms, spent]), flush=True)
     localizer.close()
+
+
+def most_spent(profiles: list[cProfile.Profile], top: int) -> list[tuple[str, float]]:
+    """Names of functions and their shares of the time, what they call left out; those with the largest shares."""
+    spent: dict[str, float] = {}
+    for profile in profiles:
+        for entry in profile.getstats():
+            code = entry.code
+            if isinstance(code, str):
+                # <method 'dot' of 'numpy.ndarray' objects>, <built-in method numpy.array>, <resize>
+                quoted = re.search(r"'(\w+)'", code)
+                name = quoted[1] if quoted else code.strip("<>").split()[-1]
+            else:
+                name = f"{Path(code.co_filename).stem}.{code.co_name}"
+            spent[name] = spent.get(name, 0.0) + entry.inlinetime
+    total = sum(spent.values())
+    return [(name, spent[name] / total) for name in sorted(spent, key=lambda name: -spent[name])[:top]]
 
 
 class Code:
@@ -101,19 +132,32 @@ class Code:
         )
         self.frames = int(self._answer())
         self.spent: dict[int, list[float]] = {}
+        self.cpu_ms = 0.0
+        self.processed = 0
 
     def run(self, first: int, last: int) -> None:
         """Process a block; its first frames are not counted."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{first} {last}\n")
-        self._process.stdin.flush()
-        for n, (stamp_ns, counts, ms) in enumerate(json.loads(self._answer())):
+        cpu_ms, spent = self._ask(first, last, 0)
+        self.cpu_ms += cpu_ms
+        self.processed += len(spent)
+        for n, (counts, ms) in enumerate(spent):
             if counts and n >= LEFT_OUT:
-                self.spent.setdefault(stamp_ns, []).append(ms)
+                self.spent.setdefault(first + n, []).append(ms)
+
+    def profile(self, last: int, top: int) -> dict[str, float]:
+        """Shares of the functions in which the first frames spend the most."""
+        return {name: round(share, 4) for name, share in self._ask(0, last, top)}
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+
+    def _ask(self, first: int, last: int, top: int) -> list[Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{first} {last} {top}\n")
+        self._process.stdin.flush()
+        answer: list[Any] = json.loads(self._answer())
+        return answer
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -133,20 +177,23 @@ def opened(folder: Path, arguments: list[str]) -> Iterator[Code]:
         code.close()
 
 
-def compared(old: Code, new: Code, block: int, rounds: int) -> dict[str, Any]:
+def compared(old: Code, new: Code, frames: int, block: int, rounds: int) -> dict[str, Any]:
     """What each took for the frames that count with both."""
     import numpy as np
 
     for _ in range(rounds):
-        for n, first in enumerate(range(0, old.frames, block)):
+        for n, first in enumerate(range(0, frames, block)):
             for code in (old, new) if n % 2 == 0 else (new, old):
-                code.run(first, min(first + block, old.frames))
+                code.run(first, min(first + block, frames))
     both = sorted(old.spent.keys() & new.spent.keys())
+    if not both:
+        raise SystemExit("no frame counts with both codes")
     found: dict[str, Any] = {"frames": len(both)}
     for name, code in (("old", old), ("new", new)):
-        p50, p99 = np.percentile([ms for stamp in both for ms in code.spent[stamp]], (50, 99))
-        found[name] = {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
-    found["ratio"] = {key: round(found["new"][key] / found["old"][key], 3) for key in ("p50", "p99")}
+        p50, p99 = np.percentile([ms for frame in both for ms in code.spent[frame]], (50, 99))
+        cpu = code.cpu_ms / code.processed
+        found[name] = {key: round(float(ms), 2) for key, ms in (("p50", p50), ("p99", p99), ("cpu", cpu))}
+    found["ratio"] = {key: round(found["new"][key] / found["old"][key], 3) for key in found["new"]}
     return found
 
 
@@ -166,9 +213,12 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--block", type=int, default=30, help="frames of a block")
     parser.add_argument("--rounds", type=int, default=2, help="runs through the recording")
+    parser.add_argument("--frames", type=int, default=10**9, help="at most so many of the recording")
+    parser.add_argument("--passes", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="some of them")
+    parser.add_argument("--top", type=int, default=0, help="functions to name")
     args = parser.parse_args()
     results: dict[str, Any] = {}
-    for kind in SETTINGS:
+    for kind in args.passes:
         scenes = (
             (args.old_regressor, args.new_regressor)
             if kind == "regressor"
@@ -181,7 +231,14 @@ def main() -> None:
             opened(args.old, [kind, str(scenes[0].resolve()), *rest]) as old,
             opened(args.new, [kind, str(scenes[1].resolve()), *rest]) as new,
         ):
-            results[kind] = compared(old, new, args.block, args.rounds)
+            frames = min(old.frames, args.frames)
+            results[kind] = compared(old, new, frames, args.block, args.rounds)
+            if args.top:
+                profiled = min(frames, PROFILED)
+                results[kind]["top"] = {
+                    "old": old.profile(profiled, args.top),
+                    "new": new.profile(profiled, args.top),
+                }
         print(f"{kind}: {results[kind]}", file=sys.stderr, flush=True)
     print(json.dumps(results))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from localizer_ros.core.types import UInt8
+from localizer_ros.core.arrays import UInt8
 
 # Grey level that the brightest hundredth of the pixels reaches at least. Automatic exposure keeps it far higher: 212 is
 # the lowest of 84 images of a room, an office and a road, so that none of them changes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from localizer_ros.core.arrays import Float32 as Float32
 from localizer_ros.core.arrays import Index as Index
 from localizer_ros.core.arrays import Mask as Mask
 from localizer_ros.core.arrays import UInt8 as UInt8
+from localizer_ros.core.exposure import bright_grey
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.seen import SeenPoints
 
@@ -165,7 +167,7 @@ class Camera:
 
     def same_as(self, other: Camera, tolerance_px: float = 1e-6) -> bool:
         """True when size, model, K (to ``tolerance_px``) and distortion agree."""
-        return (
+        return self is other or (
             (self.width_px, self.height_px) == (other.width_px, other.height_px)
             and bool(np.allclose(self.K, other.K, rtol=0.0, atol=tolerance_px))
             and (
@@ -216,7 +218,7 @@ class Mount:
     T_robot_cam: SE3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image with its camera and stamp.
 
@@ -252,6 +254,11 @@ class Frame:
                 f"frame {self.label}: image is {image.shape[1]}x{image.shape[0]} but the camera is "
                 f"{self.camera.width_px}x{self.camera.height_px}",
             )
+
+    @cached_property
+    def grey(self) -> UInt8:
+        """(H, W) of the image, bright enough; see :func:`localizer_ros.core.exposure.bright_grey`."""
+        return bright_grey(self.image)
 
     @property
     def label(self) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import poselib
 from numpy.typing import NDArray
 
-from localizer_ros.core.exposure import bright_grey
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Float32, Frame
 from localizer_ros.geometry.rays import undistorted
@@ -106,7 +105,7 @@ class GeometricVo:
         Args:
             frame: later than every frame observed since the last reset, by the same camera.
         """
-        image = bright_grey(frame.image)
+        image = frame.grey
         tracks = self._tracks
         motion = None
         if tracks is not None and frame.camera.same_as(tracks.camera, 1e-3):

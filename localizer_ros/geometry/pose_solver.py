@@ -10,6 +10,7 @@ import poselib
 from numpy.typing import NDArray
 
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.statistics import median
 from localizer_ros.core.types import Array, Float32
 
 # A keypoint is not better than this, whatever a small sample of residuals says.
@@ -131,7 +132,7 @@ def _converged(
     T: SE3, rays: Array, points: Array, focal_px: float, max_error_px: float, iterations: int
 ) -> SE3 | None:
     """The pose after Gauss-Newton iterations; None where the problem is singular or runs away."""
-    depth_m = float(np.median(np.abs((points - T.t) @ T.R[:, 2]))) if len(points) else 0.0
+    depth_m = median(np.abs((points - T.t) @ T.R[:, 2])) if len(points) else 0.0
     for _ in range(iterations):
         residual, J, ahead = _linearised(T, rays, points, focal_px)
         squared = np.einsum("ni,ni->n", residual, residual)
@@ -152,7 +153,7 @@ def _converged(
 
 def _covariance(residual: Array, J: Array, error: Array) -> Array | None:
     """(6, 6) from the residuals of inliers and their Jacobian; None where they leave the pose open."""
-    sigma = max(_LEAST_SIGMA_PX, float(np.median(error)) / _MEDIAN_OF_LENGTH)
+    sigma = max(_LEAST_SIGMA_PX, median(error) / _MEDIAN_OF_LENGTH)
     weight = 1.0 / (1.0 + (error / (2.0 * sigma)) ** 2)
     H, _ = _normal_equations(J, residual, weight)
     values, vectors = np.linalg.eigh(H)
@@ -195,7 +196,7 @@ def _width_px(error: Array, max_error_px: float) -> float:
     if len(error) == 0:
         return max_error_px
     # Twice the typical error; between half a pixel and what an inlier may have.
-    return float(np.clip(2.0 * np.median(error) / _MEDIAN_OF_LENGTH, 1.0, max_error_px))
+    return min(max(2.0 * median(error) / _MEDIAN_OF_LENGTH, 1.0), max_error_px)
 
 
 def _linearised(

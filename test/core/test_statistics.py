@@ -1,10 +1,10 @@
-"""Quantiles are those of scipy.stats."""
+"""Quantiles are those of scipy.stats and of NumPy."""
 
 import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from localizer_ros.core.statistics import chi2_quantile
+from localizer_ros.core.statistics import chi2_quantile, median
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 6, 100])
@@ -13,3 +13,11 @@ def test_quantiles_of_chi_squared(degrees: int) -> None:
         # The same function of scipy.special.
         assert chi2_quantile(probability, degrees) == pytest.approx(chi2.ppf(probability, degrees), rel=1e-12)
     assert np.isinf(chi2_quantile(1.0, degrees))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_medians_are_those_of_numpy(kind: type, rng: np.random.Generator) -> None:
+    for count in (1, 2, 3, 10, 101, 1000):
+        values = rng.normal(size=count).astype(kind)
+        assert median(values) == pytest.approx(float(np.median(values)), rel=1e-6)
+        assert median(np.concatenate([values, [np.inf] * (count - 1)])) == np.sort(values)[-1]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from localizer_ros.core.statistics import median
 from localizer_ros.core.types import SceneError
 from localizer_ros.scene.arrays import load_arrays, save_arrays
 
@@ -86,7 +87,7 @@ class TrainingDistribution:
     def assess(self, descriptor_C: NDArray[np.float32]) -> OutOfDistribution:
         """Score and inflation of a frame with this descriptor of unit length."""
         distances = _distances(np.asarray(descriptor_C, np.float32)[None], self.descriptors)[0]
-        nearest, typical = float(distances.min()), max(_median(distances), _MIN_TYPICAL_DISTANCE)
+        nearest, typical = float(distances.min()), max(median(distances), _MIN_TYPICAL_DISTANCE)
         return OutOfDistribution(nearest / typical, float(self._inflation(nearest)))
 
     def sigma_inflation(self, descriptors_NC: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -140,12 +141,6 @@ def motion_sigma_inflation(sigma_inflation: ArrayLike) -> NDArray[np.float64]:
     """Factors of the standard deviations of motions where those of poses are ``sigma_inflation``: depth is less sure
     where nobody has been, but what two images show of a motion is no worse."""
     return np.asarray(np.sqrt(sigma_inflation), np.float64)
-
-
-def _median(values: NDArray[np.float32]) -> float:
-    """What NumPy's ``median`` gives, without its tenth of a millisecond of precautions."""
-    middle = ((len(values) - 1) // 2, len(values) // 2)
-    return float(np.partition(values, middle)[list(middle)].mean())
 
 
 def _distances(a_NC: NDArray[np.float32], b_MC: NDArray[np.float32]) -> NDArray[np.float32]:

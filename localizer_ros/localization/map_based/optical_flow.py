@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from localizer_ros.core.exposure import bright_grey
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.types import Array, Camera, Float32, Frame, Index, Mask, UInt8
 from localizer_ros.geometry.pose_solver import SolvedPose, refine_pose
@@ -105,7 +104,7 @@ class OpticalFlow:
             xy_px, rays, depth_m, map_point = xy_px[some], rays[some], depth_m[some], map_point[some]
         self._last = _Anchored(
             frame.stamp_ns,
-            bright_grey(frame.image),
+            frame.grey,
             frame.camera,
             np.asarray(xy_px, np.float32),
             _points(rays, depth_m),
@@ -121,7 +120,7 @@ class OpticalFlow:
             or not frame.camera.same_as(last.camera, _SAME_CAMERA_PX)
         ):
             return None
-        image = bright_grey(frame.image)
+        image = frame.grey
         xy, good = _found_again(last, image)
         if good.sum() < _FEWEST:
             return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.statistics import median
 from localizer_ros.core.types import Array, Camera, Float32, Index, PoseEstimate
 from localizer_ros.geometry.pose_solver import SolvedPose, coverage_of, refine_pose
 from localizer_ros.geometry.rays import half_view_of
@@ -166,7 +167,7 @@ class PoseVerifier:
             inliers=solved.count,
             visible=around.visible,
             coverage=coverage_of(rays[solved.inliers], half_view_of(camera)),
-            error=float(np.median(solved.error_px[solved.inliers])) / self._map_error_px(camera),
+            error=median(solved.error_px[solved.inliers]) / self._map_error_px(camera),
             excess=around.excess,
             beyond_rad=self._scene.beyond_rad(solved.T_map_refined),
             fine=around.fine,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from localizer_ros.core.exposure import bright_grey
 from localizer_ros.core.types import Array, Camera, Float32, Frame, Mask, UInt8
 
 _WINDOW_PX, _LEVELS = 15, 4
@@ -35,7 +34,7 @@ class View:
     @staticmethod
     def of(frame: Frame) -> View:
         """The view of a frame."""
-        return View(frame.stamp_ns, frame.camera, bright_grey(frame.image))
+        return View(frame.stamp_ns, frame.camera, frame.grey)
 
 
 def follow(before: View, after: View, xy_px: Float32, guess_px: Array | Float32) -> tuple[Float32, Mask]:
