@@ -278,6 +278,8 @@ class PoseEstimate:
         inliers: number of supporting matches, None for methods without matches.
         confidence: 0..1, None when the method has none.
         correlation_s: poses closer in time than this weigh as one, as they have the same error; None = not known.
+        common: (6, 6) the part of ``covariance`` that the poses around this one share, such as an error of the clock:
+            no number of them makes it smaller. None = there is none.
     """
 
     stamp_ns: int
@@ -287,6 +289,7 @@ class PoseEstimate:
     inliers: int | None = None
     confidence: float | None = None
     correlation_s: float | None = None
+    common: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

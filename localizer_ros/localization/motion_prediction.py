@@ -347,4 +347,6 @@ def moved(pose: PoseEstimate, motion: RelativePose) -> PoseEstimate:
     if covariance is not None:
         covariance = compose_covariance(covariance, motion.T_prev_cur, motion.covariance)
     T_map_cam = pose.T_map_cam @ motion.T_prev_cur
-    return replace(pose, stamp_ns=motion.stamp_cur_ns, T_map_cam=T_map_cam, covariance=covariance)
+    return replace(
+        pose, stamp_ns=motion.stamp_cur_ns, T_map_cam=T_map_cam, covariance=covariance, common=None
+    )

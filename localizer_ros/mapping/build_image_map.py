@@ -27,9 +27,9 @@ from localizer_ros.localization.map_based.search import SearchResult
 from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
-from localizer_ros.mapping.keyframes import Keyframes, find_keyframes
+from localizer_ros.mapping.keyframes import FEWEST_VALIDATED, Keyframes, find_keyframes
 from localizer_ros.mapping.pruning import budget_bytes
-from localizer_ros.mapping.validation import FEWEST_ANSWERED, validate
+from localizer_ros.mapping.validation import validate
 from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
 from localizer_ros.scene.image_index import ImageDatabase, ImageIndex
 from localizer_ros.scene.map_scene import MapScene
@@ -126,11 +126,10 @@ def build_image_map(
     with timer.stage("validation"):
         poses = dict(zip(keyframes.names, keyframes.T_map_cam, strict=True))
         localizer = _FromAfar(MapScene.open(out_dir), method, poses)
-        validation, systematic = validate(
-            localizer, source, keyframes, keyframes.depth_m, _VALIDATION_IMAGES, progress
-        )
+        validated = validate(localizer, source, keyframes, keyframes.depth_m, _VALIDATION_IMAGES, progress)
+        validation, systematic = validated.figures, validated.systematic
         validation["beyond_deg"] = _BEYOND_DEG
-    if validation["answered"] < FEWEST_ANSWERED:
+    if validation["answered"] < FEWEST_VALIDATED:
         sigma_m = _UNTRIED_SIGMA_RAD * keyframes.depth_m
         systematic = np.diag([_UNTRIED_SIGMA_RAD**2] * 3 + [sigma_m**2] * 3)
     statistics = {**_counts(point_map, keyframes), "validation": validation}

@@ -23,8 +23,8 @@ from localizer_ros.geometry.triangulation import reprojection_errors
 from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
 from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.colmap_model import write_colmap_model
-from localizer_ros.mapping.confidence_fit import fit_confidence
-from localizer_ros.mapping.examination import examine
+from localizer_ros.mapping.confidence_fit import fit_confidence, no_surer_than
+from localizer_ros.mapping.examination import PLAIN, examine
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, choose_pairs, find_keyframes
@@ -121,18 +121,19 @@ def build_point_map(
     statistics = _statistics(point_map, len(keyframes.views))
     point_map = replace(point_map, settings=bundle_models(config, out_dir), statistics=statistics)
     extractor, mask = open_extractor(config.features), open_static_mask(out_dir)
-    scene = MapScene(point_map, database, extractor, correction, out_dir, mask)
+    scene = MapScene(point_map, database, extractor, correction, out_dir, mask, PLAIN)
     with timer.stage("validation"):
         localizer = HierarchicalLocalizer(scene, SearchConfig(fine_features="never"))
         asked, depth_m = _VALIDATION_IMAGES, point_map.median_depth
-        validation, systematic = validate(localizer, source, keyframes, depth_m, asked, progress)
-        refuse_dead(validation, str(source.path))
+        validation = validate(localizer, source, keyframes, depth_m, asked, progress)
+        refuse_dead(validation.figures, str(source.path))
     with timer.stage("examination"):
-        scene = replace(scene, point_map=replace(point_map, systematic_covariance=systematic))
-        confidence = fit_confidence(examine(scene, source, keyframes, config.seed, progress))
+        point_map = replace(point_map, systematic_covariance=validation.systematic)
+        samples = examine(replace(scene, point_map=point_map), source, keyframes, config.seed, progress)
+        confidence = no_surer_than(validation.samples, fit_confidence(samples))
     with timer.stage("write"):
-        statistics["validation"] = validation
-        point_map = replace(point_map, systematic_covariance=systematic, statistics=statistics)
+        statistics["validation"] = validation.figures
+        point_map = replace(point_map, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
         written += confidence.save(out_dir / MAP_FOLDER)
         written += 0 if correction is None else correction.save(out_dir / MAP_FOLDER)

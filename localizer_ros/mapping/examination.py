@@ -46,6 +46,9 @@ _ELSEWHERE_RAD = np.radians(15.0)
 # With such a share of the inliers of the best answer to the frames beside it, that place looks the same: in a map of
 # two rooms furnished alike (simulated), wrong places had 0.4 to 1.4 times as many.
 _ALIKE = 0.25
+PLAIN = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
+"""Covariances as they come from keypoints and the map's own error, with nothing learned of them yet."""
+
 FEWEST_KEYFRAMES, FEWEST_POINTS = 4, 50
 """Smaller maps are none."""
 
@@ -64,7 +67,7 @@ class Sample:
         right: whether it is.
         elsewhere: whether it shows another place; one that is neither is at the place, but inaccurate.
         agrees: whether a prior would have allowed it that is as good as the predictions of tracking.
-        kind: what was asked: ``hidden``, the light, or ``tiles``.
+        kind: what was asked: ``hidden``, the light, ``tiles``, or ``validation``.
     """
 
     evidence: Evidence
@@ -109,8 +112,7 @@ def examine(
         progress: told as it goes.
         groups: more of them where time does not matter.
     """
-    plain = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
-    scene = replace(scene, confidence=plain)
+    scene = replace(scene, confidence=PLAIN)
     rng, samples = np.random.default_rng(seed), []
     posed = len(keyframes.posed)
     centres = np.unique(np.linspace(0, posed - 1, groups + 2)[1:-1].round().astype(int))
@@ -190,11 +192,27 @@ def ask(scene: MapScene, search: PlaceSearch, question: Question, view: View) ->
     T_map_cam, covariance = scene.given_answer(verified.solved, verified.confidence)
     if question.T_map_cam is None:
         return Sample(verified.evidence, None, covariance, False, True, False, question.kind)
-    error = (T_map_cam.inverse() @ question.T_map_cam).log()
     depth_m = scene.point_map.median_depth
+    return judged(verified.evidence, T_map_cam, covariance, question.T_map_cam, depth_m, question.kind)
+
+
+def judged(
+    evidence: Evidence, T_map_cam: SE3, covariance: Array, T_true: SE3, depth_m: float, kind: str
+) -> Sample:
+    """An answer beside the truth.
+
+    Args:
+        evidence: what spoke for it.
+        T_map_cam: its pose.
+        covariance: (6, 6) in its tangent.
+        T_true: the true pose.
+        depth_m: median depth of the scene.
+        kind: of what was asked.
+    """
+    error = (T_map_cam.inverse() @ T_true).log()
     agrees = bool(error @ np.linalg.solve(covariance + _prediction(depth_m), error) < AGREEMENT)
     right, elsewhere = is_right(error, depth_m), bool(view_distance_rad(error, depth_m) > _ELSEWHERE_RAD)
-    return Sample(verified.evidence, error, covariance, right, elsewhere, agrees, question.kind)
+    return Sample(evidence, error, covariance, right, elsewhere, agrees, kind)
 
 
 def _prediction(depth_m: float) -> Array:

@@ -39,6 +39,11 @@ _CANDIDATES, _INDEXED = 0.5, 2.0
 # for the sharpest of a few frames beside it.
 _BLURRED, _BESIDE = 1.15, (-2, -1, 1, 2)
 
+FEWEST_VALIDATED = 8
+"""Answers to fewer frames that are no keyframes say nothing of a map's error."""
+# Where all frames are keyframes, each of so many is spared for that.
+_SPARED_OF = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Keyframes:
@@ -112,6 +117,7 @@ def find_keyframes(
             candidates = changed_views(T_map_cam, depth_m, _CANDIDATES * config.min_spacing_deg)
             chosen = candidates[choose_keyframes(T_map_cam[candidates], depth_m, config)]
             chosen = _sharp(source, posed, T_map_cam, depth_m, config.min_spacing_deg, chosen)
+            chosen = some_left_out(chosen, len(posed))
         views = changed_views(T_map_cam, depth_m, _INDEXED * config.min_spacing_deg)
         views = np.union1d(views, chosen)
     names = tuple(source.records[i].name for i in posed)
@@ -191,6 +197,19 @@ def choose_keyframes(T_map_cam: Array, depth_m: float, config: KeyframeConfig) -
         chosen.append(k)
         nearest = np.minimum(nearest, np.linalg.norm(features - features[k], axis=1))
     return np.sort(np.array(chosen, dtype=np.intp))
+
+
+def some_left_out(chosen: Index, posed: int) -> Index:
+    """The keyframes, less some that the map is validated on, where too few other frames are left for that and
+    there are so many keyframes that they can be spared.
+
+    Args:
+        chosen: (K,) ascending, numbers of the keyframes.
+        posed: frames that there are.
+    """
+    if len(chosen) < _SPARED_OF * FEWEST_VALIDATED or posed - len(chosen) >= FEWEST_VALIDATED:
+        return chosen
+    return np.delete(chosen, np.arange(_SPARED_OF // 2, len(chosen), _SPARED_OF))
 
 
 def _sharp(

@@ -11,7 +11,7 @@ from typing import Any
 from localizer_ros.core.limits import WRONG_DEG, WRONG_M
 from localizer_ros.core.types import SourceError
 from localizer_ros.evaluation.verdict import ANSWERED_BAD, ANSWERED_GOOD, Verdict
-from localizer_ros.mapping.validation import FEWEST_ANSWERED
+from localizer_ros.mapping.keyframes import FEWEST_VALIDATED
 
 
 def refuse_dead(validation: Mapping[str, float], name: str) -> None:
@@ -25,7 +25,7 @@ def refuse_dead(validation: Mapping[str, float], name: str) -> None:
         SourceError: it was tried on enough frames, and answered none.
     """
     tried = int(validation["frames"])
-    if tried >= FEWEST_ANSWERED and not validation["answered"] and not validation.get("alike"):
+    if tried >= FEWEST_VALIDATED and not validation["answered"] and not validation.get("alike"):
         raise SourceError(
             f"{name}: the map answers none of the {tried} frames of its own recording that it was tried on, and was "
             f"not written; `localizer check {name}` tells what is wrong with poses, camera or images"
@@ -66,7 +66,7 @@ def _worse_than_an_image(accuracy: Mapping[str, Any]) -> str:
 
 def _of_map(validation: Mapping[str, float]) -> Verdict:
     tried, answered = int(validation["frames"]), int(validation["answered"])
-    if tried < FEWEST_ANSWERED:
+    if tried < FEWEST_VALIDATED:
         return Verdict(None, (f"only {tried} frames were left to try it on",))
     share, alike = answered / tried, int(validation.get("alike", 0))
     if alike and share < ANSWERED_GOOD:

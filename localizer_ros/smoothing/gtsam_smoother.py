@@ -68,8 +68,9 @@ class GtsamSmoother:
         self._start_ns: int | None = None
         self._newest: PoseEstimate | None = None
         self._guess: dict[int, SE3] = {}
-        # Stamps of the window's absolute poses.
+        # Stamps of the window's absolute poses, and the error that the newest of them shares with the others.
         self._absolute_ns: set[int] = set()
+        self._common = np.zeros((6, 6))
 
     def add_relative(self, relative: RelativePose) -> None:
         """See :class:`Smoother`. No robust kernel here: what measures motion has rejected its outliers itself."""
@@ -101,14 +102,17 @@ class GtsamSmoother:
         key = self._keys.get(absolute.stamp_ns)
         if key is None:
             return False
+        # What poses have in common says nothing of which of them to follow: motions would be believed instead.
+        own = absolute.covariance if absolute.common is None else absolute.covariance - absolute.common
         noise: gtsam.noiseModel.Base = _gaussian(
-            absolute.covariance * self._repeats(self._spacing_s(absolute.stamp_ns), absolute.correlation_s)
+            own * self._repeats(self._spacing_s(absolute.stamp_ns), absolute.correlation_s)
         )
         # The first pose anchors the graph: a robust kernel there would leave it loose.
         if self._kernel is not None and not first:
             noise = gtsam.noiseModel.Robust.Create(self._kernel.Create(self._config.robust_width), noise)
         self._factors.add(gtsam.PriorFactorPose3(key, _pose3(absolute.T_map_cam), noise))
         self._absolute_ns.add(absolute.stamp_ns)
+        self._common = np.zeros((6, 6)) if absolute.common is None else absolute.common
         return True
 
     def estimate(self) -> PoseEstimate | None:
@@ -136,7 +140,8 @@ class GtsamSmoother:
         oldest_ns = stamp_ns - int((self._config.lag_s - 1e-3) * 1e9)
         while next(iter(self._keys)) < oldest_ns:
             self._absolute_ns.discard(self._keys.popitem(last=False)[0])
-        self._newest = PoseEstimate(stamp_ns, T_map_cam, 0.5 * (covariance + covariance.T), "smoother")
+        covariance = 0.5 * (covariance + covariance.T) + self._common
+        self._newest = PoseEstimate(stamp_ns, T_map_cam, covariance, "smoother")
         return self._newest
 
     def _spacing_s(self, stamp_ns: int) -> float | None:

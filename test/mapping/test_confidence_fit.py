@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2
 
 from localizer_ros.core.types import Array
-from localizer_ros.mapping.confidence_fit import fit_confidence, monotone_logistic
+from localizer_ros.mapping.confidence_fit import fit_confidence, monotone_logistic, no_surer_than
 from localizer_ros.mapping.examination import Sample
 from localizer_ros.scene.confidence import PRIOR, Evidence
 
@@ -74,3 +74,19 @@ def test_inaccurate_answers_widen_covariances_and_lower_no_probability(rng: np.r
     without, with_them = fit_confidence(drawn), fit_confidence([*drawn, *off])
     assert np.array_equal(with_them.weights, without.weights) and with_them.bias == without.bias
     assert np.all(with_them.inflation > without.inflation)
+
+
+def test_no_answer_is_surer_than_frames_that_the_map_was_not_made_of(rng: np.random.Generator) -> None:
+    examined = fit_confidence(samples(rng, 200, 0.1))
+    new = samples(rng, 200, 1.0)
+    model = no_surer_than(new, examined)
+    assert np.all(model.inflation >= examined.inflation)
+    errors = []
+    for s in new:
+        assert s.error is not None
+        factor = model.inflation_at(s.evidence.beyond_rad, model.probability(s.evidence))
+        errors.append(s.error @ np.linalg.solve(s.covariance * factor, s.error))
+    assert np.median(errors) == pytest.approx(chi2.ppf(0.5, 6), rel=0.3)
+    # What the examination knows to be worse stays so, and too few frames leave what other places have shown.
+    assert np.array_equal(no_surer_than(samples(rng, 200, 1e-3), examined).inflation, examined.inflation)
+    assert no_surer_than([], examined).inflation.min() == pytest.approx(PRIOR.inflation[0])

@@ -7,7 +7,14 @@ import pytest
 
 from localizer_ros.core.config.mapping import KeyframeConfig
 from localizer_ros.core.se3 import SE3
-from localizer_ros.mapping.keyframes import Keyframes, changed_views, choose_keyframes, choose_pairs
+from localizer_ros.mapping.keyframes import (
+    FEWEST_VALIDATED,
+    Keyframes,
+    changed_views,
+    choose_keyframes,
+    choose_pairs,
+    some_left_out,
+)
 
 
 def test_keyframes_are_spread_over_the_views() -> None:
@@ -51,3 +58,13 @@ def test_keyframes_are_numbered_in_the_recording_and_the_others_are_held_out() -
     )
     assert keyframes.images == [1, 4] and keyframes.image_names == ("b", "e")
     assert keyframes.held_out == [1, 3]
+
+
+@pytest.mark.parametrize("posed", [3, 30, 79, 80, 120, 151])
+def test_some_frames_are_left_to_validate_a_map_on_where_they_can_be_spared(posed: int) -> None:
+    everything = np.arange(posed)
+    chosen = some_left_out(everything, posed)
+    assert len(chosen) == posed if posed < 80 else FEWEST_VALIDATED <= posed - len(chosen) <= posed / 8
+    assert chosen[0] == 0 and np.all(np.diff(chosen) <= 2)
+    # Where frames are left anyway, every keyframe stays.
+    assert len(some_left_out(everything, posed + FEWEST_VALIDATED)) == posed

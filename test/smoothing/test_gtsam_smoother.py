@@ -279,3 +279,24 @@ def test_a_gtsam_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "localizer_ros.smoothing.gtsam_smoother")
     with pytest.raises(ConfigError, match=r"gtsam cannot be imported.*set smoother\.kind to none"):
         open_smoother(SmootherConfig())
+
+
+def test_an_error_that_all_poses_share_is_published_and_weighs_nothing(rng: np.random.Generator) -> None:
+    truth, common = drive(60), np.diag([0.0, 0.0, 0.0, 0.0, 0.0, 0.3**2])
+    errors = {True: 0.0, False: 0.0}
+    for told in (False, True):
+        smoother = GtsamSmoother(SmootherConfig(correlation_s=0.0, robust_kernel="none"))
+        for index, T in enumerate(truth):
+            if index:
+                # Motions are all a little long.
+                smoother.add_relative(relative(index, STEP @ SE3.exp([0.0, 0.0, 0.0, 0.0, 0.0, 0.004])))
+            pose = absolute(index, T @ SE3.exp(rng.normal(0.0, 0.01, 6)), 0.01)
+            assert pose.covariance is not None
+            pose = replace(pose, covariance=pose.covariance + common, common=common if told else None)
+            smoother.add_absolute(pose)
+            answer = smoother.estimate()
+            assert answer is not None and answer.covariance is not None
+        errors[told] = answer.T_map_cam.distance_to(truth[-1])
+        if told:
+            assert answer.covariance[5, 5] > 0.3**2
+    assert errors[True] < 0.5 * errors[False]

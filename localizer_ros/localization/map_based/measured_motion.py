@@ -92,7 +92,8 @@ class MeasuredMotion:
     def with_timing(self, answer: PoseEstimate, relative: RelativePose) -> PoseEstimate:
         """The answer, less certain by what the error of stamps does while the camera moves."""
         assert answer.covariance is not None
-        return replace(answer, covariance=answer.covariance + self._timing(relative))
+        timing = self._timing(relative)
+        return replace(answer, covariance=answer.covariance + timing, common=timing)
 
     def _is_next(self, frame: Frame) -> bool:
         if self._last_ns is None:
