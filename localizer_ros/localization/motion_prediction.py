@@ -346,7 +346,5 @@ def moved(pose: PoseEstimate, motion: RelativePose) -> PoseEstimate:
     covariance = pose.covariance
     if covariance is not None:
         covariance = compose_covariance(covariance, motion.T_prev_cur, motion.covariance)
-    T_map_cam = pose.T_map_cam @ motion.T_prev_cur
-    return replace(
-        pose, stamp_ns=motion.stamp_cur_ns, T_map_cam=T_map_cam, covariance=covariance, common=None
-    )
+    T_map_cam, stamp_ns = pose.T_map_cam @ motion.T_prev_cur, motion.stamp_cur_ns
+    return replace(pose, stamp_ns=stamp_ns, T_map_cam=T_map_cam, covariance=covariance, common=None)

@@ -128,12 +128,11 @@ def build_point_map(
         validation = validate(localizer, source, keyframes, depth_m, asked, progress)
         refuse_dead(validation.figures, str(source.path))
     with timer.stage("examination"):
-        point_map = replace(point_map, systematic_covariance=validation.systematic)
+        point_map = replace(point_map, systematic_covariance=validation.systematic, statistics=statistics)
         samples = examine(replace(scene, point_map=point_map), source, keyframes, config.seed, progress)
         confidence = no_surer_than(validation.samples, fit_confidence(samples))
+    statistics["validation"] = validation.figures
     with timer.stage("write"):
-        statistics["validation"] = validation.figures
-        point_map = replace(point_map, statistics=statistics)
         written = point_map.save(out_dir / MAP_FOLDER) + database.save(out_dir / INDEX_FOLDER)
         written += confidence.save(out_dir / MAP_FOLDER)
         written += 0 if correction is None else correction.save(out_dir / MAP_FOLDER)
