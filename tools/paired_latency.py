@@ -17,6 +17,7 @@ Prints one JSON object: frames, p50 and p99 in milliseconds of each code, what a
 threads together (cpu, beside the frames as well), and the ratios of new to old. With --top 10
 the first frames are run once more under cProfile, and the ten functions are added in which each code spends the most,
 those that they call left out: the widest tops of a flame graph. Threads beside the frame's own are not looked into.
+With --page FILE the figures are put into that page of results, of which tools/results_pages.py makes a document.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -39,6 +41,8 @@ from typing import Any
 # The package is imported by the workers alone: each imports the code that it is to time.
 
 SETTINGS = {"tracked": "", "searched": "{structure}tracking.enabled=false", "regressor": "{refine}"}
+# Whose versions times depend on.
+PACKAGES = ("numpy", "opencv-python-headless", "openvino", "gtsam")
 # The first frames of a block meet caches that the other code has filled.
 LEFT_OUT = 2
 # Frames that are profiled: what a frame does is much the same each time.
@@ -197,6 +201,24 @@ def compared(old: Code, new: Code, frames: int, block: int, rounds: int) -> dict
     return found
 
 
+def into_page(path: Path, results: dict[str, Any], old: Path, new: Path) -> None:
+    """Put figures into a page of results, with the commits and the versions that they are of."""
+    page = json.loads(path.read_text(encoding="utf-8"))
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name, folder in (("old code", old), ("new code", new)):
+        command = ("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
+        versions[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    rows = page["runs"]["paired"]["rows"]
+    page["runs"]["paired"]["versions"] = versions
+    for kind, found in results.items():
+        rows[kind].update({key: value for key, value in found.items() if key != "top"})
+        top = found.get("top", {"old": {}, "new": {}})
+        for rank, pair in enumerate(zip(top["old"].items(), top["new"].items(), strict=True), 1):
+            old_code, new_code = ({"name": f"`{name}`", "share": share} for name, share in pair)
+            rows[f"{kind}_{rank}"] = {"rank": rank, "old": old_code, "new": new_code}
+    path.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Entry point."""
     if sys.argv[1:2] == ["--worker"]:
@@ -215,6 +237,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="runs through the recording")
     parser.add_argument("--frames", type=int, default=10**9, help="at most so many of the recording")
     parser.add_argument("--passes", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="some of them")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page of results that takes the figures")
     parser.add_argument("--top", type=int, default=0, help="functions to name")
     args = parser.parse_args()
     results: dict[str, Any] = {}
@@ -241,6 +264,8 @@ def main() -> None:
                 }
         print(f"{kind}: {results[kind]}", file=sys.stderr, flush=True)
     print(json.dumps(results))
+    if args.page is not None:
+        into_page(args.page, results, args.old, args.new)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 
 
 def chi2_quantile(probability: float, degrees: int) -> float:
     """The value that a chi-squared variable of so many degrees of freedom stays below with this probability."""
+    # Late: whoever wants a median alone needs none of it.
+    from scipy.special import gammaincinv
+
     return 2.0 * float(gammaincinv(degrees / 2.0, probability))
 
 
-def median(values: NDArray[np.floating[Any]]) -> float:
+def median(values: NDArray[Any]) -> float:
     """Median of (N,) finite values, of which there is at least one."""
-    below, above = (len(values) - 1) // 2, len(values) // 2
+    return percentile(values, 50.0)
+
+
+def percentile(values: NDArray[Any], percent: float) -> float:
+    """Percentile of (N,) finite values, of which there is at least one, between two of them in proportion."""
+    at = percent / 100.0 * (len(values) - 1)
+    below = int(at)
+    above = min(below + 1, len(values) - 1)
     ordered = np.partition(values, (below, above))
-    return 0.5 * (float(ordered[below]) + float(ordered[above]))
+    low, high = float(ordered[below]), float(ordered[above])
+    # So that no infinite value counts where its share is nothing.
+    return low if at == below else low + (at - below) * (high - low)

@@ -94,7 +94,7 @@ class PoseCorrection:
     def correct(self, T: SE3) -> tuple[SE3, Array]:
         """The corrected pose, and the (6, 6) covariance of the correction."""
         newest = self._newest.get("")
-        if newest is None or newest[0] is not T:
+        if newest is None or not (np.array_equal(newest[0].t, T.t) and np.array_equal(newest[0].R, T.R)):
             newest = self._newest[""] = (T, *self._corrected(T))
         return newest[1], newest[2]
 
