@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -188,6 +189,32 @@ def row(found: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def result_row(found: dict[str, Any]) -> dict[str, Any]:
+    """A row of docs/results/simulated.json, rounded as it is shown there."""
+
+    def metrics(of: dict[str, Any]) -> dict[str, Any]:
+        medians = {"median_t_m": 4, "median_r_deg": 3}
+        rounded = {
+            key: None if of[key] is None else round(of[key], digits) for key, digits in medians.items()
+        }
+        return {"frames": of["frames"], "answered": of["answered"], **rounded, "wrong": of["wrong"] or 0}
+
+    recall = {k: round(found["smoothed"]["recall"][k], 2) for k in ("5cm_5deg", "10cm_5deg", "50cm_5deg")}
+    return {
+        "name": found["name"],
+        "away_m": round(found["away_m"], 2),
+        "away_deg": round(found["away_deg"], 0),
+        "smoothed": {**metrics(found["smoothed"]), "recall": recall},
+        "raw": {"wrong": found["raw"]["wrong"] or 0},
+        "alone": metrics(found["alone"]),
+    }
+
+
+def row_name(condition: str) -> str:
+    """The key of a condition's row."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", condition.replace("=-", "_minus"))
+
+
 def grid(found: Iterable[dict[str, Any]]) -> list[str]:
     """Lines of the table of recall by how far each frame itself is off the nearest mapping image, drives by day."""
     frames = [frame for each in found if "light" not in each["name"] for frame in each["frames"]]
@@ -220,7 +247,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "out", type=Path, help="folder of the scene, of one JSON file a condition, and of table.md"
+        "out",
+        type=Path,
+        help="folder of the scene, of one JSON file a condition, of table.md, and of rows.json for docs/results",
     )
     parser.add_argument("--place", default="room", choices=("room", "corridor", "hall"))
     parser.add_argument("--table", default="path", choices=("path", "light"))
@@ -257,7 +286,10 @@ def main() -> None:
         print(lines[-1], flush=True)
         for line in found["wrong"]:
             print(f"    {line}", flush=True)
-    (out / "table.md").write_text("\n".join([*lines, "", *grid(everything), "", *wrong]) + "\n")
+    by_distance = grid(everything) if arguments.table == "path" else []
+    (out / "table.md").write_text("\n".join([*lines, "", *by_distance, "", *wrong]) + "\n")
+    rows = {row_name(found["name"]): result_row(found) for found in everything}
+    (out / "rows.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
