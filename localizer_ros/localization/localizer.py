@@ -18,6 +18,7 @@ from localizer_ros.core.types import (
     PoseEstimate,
     RelativePose,
 )
+from localizer_ros.localization.floor import on_floor
 from localizer_ros.localization.front_end import FrontEnd, Observation
 from localizer_ros.localization.gate import ACCEPTING, AnswerOutcome, Gate, doubted
 from localizer_ros.localization.given_pose import GivenPose, settle
@@ -297,5 +298,5 @@ def open_localizer(scene_path: Path, config: LocalizerConfig, threaded: bool = F
     """
     share_cores(config.backend.threads)
     scene = Scene.load(scene_path)
-    front_end = open_front_end(scene, config, threaded)
+    front_end = on_floor(open_front_end(scene, config, threaded), scene, config.planar)
     return Localizer(front_end, open_smoother(config.smoother), config, scene.origin_m)

@@ -304,7 +304,7 @@ def open_rig(scene_path: Path, config: LocalizerConfig, threaded: bool = False) 
 
     Raises:
         SceneError: the scene is missing, incomplete, changed or of another version.
-        ConfigError: its method follows one camera only, or frames shall stand for themselves.
+        ConfigError: its method follows one camera only, or a setting is one of single cameras.
     """
     scene = Scene.load(scene_path)
     if scene.method not in ("hierarchical", "direct"):
@@ -313,6 +313,10 @@ def open_rig(scene_path: Path, config: LocalizerConfig, threaded: bool = False) 
         )
     if config.independent:
         raise ConfigError("independent: frames of several cameras cannot stand for themselves")
+    if config.planar:
+        raise ConfigError(
+            "planar: height and tilt are known of the camera that mapped, not of several cameras"
+        )
     share_cores(config.backend.threads)
     shared = MapScene.open(scene.path)
 

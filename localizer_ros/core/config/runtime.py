@@ -223,6 +223,14 @@ class LocalizerConfig(Config, frozen=True):
             "one; none = as the network gives them"
         ),
     ] = "map"
+    planar: Annotated[
+        bool,
+        Meta(
+            extra=USER,
+            description="The robot drives on the flat floor that it was mapped on, with the camera where it was then: "
+            "height and tilt of the camera vary by no more than they did while mapping",
+        ),
+    ] = False
     independent: Annotated[
         bool,
         Meta(
