@@ -205,7 +205,7 @@ def into_page(path: Path, results: dict[str, Any], old: Path, new: Path) -> None
     """Put figures into a page of results, with the commits and the versions that they are of."""
     page = json.loads(path.read_text(encoding="utf-8"))
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    for name, folder in (("old code", old), ("new code", new)):
+    for name, folder in (("commit before", old), ("commit", new)):
         command = ("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
         versions[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     rows = page["runs"]["paired"]["rows"]
