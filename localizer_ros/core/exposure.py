@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from localizer_ros.core.arrays import UInt8
 from localizer_ros.core.statistics import percentile
@@ -72,13 +73,20 @@ def noise_level(grey: UInt8) -> float:
     strips = grey[tops[:, None] + np.arange(_BLOCK + 1), : width + 1].astype(np.int16)
     # Edges and shading along either axis cancel; of noise twice its sigma is left.
     crossed = np.abs(np.diff(np.diff(strips, axis=2), axis=1))
-    blocks = (len(strips), _BLOCK, width // _BLOCK, _BLOCK)
-    level = strips[:, :_BLOCK, :width].reshape(blocks).mean(axis=(1, 3))
-    told = crossed.reshape(blocks).mean(axis=(1, 3))[(level > _DARK_BLOCK) & (level < _BRIGHT_BLOCK)]
+    level = _block_means(strips[:, :_BLOCK, :width])
+    told = _block_means(crossed)[(level > _DARK_BLOCK) & (level < _BRIGHT_BLOCK)]
     if len(told) < _FEWEST_BLOCKS:
         return 0.0
     # The mean of an absolute normal value is the root of 2 / pi of its sigma.
     return percentile(told, _QUIETEST_PERCENT) * float(np.sqrt(np.pi / 2.0)) / 2.0
+
+
+def _block_means(strips: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(S, W) means of the square blocks of (S, 8, 8 W) strips."""
+    # Rows first, which are long: adding up eight values at a time takes five times as long.
+    columns = strips.sum(axis=1, dtype=np.int32)
+    sums = columns.reshape(len(strips), -1, _BLOCK).sum(axis=2)
+    return np.asarray(sums / float(_BLOCK * _BLOCK))
 
 
 def bright_grey(image: UInt8) -> UInt8:
