@@ -3,9 +3,10 @@
 A window begins with the first frame that the map answers (``--scene``), and the map is not looked at again; or lengths
 come from odometry all the way: the recording's own or, with ``--wheels``, one that errs by 1 % in every length and is
 made of the ground truth, for recordings that have none. Prints for each window how far it ends from the truth, in
-percent of the path, and for all of them the normalised squared errors of the whole way, of seconds and of frames.
+percent of the path, and for all of them the normalised squared errors of the whole way, of seconds and of frames. With
+a map it says as well how far the map is from the truth, asked at both ends: about as much may be the truth's own error.
 
-Usage: python tools/vo_alone.py RECORDING [--scene SCENE] [--wheels] [--split test] [--seconds 30] [--join]
+Usage: python tools/vo_alone.py RECORDING [--scene SCENE] [--wheels] [--split test] [--seconds 30] [--skip 0] [--join]
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ Lengths = Callable[[int, int], RelativePose | None]
 
 @dataclass(frozen=True)
 class Step:
-    """One frame of a window: its stamp, true pose, and where odometry puts it since the window's beginning."""
+    """One frame of a window: its number, stamp, true pose, and where odometry puts it since the window's beginning."""
 
+    index: int
     stamp_ns: int
     T_true: SE3
     T_begin_cur: SE3
@@ -83,14 +85,15 @@ def of_wheels(source: FrameSource, rng: np.random.Generator) -> Lengths:
     return motion
 
 
-def seed_from_map(scene: MapScene, localizer: HierarchicalLocalizer, frame: Frame) -> Seed | None:
-    """The points of a frame that the map answers."""
+def seed_from_map(scene: MapScene, localizer: HierarchicalLocalizer, frame: Frame) -> tuple[Seed, SE3] | None:
+    """The points of a frame that the map answers, and the frame's pose."""
     found = localizer.localize(frame, None).verified
     if found is None:
         return None
     keep, T = found.solved.inliers, found.solved.T_map_refined
     depth_m = np.asarray((scene.point_map.points[found.points[keep]] - T.t) @ T.R[:, 2])
-    return Seed(frame, found.xy_px[keep], found.rays[keep], depth_m)
+    T_map_cam = T @ scene.point_map.T_cam_refined.inverse()
+    return Seed(frame, found.xy_px[keep], found.rays[keep], depth_m), T_map_cam
 
 
 class Runner:
@@ -116,11 +119,14 @@ class Runner:
             self._lengths = of_wheels(source, np.random.default_rng(0)) if wheels else of_recording(source)
         self._odometry = VisualOdometry(camera)
 
-    def windows(self, seconds: float) -> Iterator[list[Step]]:
-        """The windows, one after the other."""
+    def windows(self, seconds: float, skip_s: float) -> Iterator[list[Step]]:
+        """The windows, one after the other, without the first seconds of the recording."""
         window: list[Step] = []
         sequence: str | None = None
+        begin_ns = self._source.records[0].stamp_ns + skip_s * 1e9
         for index, record in enumerate(self._source.records):
+            if record.stamp_ns < begin_ns:
+                continue
             frame = self._source.read(index)
             over = bool(window) and record.stamp_ns - window[0].stamp_ns > seconds * 1e9
             if over or (record.sequence != sequence and not self._join):
@@ -141,7 +147,7 @@ class Runner:
                 last = window[-1]
                 T = last.T_begin_cur @ motion.T_prev_cur
                 S = compose_covariance(last.covariance, motion.T_prev_cur, motion.covariance)
-                window.append(Step(record.stamp_ns, record.T_map_cam, T, S))
+                window.append(Step(index, record.stamp_ns, record.T_map_cam, T, S))
         if len(window) > 1:
             yield window
 
@@ -153,8 +159,21 @@ class Runner:
             seed = seed_from_map(self._scene, self._localizer, frame)
             if seed is None:
                 return []
-            self._odometry.seed(seed)
-        return [Step(frame.stamp_ns, T_true, SE3.identity(), np.zeros((6, 6)))]
+            self._odometry.seed(seed[0])
+        return [Step(index, frame.stamp_ns, T_true, SE3.identity(), np.zeros((6, 6)))]
+
+    def error_of_map_m(self, window: list[Step]) -> float | None:
+        """How far from the truth the map puts the end of a window from its beginning; None where it does not know."""
+        if self._scene is None or self._localizer is None:
+            return None
+        ends = []
+        for step in (window[0], window[-1]):
+            found = seed_from_map(self._scene, self._localizer, self._source.read(step.index))
+            if found is None:
+                return None
+            ends.append(found[1])
+        T_true = window[0].T_true.inverse() @ window[-1].T_true
+        return float(np.linalg.norm((T_true.inverse() @ ends[0].inverse() @ ends[1]).t))
 
     def _motion(self, index: int, frame: Frame) -> RelativePose | None:
         odometry = None
@@ -208,6 +227,11 @@ def pairs_apart(window: list[Step], ns: int) -> list[tuple[Array, Array]]:
     return found
 
 
+def of_map(error_m: float | None, path: float) -> str:
+    """What the map says of the same way."""
+    return "" if error_m is None else f"; the map {error_m * 100:.1f} cm ({100 * error_m / path:.2f} %)"
+
+
 def main() -> None:
     """Runs the windows and prints their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -216,6 +240,7 @@ def main() -> None:
     parser.add_argument("--wheels", action="store_true")
     parser.add_argument("--split", default="all")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--skip", type=float, default=0.0, help="seconds that are left out at the start")
     parser.add_argument("--join", action="store_true")
     args = parser.parse_args()
     source = open_source(args.recording)
@@ -224,14 +249,15 @@ def main() -> None:
     whole: list[tuple[Array, Array]] = []
     seconds: list[tuple[Array, Array]] = []
     frames: list[tuple[Array, Array]] = []
-    for window in Runner(source, args.scene, args.wheels, args.join).windows(args.seconds):
+    runner = Runner(source, args.scene, args.wheels, args.join)
+    for window in runner.windows(args.seconds, args.skip):
         error, S = between(window[0], window[-1])
         path, off = path_m(window), float(np.linalg.norm(error[3:]))
         missed, length = missed + off, length + path
         print(
             f"{len(window)} frames, {(window[-1].stamp_ns - window[0].stamp_ns) * 1e-9:.1f} s, {path:.2f} m: "
             f"{off * 100:.1f} cm ({100 * off / path:.2f} %), {np.degrees(np.linalg.norm(error[:3])):.2f} deg, "
-            f"NEES {nees([(error, S)]).split()[0]}",
+            f"NEES {nees([(error, S)]).split()[0]}{of_map(runner.error_of_map_m(window), path)}",
             flush=True,
         )
         whole += [(error, S), between(window[0], window[len(window) // 2])]

@@ -1,7 +1,9 @@
 """Visual odometry from geometry alone: feature tracks, rotation and direction of translation. No map, no learning.
 
 One camera does not know the length of a translation: it is ``None`` until something else gives it. This is the
-yardstick for odometry that does claim metres, and what is left to a recording without a scene.
+yardstick for odometry that does claim metres, such as ``localization.visual_odometry``, and does not stand in for it:
+a yardstick shares no estimator with what it measures, looks at two images only, so that nothing drifts in it, and
+knows turns of a camera that never moves (TUM fr1_rpy), where metres cannot begin.
 """
 
 from __future__ import annotations
