@@ -13,6 +13,8 @@ _WINDOW_PX, _LEVELS = 15, 4
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 # A corner followed back must end where it began.
 _BACK_PX = 0.25
+# Around a corner that moves strangely there are none for so many times the distance between corners.
+_STRANGE_SPACINGS = 2
 # Of the strongest corner; what is weaker is noise.
 _QUALITY = 0.005
 
@@ -70,13 +72,14 @@ def follow(before: View, after: View, xy_px: Float32, guess_px: Array | Float32)
     return xy, good & np.all((xy >= 0.0) & (xy < size - 1.0), axis=1)
 
 
-def new_corners(view: View, taken_px: Float32, count: int) -> Float32:
+def new_corners(view: View, taken_px: Float32, count: int, strange_px: Float32 | None = None) -> Float32:
     """(M, 2) corners in the parts of an image that have none, at most what is missing to ``count``.
 
     Args:
         view: the image.
         taken_px: (N, 2) corners that there are.
         count: wanted in all.
+        strange_px: (K, 2) where something does not move as the rest does: no corners around there.
     """
     height, width = view.grey.shape
     spacing = max(5, int(0.5 * np.sqrt(height * width / count)))
@@ -86,5 +89,7 @@ def new_corners(view: View, taken_px: Float32, count: int) -> Float32:
     mask = np.full((height, width), 255, np.uint8)
     for x, y in np.rint(taken_px).astype(int):
         cv2.circle(mask, (int(x), int(y)), spacing, 0, -1)
+    for x, y in np.rint(np.zeros((0, 2)) if strange_px is None else strange_px).astype(int):
+        cv2.circle(mask, (int(x), int(y)), _STRANGE_SPACINGS * spacing, 0, -1)
     found = cv2.goodFeaturesToTrack(view.grey, missing, _QUALITY, spacing, mask=mask)
     return np.zeros((0, 2), np.float32) if found is None else np.asarray(found, np.float32)[:, 0]

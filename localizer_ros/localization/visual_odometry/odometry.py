@@ -38,6 +38,7 @@ _STANDS_PX = 3.0
 # Given depths are known to this share of them each (1 sigma), and all together to the second.
 _DEPTH_SHARE, _SCALE_SHARE = 0.05, 0.005
 _SAME_CAMERA_PX = 1e-3
+_NO_CORNERS = np.zeros((0, 2), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +73,7 @@ class _Followed:
         drift: of those.
         velocity: the last motion and its duration, s.
         ways: odometry from each keyframe to the next; the last one to the image seen last.
+        strange_px: (K, 2) corners that have contradicted the motion since the keyframe before.
         turning: no point has a measured depth: motions are turns, or unknown.
     """
 
@@ -85,6 +87,7 @@ class _Followed:
     drift: Drift
     velocity: tuple[SE3, float] | None
     ways: list[RelativePose | None]
+    strange_px: Float32
     turning: bool = False
 
 
@@ -147,6 +150,7 @@ class VisualOdometry:
             Drift(self._camera, _SCALE_SHARE),
             None,
             [_nowhere(view.stamp_ns)],
+            _NO_CORNERS,
         )
         if len(ids):
             self._find_corners(followed)
@@ -179,6 +183,7 @@ class VisualOdometry:
             Drift(self._camera, sigma_m / metres),
             None,
             [way, _nowhere(frame.stamp_ns)],
+            _NO_CORNERS,
         )
         self._find_corners(followed)
         self._followed = followed
@@ -198,6 +203,7 @@ class VisualOdometry:
         if seen is None:
             return None
         keep = seen.inliers
+        f.strange_px = np.concatenate([f.strange_px, xy_px[~keep]])
         prev_ns, T_prev, covariance = f.view.stamp_ns, f.T, seen.covariance
         f.view, f.ids, f.xy_px, f.T = view, ids[keep], xy_px[keep], seen.T
         f.ways[-1] = joined(f.ways[-1], odometry)
@@ -286,7 +292,8 @@ class VisualOdometry:
 
     def _find_corners(self, f: _Followed) -> None:
         """New corners of the newest keyframe, where it has none; of usual depth until they are measured."""
-        xy_px = new_corners(f.view, f.xy_px, _CORNERS)
+        xy_px = new_corners(f.view, f.xy_px, _CORNERS, f.strange_px)
+        f.strange_px = _NO_CORNERS
         rays = self._camera.rays(f.view.camera, xy_px)
         usual = np.full(len(rays), self._usual(f))
         f.ids = np.append(f.ids, f.window.add_points(rays, usual, np.full(len(rays), np.inf)))
