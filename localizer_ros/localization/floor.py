@@ -86,7 +86,9 @@ class Floor:
             return pose
         gain = np.linalg.solve(S, J @ pose.covariance).T
         T_map_cam = pose.T_map_cam @ SE3.exp(gain @ residual)
-        return replace(pose, T_map_cam=T_map_cam, covariance=symmetrized(pose.covariance - gain @ S @ gain.T))
+        covariance = symmetrized(pose.covariance - gain @ S @ gain.T)
+        # Which part of it the floor took away from is not known.
+        return replace(pose, T_map_cam=T_map_cam, covariance=covariance, common=None)
 
     def excludes(self, pose: PoseEstimate) -> bool:
         """True where a robot on this floor cannot be, by ten sigma of floor and pose together."""

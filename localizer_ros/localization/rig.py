@@ -260,8 +260,10 @@ def _carried(pose: PoseEstimate | None, T_a_b: SE3) -> PoseEstimate | None:
     """The pose of b, of that of a; None of None."""
     if pose is None:
         return None
-    covariance = None if pose.covariance is None else compose_covariance(pose.covariance, T_a_b)
-    return replace(pose, T_map_cam=pose.T_map_cam @ T_a_b, covariance=covariance)
+    covariance, common = (
+        None if S is None else compose_covariance(S, T_a_b) for S in (pose.covariance, pose.common)
+    )
+    return replace(pose, T_map_cam=pose.T_map_cam @ T_a_b, covariance=covariance, common=common)
 
 
 def _carried_to_robot(pose: PoseEstimate, T_robot_cam: SE3) -> PoseEstimate:
