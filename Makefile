@@ -41,6 +41,15 @@ quick: venv ## The inner loop: style, floors and sizes, and the quick tests of R
 	$(PYTHON_VENV) tools/check_house.py
 	$(PYTHON_VENV) -m pytest -q -m "not slow and not ros" $(addprefix test/,$(ROOMS))
 
+# Of every line and branch of these: test/inference/test_tensorrt.py drives them against the double.
+TENSORRT := $(foreach file,backend engine library,--cov=localizer_ros.inference.tensorrt_$(file))
+
+.PHONY: tensorrt
+tensorrt: venv ## Check the TensorRT back end against NVIDIA's bindings (150 MB, no GPU), and that every line is tested
+	[ -d .tensorrt-api ] || tools/make_tensorrt_venvs.sh
+	$(PYTHON_VENV) -m pytest -q test/inference/test_tensorrt.py test/inference/test_tensorrt_api.py \
+		$(TENSORRT) --cov-branch --cov-report=term-missing --cov-fail-under=100
+
 .PHONY: scenarios
 scenarios: venv ## Try all faults of test/scenarios on the node, in simulated time and over DDS; a page of results
 	$(PYTHON_VENV) tools/scenarios.py

@@ -274,9 +274,12 @@ def _precise_card(folder: Path, card: ModelCard, precision: str) -> ModelCard:
         return network_card(folder, card.name, "openvino", precision)
     network = folder / f"{name}.onnx"
     network.write_bytes(network_in(folder / card.network, precision))
-    return msgspec.structs.replace(
+    written = msgspec.structs.replace(
         card, network=network.name, sha256=sha256_of(network), made_from=card.sha256
     )
+    # The check opens it by its card.
+    written.write(path)
+    return written
 
 
 def _files(scene: Scene, backend: str, config: BackendConfig) -> list[Path]:

@@ -20,6 +20,7 @@ from localizer_ros.inference.model_card import (
     card_path,
     read_card,
 )
+from localizer_ros.inference.processor import has_gpu, has_native_bf16
 from localizer_ros.scene.bundle import Scene
 
 pytestmark = pytest.mark.slow
@@ -66,3 +67,29 @@ def test_export_writes_and_checks_half_precision(
     # Positions are read off in single precision, so far from the origin as near it.
     assert 0.0 < card.parity["onnx"][0] < PARITY["fp16"][0]
     Scene.load(scene)  # what is exported is no change of the scene
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "tensorrt"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_each_precision_is_made_or_one_line_says_what_is_missing(
+    backend: str, precision: str, tiny_scene: Path, tiny_source: FrameSource, tmp_path: Path
+) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    kind = "openvino" if backend == "onnx" else backend
+    missing = {
+        "no int8 network in this scene": precision == "int8",
+        "has no bfloat16 arithmetic": (backend, precision) == ("openvino", "bf16") and not has_native_bf16(),
+        "no NVIDIA driver|not installed|finds no GPU": backend == "tensorrt" and not has_gpu(),
+    }
+    expected = "|".join(said for said, is_missing in missing.items() if is_missing)
+    config = BackendConfig(kind=kind, precision=precision)
+    if expected:
+        with pytest.raises(BackendError, match=expected) as raised:
+            export_scene(Scene.load(scene), backend, config, tiny_source)
+        assert "\n" not in str(raised.value)
+        return
+    result = export_scene(Scene.load(scene), backend, config, tiny_source)
+    assert result.card is not None and set(result.card.parity) == {backend}
+    assert result.t_m < PARITY[precision][0] and result.r_deg < PARITY[precision][1]
+    assert read_card(card_path(scene / "networks", f"posenet.{precision}"), ModelCard) == result.card

@@ -196,6 +196,10 @@ def export(
     config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)
     recording = None if source is None else Reading().open(source)
+    if kind == "tensorrt":
+        from localizer_ros.inference.tensorrt_library import open_library
+
+        open_library(lean)  # what is missing is said before a network is quantised, which takes minutes
     if recording is not None and precision == "int8" and kind != "torch":
         from localizer_ros.training.quantize import quantize_scene
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from command_line import localizer, one_line
 
+from localizer_ros.inference.tensorrt_library import TensorRtMissing, open_library
+
 
 def test_a_map_that_fails_at_once_leaves_nothing_and_weights_are_not_ignored(
     world: Path, tmp_path: Path
@@ -51,6 +53,22 @@ def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_pat
     assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
     exported = localizer("export", scene, "--backend", "torch").stdout
     assert "posenet.safetensors" in exported and ".blob" not in exported
+
+
+@pytest.mark.slow
+def test_a_missing_tensorrt_is_said_before_a_network_is_quantised(
+    tiny_scene: Path, world: Path, tmp_path: Path
+) -> None:
+    try:
+        open_library(lean=False)
+    except TensorRtMissing as error:
+        scene = tmp_path / "scene"
+        shutil.copytree(tiny_scene, scene)
+        asked = ("export", scene, "--backend", "tensorrt", "--precision", "int8", "--source", world)
+        assert str(error) in one_line(localizer(*asked))
+        assert not list((scene / "networks").glob("*.int8.*"))
+    else:
+        pytest.skip("this machine has TensorRT")
 
 
 def test_a_time_budget_without_training_is_an_error(world: Path, tmp_path: Path) -> None:
