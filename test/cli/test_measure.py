@@ -64,7 +64,10 @@ def test_bench_times_retrieval(tiny_map: Path, recording: Path, tmp_path: Path) 
     assert result.exit_code == 0, result.output
     assert "growth" in result.output and "images 200" in result.output
     measured = json.loads((tmp_path / "bench.json").read_text())
-    assert measured["limits"]["reached"]["default"]["search_extract"]["mb_s"] > 0.0
+    reached = measured["limits"]["reached"]["default"]
+    # Which of its stages a frame needs depends on whether the map tracks it.
+    stages = [reached[stage]["mb_s"] for stage in ("track_flow", "search_extract") if stage in reached]
+    assert stages and min(stages) > 0.0
     sizes = measured["retrieval"]["sizes"]
     assert [row["images"] for row in sizes] == [100, 200]
     assert "expected numbers" in one_line(localizer(*call, "many"))
