@@ -2,8 +2,10 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from kitchen import Kitchen, map_kitchen
@@ -25,6 +27,14 @@ def pytest_configure() -> None:
     # FFmpeg reads this once, with the first video of a process, which a test may write before the package reads one.
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     os.environ.pop("ROS_LOCALHOST_ONLY", None)  # deprecated, and stronger than the discovery range
+
+
+@pytest.fixture
+def opencv_as_before() -> Iterator[None]:
+    """OpenCV has as many threads after a test as before it."""
+    before = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(before)
 
 
 @pytest.fixture

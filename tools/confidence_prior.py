@@ -22,7 +22,7 @@ from localizer_ros.evaluation.confidence import auroc
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.mapping.confidence_fit import fit_confidence
 from localizer_ros.mapping.examination import FEWEST_KEYFRAMES, FEWEST_POINTS, Question, Sample, ask
-from localizer_ros.scene.confidence import PRIOR, ConfidenceModel
+from localizer_ros.scene.confidence import PLAIN, PRIOR, ConfidenceModel
 from localizer_ros.scene.hidden_views import without_keyframes
 from localizer_ros.scene.map_scene import MapScene
 
@@ -69,8 +69,7 @@ def main() -> None:
 
 def samples_of(scene: MapScene, source: FrameSource, frames: int) -> list[Sample]:
     """The answers of a map to frames of a drive."""
-    plain = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
-    scene = replace(scene, confidence=plain)
+    scene = replace(scene, confidence=PLAIN)
     with_truth = [n for n, record in enumerate(source.records) if record.T_map_cam is not None]
     chosen = np.array(with_truth)[np.linspace(0, len(with_truth) - 1, frames).round().astype(int)]
     samples: list[Sample] = []

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.config.schema import load_config
 from localizer_ros.core.preprocess import to_rgb
 from localizer_ros.core.types import Frame, SourceError
+from localizer_ros.datasets.derived import SomeFrames
 from localizer_ros.datasets.source import FrameSource, open_source
 from localizer_ros.evaluation.evaluate import Evaluation, evaluate
 from localizer_ros.evaluation.open_scene import open_scene
 from localizer_ros.training.augmentation import LowLight, in_low_light, random_low_light
 
 
-class DarkSource:
-    """A recording in another light; a ``FrameSource``.
+class DarkSource(SomeFrames):
+    """A recording in another light.
 
     Args:
         source: by day; frames without a ground-truth pose stay as they are. Its lens may not distort.
@@ -39,15 +39,12 @@ class DarkSource:
     def __init__(self, source: FrameSource, low_light: LowLight, seed: int) -> None:
         if source.camera.distorted:
             raise SourceError(f"{source.path}: expected a camera without distortion")
-        self._source, self._low_light, self._seed = source, low_light, seed
-        self.path, self.format, self.ground_truth = source.path, source.format, source.ground_truth
-        self.stamps, self.camera, self.records = source.stamps, source.camera, source.records
-        self.odometry, self.T_base_cam = source.odometry, source.T_base_cam
-        self.splits: Sequence[str] = source.splits
+        super().__init__(source, range(len(source.records)), source.records)
+        self._low_light, self._seed = low_light, seed
 
     def read(self, index: int) -> Frame:
         """See ``FrameSource.read``."""
-        frame, T_map_cam = self._source.read(index), self.records[index].T_map_cam
+        frame, T_map_cam = super().read(index), self.records[index].T_map_cam
         if T_map_cam is None:
             return frame
         image = to_rgb(frame.image)

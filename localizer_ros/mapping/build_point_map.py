@@ -24,7 +24,7 @@ from localizer_ros.localization.map_based.hierarchical import HierarchicalLocali
 from localizer_ros.mapping.bundled_models import bundle_models
 from localizer_ros.mapping.colmap_model import write_colmap_model
 from localizer_ros.mapping.confidence_fit import fit_confidence, no_surer_than
-from localizer_ros.mapping.examination import PLAIN, examine
+from localizer_ros.mapping.examination import examine
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.index_images import index_recording
 from localizer_ros.mapping.keyframes import Keyframes, choose_pairs, find_keyframes
@@ -33,6 +33,7 @@ from localizer_ros.mapping.point_builder import FEWEST_POINTS, PointBuilder
 from localizer_ros.mapping.trial import refuse_dead
 from localizer_ros.mapping.validation import validate
 from localizer_ros.scene.bundle import INDEX_FOLDER, MAP_FOLDER
+from localizer_ros.scene.confidence import PLAIN
 from localizer_ros.scene.map_scene import MapScene
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
@@ -128,7 +129,7 @@ def build_point_map(
         validation = validate(localizer, source, keyframes, depth_m, asked, progress)
         refuse_dead(validation.figures, str(source.path))
     with timer.stage("examination"):
-        point_map = replace(point_map, systematic_covariance=validation.systematic, statistics=statistics)
+        point_map = replace(point_map, systematic_covariance=validation.systematic)
         samples = examine(replace(scene, point_map=point_map), source, keyframes, config.seed, progress)
         confidence = no_surer_than(validation.samples, fit_confidence(samples))
     statistics["validation"] = validation.figures

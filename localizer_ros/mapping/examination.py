@@ -25,7 +25,7 @@ from localizer_ros.geometry.view_distance import view_distances
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.verification import AGREEMENT
 from localizer_ros.mapping.keyframes import Keyframes
-from localizer_ros.scene.confidence import PRIOR, Evidence
+from localizer_ros.scene.confidence import PLAIN, Evidence
 from localizer_ros.scene.hidden_views import without_keyframes
 from localizer_ros.scene.map_scene import MapScene, View
 
@@ -46,9 +46,6 @@ _ELSEWHERE_RAD = np.radians(15.0)
 # With such a share of the inliers of the best answer to the frames beside it, that place looks the same: in a map of
 # two rooms furnished alike (simulated), wrong places had 0.4 to 1.4 times as many.
 _ALIKE = 0.25
-PLAIN = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
-"""Covariances as they come from keypoints and the map's own error, with nothing learned of them yet."""
-
 FEWEST_KEYFRAMES, FEWEST_POINTS = 4, 50
 """Smaller maps are none."""
 

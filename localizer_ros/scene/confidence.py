@@ -7,7 +7,7 @@ the distance of a view from the nearest one that was mapped. Both are fitted whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +199,6 @@ right ones and none of the 97, of which the surest had 0.964.
 In a map of two rooms that are furnished alike (simulated), wrong places had up to 2.7 times the inliers of right ones:
 the weight of rivals is such that this does not decide.
 """
+
+PLAIN = replace(PRIOR, inflation=np.ones_like(PRIOR.inflation), doubt_slope=0.0)
+"""Covariances as they come from keypoints and the map's own error, with nothing learned of them yet."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -61,13 +60,6 @@ def test_mapping_keeps_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     assert localizer("map", tmp_path / "no recording", "--out", tmp_path / "out").exit_code == 1
     assert "OPENBLAS_NUM_THREADS" not in os.environ
-
-
-@pytest.fixture
-def opencv_as_before() -> Iterator[None]:
-    before = cv2.getNumThreads()
-    yield
-    cv2.setNumThreads(before)
 
 
 @pytest.mark.usefixtures("opencv_as_before")

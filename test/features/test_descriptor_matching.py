@@ -1,7 +1,5 @@
 """Matches between descriptors."""
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import pytest
@@ -33,13 +31,6 @@ def test_the_ratio_test_of_points_passes_over_observations_of_the_same_point(
     keypoint, found = point_matches(point, database, np.repeat(np.arange(30), 3).astype(np.int32), 0.8)
     assert np.array_equal(np.sort(keypoint), np.arange(30))
     assert np.array_equal(keypoint, found)
-
-
-@pytest.fixture
-def opencv_as_before() -> Iterator[None]:
-    before = cv2.getNumThreads()
-    yield
-    cv2.setNumThreads(before)
 
 
 @pytest.mark.usefixtures("opencv_as_before")

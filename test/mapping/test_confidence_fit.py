@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from localizer_ros.core.types import Array
 from localizer_ros.mapping.confidence_fit import fit_confidence, monotone_logistic, no_surer_than
 from localizer_ros.mapping.examination import Sample
-from localizer_ros.scene.confidence import PRIOR, Evidence
+from localizer_ros.scene.confidence import PRIOR, ConfidenceModel, Evidence
 
 
 def test_the_logistic_regression_finds_the_weights_and_keeps_their_signs(rng: np.random.Generator) -> None:
@@ -34,11 +34,7 @@ def test_few_samples_stay_near_the_prior_and_none_are_the_prior(rng: np.random.G
 def test_inflated_covariances_are_honest(rng: np.random.Generator, too_small: float) -> None:
     drawn = samples(rng, 400, too_small)
     model = fit_confidence(drawn)
-    errors = []
-    for s in drawn:
-        assert s.error is not None
-        factor = model.inflation_at(s.evidence.beyond_rad, model.probability(s.evidence))
-        errors.append(s.error @ np.linalg.solve(s.covariance * factor, s.error))
+    errors = squared_errors(model, drawn)
     assert np.median(errors) == pytest.approx(chi2.ppf(0.5, 6), rel=0.3)
     assert np.percentile(errors, 90) == pytest.approx(chi2.ppf(0.9, 6), rel=0.3)
 
@@ -52,6 +48,16 @@ def test_wrong_answers_lower_the_probability_of_their_like(rng: np.random.Genera
     model = fit_confidence([*right, *wrong])
     assert model.probability(weak) < PRIOR.probability(weak)
     assert np.all(model.weights >= 0.0)
+
+
+def squared_errors(model: ConfidenceModel, answers: list[Sample]) -> list[float]:
+    """Normalised by the covariances that the model gives."""
+    errors = []
+    for s in answers:
+        assert s.error is not None
+        factor = model.inflation_at(s.evidence.beyond_rad, model.probability(s.evidence))
+        errors.append(float(s.error @ np.linalg.solve(s.covariance * factor, s.error)))
+    return errors
 
 
 def samples(rng: np.random.Generator, count: int, too_small: float) -> list[Sample]:
@@ -81,12 +87,7 @@ def test_no_answer_is_surer_than_frames_that_the_map_was_not_made_of(rng: np.ran
     new = samples(rng, 200, 1.0)
     model = no_surer_than(new, examined)
     assert np.all(model.inflation >= examined.inflation)
-    errors = []
-    for s in new:
-        assert s.error is not None
-        factor = model.inflation_at(s.evidence.beyond_rad, model.probability(s.evidence))
-        errors.append(s.error @ np.linalg.solve(s.covariance * factor, s.error))
-    assert np.median(errors) == pytest.approx(chi2.ppf(0.5, 6), rel=0.3)
+    assert np.median(squared_errors(model, new)) == pytest.approx(chi2.ppf(0.5, 6), rel=0.3)
     # What the examination knows to be worse stays so, and too few frames leave what other places have shown.
     assert np.array_equal(no_surer_than(samples(rng, 200, 1e-3), examined).inflation, examined.inflation)
     assert no_surer_than([], examined).inflation.min() == pytest.approx(PRIOR.inflation[0])
