@@ -23,8 +23,9 @@ _SHARED = 100.0
 _LONGEST_TURN_RAD = 1.0
 # A point must lie ahead of the camera by this much to be projected, metres; it only keeps from dividing by zero.
 _AHEAD_M = 1e-3
-# A step that moves points by less than this angle (a two-hundredth of a pixel at f = 500 px) is the last.
-_STILL = 1e-5
+# A step that moves points by less than this angle (a hundredth of a pixel at f = 500 px) is the last. On Red Kitchen a
+# step is a third of the one before, in nine of ten cases at most a half: those left out add up to no more than it.
+_STILL = 2e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,54 +115,62 @@ def refine_pose(
         min_inliers: fewer are no answer.
         iterations: at most.
     """
-    rays = np.asarray(rays, dtype=np.float64)
-    points = np.asarray(points, dtype=np.float64)
-    T = _converged(T_map_refined, rays, points, focal_px, max_error_px, iterations)
+    matches = _rows(rays, points)
+    T = _converged(T_map_refined, *matches, focal_px, max_error_px, iterations)
     if T is None:
         return None
-    residual, J, ahead = _linearised(T, rays, points, focal_px)
-    error = np.where(ahead, np.sqrt(np.einsum("ni,ni->n", residual, residual)), np.inf)
+    residual, J, ahead = _linearised(T, *matches, focal_px)
+    error = np.where(ahead, np.sqrt(_squared(residual)), np.inf)
     inliers = error < max_error_px
     if int(inliers.sum()) < max(4, min_inliers):
         return None
-    covariance = _covariance(residual[inliers], J[inliers], error[inliers])
+    covariance = _covariance(residual, J, error, inliers)
     return None if covariance is None else SolvedPose(T, covariance, inliers, error)
+
+
+def _rows(rays: Array, points: Array | Float32) -> tuple[Array, Array]:
+    """(2, N) and (3, N) of (N, 2) rays and (N, 3) points: NumPy is twice as fast along rows of many matches."""
+    return np.ascontiguousarray(np.transpose(rays), np.float64), np.ascontiguousarray(
+        np.transpose(points), np.float64
+    )
 
 
 def _converged(
     T: SE3, rays: Array, points: Array, focal_px: float, max_error_px: float, iterations: int
 ) -> SE3 | None:
     """The pose after Gauss-Newton iterations; None where the problem is singular or runs away."""
-    depth_m = median(np.abs((points - T.t) @ T.R[:, 2])) if len(points) else 0.0
+    depth_m = median(np.abs(T.R[:, 2] @ points - T.R[:, 2] @ T.t)) if points.size else 0.0
     for _ in range(iterations):
         residual, J, ahead = _linearised(T, rays, points, focal_px)
-        squared = np.einsum("ni,ni->n", residual, residual)
-        width = _width_px(np.sqrt(squared[ahead]), max_error_px)
-        H, g = _normal_equations(J, residual, np.where(ahead, 1.0 / (1.0 + squared / width**2), 0.0))
-        H[np.diag_indices(6)] *= 1.0 + 1e-9
+        squared = _squared(residual)
+        width = _width_px(squared[ahead], max_error_px)
+        H, g = _normal_equations(J, residual, ahead / (1.0 + squared / width**2))
+        H.flat[::7] *= 1.0 + 1e-9
         try:
             step = -np.asarray(np.linalg.solve(H, g), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
-        if not np.all(np.isfinite(step)) or np.linalg.norm(step[:3]) > _LONGEST_TURN_RAD:
+        turn_rad, move_m = float(np.linalg.norm(step[:3])), float(np.linalg.norm(step[3:]))
+        if not (turn_rad <= _LONGEST_TURN_RAD and np.isfinite(move_m)):
             return None
         T = _moved(T, step)
-        if np.linalg.norm(step[:3]) < _STILL and np.linalg.norm(step[3:]) < _STILL * depth_m:
+        if turn_rad < _STILL and move_m < _STILL * depth_m:
             break
     return T
 
 
-def _covariance(residual: Array, J: Array, error: Array) -> Array | None:
+def _covariance(residual: Array, J: Array, error: Array, inliers: NDArray[np.bool_]) -> Array | None:
     """(6, 6) from the residuals of inliers and their Jacobian; None where they leave the pose open."""
-    sigma = max(_LEAST_SIGMA_PX, median(error) / _MEDIAN_OF_LENGTH)
-    weight = 1.0 / (1.0 + (error / (2.0 * sigma)) ** 2)
+    told = error[inliers]
+    sigma = max(_LEAST_SIGMA_PX, median(told) / _MEDIAN_OF_LENGTH)
+    weight = inliers / (1.0 + (error / (2.0 * sigma)) ** 2)
     H, _ = _normal_equations(J, residual, weight)
     values, vectors = np.linalg.eigh(H)
     if values[0] <= 1e-9 * values[-1]:
         return None
     # Residuals above sigma (a heavy tail) widen the covariance by the ratio to what the kernel expected.
-    variance = float(np.sum(weight * error**2)) / max(2.0 * float(weight.sum()), 1.0)
-    shared = 1.0 + len(error) / _SHARED
+    variance = float(weight[inliers] @ told**2) / max(2.0 * float(weight.sum()), 1.0)
+    shared = 1.0 + len(told) / _SHARED
     return np.asarray((vectors / values) @ vectors.T * max(variance, _LEAST_SIGMA_PX**2) * shared)
 
 
@@ -175,15 +184,19 @@ def information(T_map_refined: SE3, rays: Array, points: Array, focal_px: float)
         points: (N, 3) in the map.
         focal_px: pixels per unit on that plane.
     """
-    residual, J, _ = _linearised(T_map_refined, rays, points, focal_px)
-    return _normal_equations(J, residual, np.ones(len(J)))[0]
+    residual, J, _ = _linearised(T_map_refined, *_rows(rays, points), focal_px)
+    return _normal_equations(J, residual, np.ones(len(points)))[0]
 
 
 def _normal_equations(J: Array, residual: Array, weight: Array) -> tuple[Array, Array]:
-    """``J^T W J`` (6, 6) and ``J^T W r`` (6,) of (N, 2, 6), (N, 2) and (N,)."""
-    flat = J.reshape(-1, 6)
-    weighted = (J * weight[:, None, None]).reshape(-1, 6)
-    return weighted.T @ flat, weighted.T @ residual.reshape(-1)
+    """``J^T W J`` (6, 6) and ``J^T W r`` (6,) of (6, 2, N), (2, N) and (N,)."""
+    weighted = (J * weight).reshape(6, -1)
+    return weighted @ J.reshape(6, -1).T, weighted @ residual.reshape(-1)
+
+
+def _squared(residual: Array) -> Array:
+    """(N,) squared lengths of (2, N)."""
+    return residual[0] * residual[0] + residual[1] * residual[1]
 
 
 def _moved(T: SE3, step: Array) -> SE3:
@@ -192,29 +205,34 @@ def _moved(T: SE3, step: Array) -> SE3:
     return SE3(T.R @ turn, T.t + T.R @ step[3:])
 
 
-def _width_px(error: Array, max_error_px: float) -> float:
-    if len(error) == 0:
+def _width_px(squared: Array, max_error_px: float) -> float:
+    """Of the kernel, by the (N,) squared errors of the points ahead."""
+    if len(squared) == 0:
         return max_error_px
     # Twice the typical error; between half a pixel and what an inlier may have.
-    return min(max(2.0 * median(error) / _MEDIAN_OF_LENGTH, 1.0), max_error_px)
+    return min(max(2.0 * median(squared) ** 0.5 / _MEDIAN_OF_LENGTH, 1.0), max_error_px)
 
 
 def _linearised(
     T: SE3, rays: Array, points: Array, focal_px: float
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Residuals (N, 2) in px, their Jacobian (N, 2, 6) by the tangent of T, and which points lie ahead."""
-    p = (points - T.t) @ T.R
-    ahead = p[:, 2] > _AHEAD_M
-    inverse_z = 1.0 / np.where(ahead, p[:, 2], 1.0)
-    x, y = p[:, 0] * inverse_z, p[:, 1] * inverse_z
-    residual = np.stack([x, y], axis=1) - rays
-    J = np.empty((len(p), 2, 6))
-    # p moves by p x w - v; projected, that is the classical interaction matrix.
-    J[:, 0, 0], J[:, 0, 1], J[:, 0, 2] = x * y, -(1.0 + x * x), y
-    J[:, 1, 0], J[:, 1, 1], J[:, 1, 2] = 1.0 + y * y, -x * y, -x
-    J[:, 0, 3], J[:, 0, 4], J[:, 0, 5] = -inverse_z, 0.0, x * inverse_z
-    J[:, 1, 3], J[:, 1, 4], J[:, 1, 5] = 0.0, -inverse_z, y * inverse_z
-    return residual * focal_px, J * focal_px, ahead
+    """Residuals (2, N) in px, their Jacobian (6, 2, N) by the tangent of T, and (N,) which points lie ahead, of (2, N)
+    rays and (3, N) points."""
+    p = T.R.T @ (points - T.t[:, None])
+    ahead = p[2] > _AHEAD_M
+    inverse_z = 1.0 / np.where(ahead, p[2], 1.0)
+    xy = p[:2] * inverse_z
+    x, y = xy
+    J = np.zeros((6, 2, len(x)))
+    # p moves by p x w - v; projected, that is the classical interaction matrix, here times the focal length.
+    near, fx, fy = -focal_px * inverse_z, focal_px * x, focal_px * y
+    J[0, 0] = fx * y
+    np.negative(J[0, 0], out=J[1, 1])
+    J[1, 0], J[0, 1] = -focal_px - fx * x, focal_px + fy * y
+    J[2, 0], J[2, 1] = fy, -fx
+    J[3, 0] = J[4, 1] = near
+    J[5, 0], J[5, 1] = -near * x, -near * y
+    return (xy - rays) * focal_px, J, ahead
 
 
 def coverage_of(rays: Array, half_view: Array, columns: int = 8, rows: int = 6) -> float:
