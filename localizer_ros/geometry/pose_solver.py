@@ -196,7 +196,7 @@ def _normal_equations(J: Array, residual: Array, weight: Array) -> tuple[Array, 
 
 def _squared(residual: Array) -> Array:
     """(N,) squared lengths of (2, N)."""
-    return residual[0] * residual[0] + residual[1] * residual[1]
+    return np.asarray(residual[0] * residual[0] + residual[1] * residual[1])
 
 
 def _moved(T: SE3, step: Array) -> SE3:
@@ -210,7 +210,7 @@ def _width_px(squared: Array, max_error_px: float) -> float:
     if len(squared) == 0:
         return max_error_px
     # Twice the typical error; between half a pixel and what an inlier may have.
-    return min(max(2.0 * median(squared) ** 0.5 / _MEDIAN_OF_LENGTH, 1.0), max_error_px)
+    return min(max(2.0 * float(np.sqrt(median(squared))) / _MEDIAN_OF_LENGTH, 1.0), max_error_px)
 
 
 def _linearised(

@@ -18,7 +18,7 @@ from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, PoseEstimate
 from localizer_ros.geometry.pose_solver import refine_pose, solve_pose
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.map_based.guided_matching import GuidedMatches, guided_matches
+from localizer_ros.localization.map_based.guided_matching import GuidedMatches, guided_matches, points_of
 from localizer_ros.localization.map_based.search import SearchResult, ViewResult, search_in_passes
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.map_scene import MapScene, View
@@ -73,20 +73,19 @@ class Refiner:
             covariance: (6, 6) of the proposal in its tangent.
             prior: for the confidence.
         """
-        window_px, T = self._window_px(covariance), T_map_refined
+        window_px, T, point_map = self._window_px(covariance), T_map_refined, self._scene.point_map
         keyframes = self._scene.nearest_keyframes(T, self._config.images)
+        known = points_of(point_map, keyframes)
         rough = window_px > _ROUGH_WINDOWS * _LEAST_WINDOW_PX
         for radius_px in (window_px, _LEAST_WINDOW_PX) if rough else (window_px,):
             wide = radius_px > _LEAST_WINDOW_PX
-            looked_for = keyframes[:_ROUGH_KEYFRAMES] if wide else keyframes
-            matches = guided_matches(
-                self._scene.point_map, T, looked_for, view, radius_px / self._scene.focal_px
-            )
+            looked_for = points_of(point_map, keyframes[:_ROUGH_KEYFRAMES]) if wide else known
+            matches = guided_matches(point_map, looked_for, T, view, radius_px / self._scene.focal_px)
             solved = self._least_squares(view, T, matches, wide)
             if solved is None:
                 return None
             T = solved
-        verified = self._verifier.verify(view, T, prior, keyframes, rounds=1)
+        verified = self._verifier.verify(view, T, prior, known, rounds=1)
         return (
             verified if verified is not None and verified.solved.count >= self._config.min_inliers else None
         )
@@ -110,8 +109,8 @@ class Refiner:
         """
         scene = self._scene
         window_px = self._widest_px if covariance is None else self._window_px(covariance)
-        keyframes = scene.nearest_keyframes(T_map_refined, self._config.images)
-        matches = guided_matches(scene.point_map, T_map_refined, keyframes, view, window_px / scene.focal_px)
+        known = points_of(scene.point_map, scene.nearest_keyframes(T_map_refined, self._config.images))
+        matches = guided_matches(scene.point_map, known, T_map_refined, view, window_px / scene.focal_px)
         solved = solve_pose(
             view.rays[matches.keypoint],
             scene.point_map.points[matches.point],

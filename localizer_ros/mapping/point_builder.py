@@ -15,7 +15,7 @@ from localizer_ros.core.types import Array, Camera, Index, SourceError
 from localizer_ros.features.local_features import to_bytes
 from localizer_ros.geometry.rays import RayCamera, undistorted
 from localizer_ros.geometry.triangulation import consistent, tracks_of
-from localizer_ros.localization.map_based.guided_matching import guided_matches
+from localizer_ros.localization.map_based.guided_matching import guided_matches, points_of
 from localizer_ros.mapping.bundle_adjustment import BundlePriors, BundleState, adjust
 from localizer_ros.mapping.feature_store import FeatureStore
 from localizer_ros.mapping.keyframes import Keyframes
@@ -258,11 +258,11 @@ class PointBuilder:
         for i, features in enumerate(self._features):
             T = SE3(self._state.T_map_refined[i, :3, :3], self._state.T_map_refined[i, :3, 3])
             view = View(self._camera, features, camera.rays(self._camera, features.xy_px))
-            distance = point_map.view_distances(T)
+            nearest = np.argsort(point_map.view_distances(T), kind="stable")[1 : 1 + _LOOKED_FOR]
             found = guided_matches(
                 point_map,
+                points_of(point_map, nearest.astype(np.intp)),
                 T,
-                np.argsort(distance, kind="stable")[1 : 1 + _LOOKED_FOR].astype(np.intp),
                 view,
                 self._config.points.max_error_px / self._focal_px,
                 _MAX_DISTANCE,

@@ -45,30 +45,52 @@ class GuidedMatches:
         return GuidedMatches(nothing, nothing, np.zeros((0, 2)), visible)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownPoints:
+    """Points to look for, as a keyframe saw them.
+
+    Attributes:
+        points: (P,) indices of map points.
+        observations: (P,) the observation of each that a keypoint is compared with.
+    """
+
+    points: Index
+    observations: Index
+
+
+def points_of(point_map: PointMap, keyframes: Index) -> KnownPoints:
+    """The points that some keyframes saw, each as the first of these saw it.
+
+    Args:
+        point_map: the map.
+        keyframes: the nearest view first.
+    """
+    observations = point_map.observations_of(keyframes)
+    points, first = np.unique(point_map.observation_point[observations], return_index=True)
+    return KnownPoints(points.astype(np.intp), observations[first])
+
+
 def guided_matches(
     point_map: PointMap,
+    known: KnownPoints,
     T_map_refined: SE3,
-    keyframes: Index,
     view: View,
     radius: float,
     max_distance: float = GUIDED_MAX_DISTANCE,
 ) -> GuidedMatches:
-    """Pairs that are each other's best within a radius: points that some keyframes saw, near where a pose puts them.
+    """Pairs that are each other's best within a radius: points and the keypoints near where a pose puts them.
 
     Args:
         point_map: the map.
+        known: the points that are looked for.
         T_map_refined: predicted pose.
-        keyframes: whose points are looked for, the nearest view first.
         view: the query.
         radius: how far a keypoint may be from the prediction, on the plane z = 1.
         max_distance: largest distance of descriptors.
     """
-    observations = point_map.observations_of(keyframes)
-    if len(observations) == 0 or len(view.rays) == 0:
+    points, observations = known.points, known.observations
+    if len(points) == 0 or len(view.rays) == 0:
         return GuidedMatches.none()
-    # A point is compared as the first of the keyframes saw it, the one with the nearest view.
-    points, first = np.unique(point_map.observation_point[observations], return_index=True)
-    observations = observations[first]
     p = (point_map.points[points] - T_map_refined.t) @ T_map_refined.R
     ahead = p[:, 2] > _AHEAD_M
     predicted = p[:, :2] / np.where(ahead, p[:, 2], 1.0)[:, None]
@@ -83,9 +105,7 @@ def guided_matches(
     else:
         keypoint, slot = _sparse_best(point_map, described, predicted[candidates], view, radius, max_distance)
     slot = candidates[slot]
-    return GuidedMatches(
-        keypoint, points[slot].astype(np.intp), view.rays[keypoint] - predicted[slot], visible
-    )
+    return GuidedMatches(keypoint, points[slot], view.rays[keypoint] - predicted[slot], visible)
 
 
 def _sparse_best(
@@ -122,9 +142,13 @@ def _least_similarity(max_distance: float) -> float:
 
 def _mutual_best(keypoint: Index, slot: Index, similarity: Array) -> tuple[Index, Index]:
     """The pairs that are the most similar ones of both their keypoint and their slot."""
-    order = np.argsort(-similarity, kind="stable")
-    keypoint, slot = keypoint[order], slot[order]
-    _, best_of_keypoint = np.unique(keypoint, return_index=True)
-    _, best_of_slot = np.unique(slot, return_index=True)
-    chosen = np.intersect1d(best_of_keypoint, best_of_slot)
+    if len(keypoint) == 0:
+        return keypoint, slot
+    # The last value written to a place stays: of pairs from the least to the most similar, the best one of each.
+    order = np.argsort(-similarity, kind="stable")[::-1]
+    keypoint, slot, rank = keypoint[order], slot[order], np.arange(len(order))
+    best_of_keypoint = np.zeros(keypoint.max() + 1, dtype=np.intp)
+    best_of_slot = np.zeros(slot.max() + 1, dtype=np.intp)
+    best_of_keypoint[keypoint], best_of_slot[slot] = rank, rank
+    chosen = np.nonzero((best_of_keypoint[keypoint] == rank) & (best_of_slot[slot] == rank))[0][::-1]
     return keypoint[chosen], slot[chosen]

@@ -18,7 +18,7 @@ from localizer_ros.core.statistics import median
 from localizer_ros.core.types import Array, Camera, Float32, Index, PoseEstimate
 from localizer_ros.geometry.pose_solver import SolvedPose, coverage_of, refine_pose
 from localizer_ros.geometry.rays import half_view_of
-from localizer_ros.localization.map_based.guided_matching import guided_matches
+from localizer_ros.localization.map_based.guided_matching import KnownPoints, guided_matches, points_of
 from localizer_ros.scene.confidence import Evidence
 from localizer_ros.scene.map_scene import MapScene, View
 
@@ -97,7 +97,7 @@ class PoseVerifier:
         view: View,
         T_map_refined: SE3,
         prior: PoseEstimate | None,
-        keyframes: Index | None = None,
+        known: KnownPoints | None = None,
         rounds: int = 2,
     ) -> VerifiedPose | None:
         """The pose refined on what it should show, and rated; None when that is not there.
@@ -106,15 +106,16 @@ class PoseVerifier:
             view: of a frame.
             T_map_refined: the pose, a few pixels off at most.
             prior: for the confidence.
-            keyframes: whose points are looked for; None = those of the view nearest to the pose.
+            known: the points that are looked for; None = those of the views nearest to the pose.
             rounds: of looking, each from the pose of the one before.
         """
         scene = self._scene
         T, radius_px = T_map_refined, _FIRST_RADIUS_PX
+        if known is None:
+            known = points_of(scene.point_map, scene.nearest_keyframes(T, _KEYFRAMES))
         refined: SolvedPose | None = None
         for _ in range(rounds):
-            near = scene.nearest_keyframes(T, _KEYFRAMES) if keyframes is None else keyframes
-            matches = guided_matches(scene.point_map, T, near, view, radius_px / scene.focal_px)
+            matches = guided_matches(scene.point_map, known, T, view, radius_px / scene.focal_px)
             refined = refine_pose(
                 T,
                 view.rays[matches.keypoint],
@@ -127,7 +128,7 @@ class PoseVerifier:
                 return None
             T, radius_px = refined.T_map_refined, _RADIUS_PX
         assert refined is not None
-        around = guided_matches(scene.point_map, T, near, view, _BACKGROUND_PX / scene.focal_px)
+        around = guided_matches(scene.point_map, known, T, view, _BACKGROUND_PX / scene.focal_px)
         errors_px = np.linalg.norm(around.offset, axis=1) * scene.focal_px
         excess = excess_over_chance(errors_px, _INLIER_PX, _BACKGROUND_PX)
         if excess < _LEAST_EXCESS:
