@@ -1,14 +1,17 @@
-"""Network to files a robot can run: safetensors, ONNX and a model card, with a parity gate in metres and degrees."""
+"""Network to files a robot can run: safetensors, ONNX and a model card, with a parity gate in metres and degrees.
+
+The gate is that of single precision, in which every back end computes what PyTorch does, whatever an image shows. Lower
+precision does not, and what that costs is judged by images of the scene: ``training.precision_gate``.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 import torch
@@ -18,28 +21,19 @@ from torch import nn
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
-from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import BackendError, Camera, SceneError
-from localizer_ros.datasets.source import FrameSource
+from localizer_ros.core.types import BackendError, Camera
 from localizer_ros.inference.backend import Tensors
-from localizer_ros.inference.engine_cache import ENGINES
-from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path, read_card, variant_name
-from localizer_ros.inference.network_step import MOTION, NetworkStep
-from localizer_ros.inference.onnx_precision import network_in
-from localizer_ros.inference.open_backend import network_card
+from localizer_ros.inference.model_card import ModelCard, TensorSpec, card_path
+from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.networks.encoders.layers import IMAGENET_MEAN, IMAGENET_STD
 from localizer_ros.networks.motion_step import MotionStep
 from localizer_ros.networks.scene_network import SceneNetwork
-from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 
-# Beyond these metres and degrees a back end does not compute the network that was trained. Lower precision, of 11 or 8
-# bits, may differ more; a quantised network is judged by its accuracy instead, where it is made.
-PARITY = {"fp32": (1e-3, 0.05), "fp16": (5e-3, 0.25), "bf16": (3e-2, 1.5)}
+# Beyond these metres and degrees a back end does not compute the network that was trained, in single precision.
+PARITY_M, PARITY_DEG = 1e-3, 0.05
 # Pixels between the two images of a motion that back ends are compared by.
 MOVED_PX = 2
-# Images that an engine is checked on: of a recording, or of blurred noise where none is given.
-_RECORDED_IMAGES, _NOISE_IMAGES = 16, 8
 
 
 def save_network(network: nn.Module, folder: Path, card: ModelCard) -> ModelCard:
@@ -139,22 +133,20 @@ def descriptor_card(spec: dict[str, Any], camera: Camera, channels: int) -> Mode
 
 
 def check_parity(
-    folder: Path, name: str, config: BackendConfig, images: NDArray[np.float32], candidate_name: str = ""
+    folder: Path, name: str, config: BackendConfig, images: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Largest difference (metres, degrees) of a back end's absolute poses and motions to PyTorch's in fp32.
+    """Largest difference (metres, degrees) of a back end's absolute poses and motions to PyTorch's, both in fp32.
 
     Args:
         folder: with the network, and the motion network beside it if it needs one.
         name: of the network; must give ``t`` and ``q``, or ``points``.
         config: the back end to check.
         images: (N, 3, h, w) float32 network inputs, run as a stream.
-        candidate_name: of the network that the back end runs; empty = the same.
 
     Raises:
-        BackendError: the difference is above the bound of the precision; names both. For int8 there is no bound: what
-            it costs in accuracy is judged where it is made.
+        BackendError: the difference is above the bound; names both.
     """
-    candidate = NetworkStep(folder, candidate_name or name, config)
+    candidate = NetworkStep(folder, name, config)
     reference = NetworkStep(folder, name, BackendConfig(kind="torch"))
     worst_m = worst_deg = 0.0
     for image in images:
@@ -166,12 +158,10 @@ def check_parity(
     kind = candidate.name
     reference.close()
     candidate.close()
-    precision = candidate_name.rpartition(".")[2] if candidate_name else config.precision
-    bound_m, bound_deg = PARITY.get(precision, (np.inf, np.inf))
-    if not (worst_m <= bound_m and worst_deg <= bound_deg):
+    if not (worst_m <= PARITY_M and worst_deg <= PARITY_DEG):
         raise BackendError(
-            f"{kind} {precision}: differs from torch by {worst_m:.4f} m and {worst_deg:.3f} deg, "
-            f"more than {bound_m} m and {bound_deg} deg"
+            f"{kind} fp32: differs from torch by {worst_m:.4f} m and {worst_deg:.3f} deg, "
+            f"more than {PARITY_M} m and {PARITY_DEG} deg"
         )
     return worst_m, worst_deg
 
@@ -204,110 +194,3 @@ def _pose(answer: Tensors) -> SE3:
 def _motion(rel_6: NDArray[np.float32]) -> SE3:
     T = SE3.exp(np.concatenate([rel_6[:3], np.zeros(3)]))
     return replace(T, t=rel_6[3:].astype(np.float64))
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """A checked engine.
-
-    Attributes:
-        t_m: largest difference to PyTorch in position, metres.
-        r_deg: largest difference in orientation, degrees.
-        files: what a robot needs to run it.
-        card: of the network in another precision than fp32; holds these figures, too.
-    """
-
-    t_m: float
-    r_deg: float
-    files: list[Path]
-    card: ModelCard | None
-
-
-def export_scene(
-    scene: Scene, backend: str, config: BackendConfig, source: FrameSource | None
-) -> ExportResult:
-    """The engine of a back end for the pose network of a scene, built and checked against PyTorch.
-
-    For a precision other than fp32 a network of it is written beside the scene's, with a card that holds how far each
-    back end that was checked is from PyTorch; int8 must have been quantised before.
-
-    Args:
-        scene: with a pose network.
-        backend: name of a back end, or onnx for the file alone, which OpenVINO checks.
-        config: how it is run: precision, and that back end.
-        source: recording whose first frames are run; noise images without one.
-
-    Raises:
-        SceneError: the scene has no pose network.
-        BackendError: the back end cannot run here, or differs from PyTorch by more than its precision explains.
-    """
-    folder = scene.path / NETWORKS_FOLDER
-    path = card_path(folder, scene.method)
-    if not path.is_file():
-        raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
-    card = read_card(path, ModelCard)
-    images = _network_images(card, source)
-    written = None if config.precision == "fp32" else _precise_card(folder, card, config.precision)
-    if backend == "onnx" and written is not None:
-        # The file itself, in the arithmetic that it asks for: the back end's own would be another.
-        itself: BackendConfig = msgspec.structs.replace(config, kind="openvino", precision="fp32")
-        name = variant_name(card.name, config.precision)
-        t_m, r_deg = check_parity(folder, scene.method, itself, images, name)
-    else:
-        t_m, r_deg = check_parity(folder, scene.method, config, images)
-    if written is not None:
-        parity = {**written.parity, backend: (float(f"{t_m:.4g}"), float(f"{r_deg:.4g}"))}
-        written = msgspec.structs.replace(written, parity=parity)
-        written.write(card_path(folder, variant_name(card.name, config.precision)))
-    return ExportResult(t_m, r_deg, _files(scene, backend, config), written)
-
-
-def _precise_card(folder: Path, card: ModelCard, precision: str) -> ModelCard:
-    """The card of a network in another precision, which is written where it is not there yet or was made of another."""
-    name = variant_name(card.name, precision)
-    path = card_path(folder, name)
-    if path.is_file():
-        written = read_card(path, ModelCard)
-        if written.made_from == card.sha256:
-            return written
-    if precision == "int8":
-        return network_card(folder, card.name, "openvino", precision)
-    network = folder / f"{name}.onnx"
-    network.write_bytes(network_in(folder / card.network, precision))
-    written = msgspec.structs.replace(
-        card, network=network.name, sha256=sha256_of(network), made_from=card.sha256
-    )
-    # The check opens it by its card.
-    written.write(path)
-    return written
-
-
-def _files(scene: Scene, backend: str, config: BackendConfig) -> list[Path]:
-    """What a robot needs to run an engine, and the engine."""
-    folder, engines = scene.path / "networks", scene.path / ENGINES
-    suffix = "safetensors" if backend == "torch" else "onnx"
-    variant = variant_name(scene.method, config.precision)
-    files: list[Path] = []
-    for name in (scene.method, variant, MOTION):
-        if card_path(folder, name).is_file():
-            weights = folder / f"{name}.{suffix}"
-            files += [card_path(folder, name), *([weights] if weights.is_file() else [])]
-    if backend == "tensorrt":
-        files += sorted(engines.glob("*.engine"))
-    if backend == "openvino":
-        files += sorted(engines.glob("*.blob"))
-    return files
-
-
-def _network_images(card: ModelCard, source: FrameSource | None) -> NDArray[np.float32]:
-    """(N, 3, h, w) inputs of a network: the first frames of a recording, or blurred noise."""
-    preprocess = Preprocessor(Camera.from_dict(card.camera), card.mean, card.std)
-    if source is not None:
-        frames = [source.read(index) for index in range(min(_RECORDED_IMAGES, len(source.records)))]
-        return np.concatenate([preprocess(frame.image, frame.camera) for frame in frames])
-    rng = np.random.default_rng(0)
-    shape = (preprocess.target.height_px, preprocess.target.width_px, 3)
-    noise = [
-        cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 4.0) for _ in range(_NOISE_IMAGES)
-    ]
-    return np.concatenate([preprocess.normalize(np.asarray(image, np.uint8)) for image in noise])

@@ -176,7 +176,8 @@ def export(
         Path | None,
         typer.Option(
             "--source",
-            help="Recording whose images check the engine; random ones otherwise. For int8, the one that was mapped.",
+            help="Recording whose images check the engine: in lower precision than fp32 the one that was mapped; for "
+            "fp32 any, or random images without one.",
         ),
     ] = None,
     lean: Annotated[
@@ -189,23 +190,15 @@ def export(
     """
     from localizer_ros.core.config.runtime import BackendConfig
     from localizer_ros.core.config.schema import config_from_dict
-    from localizer_ros.export import export_scene
     from localizer_ros.scene.bundle import Scene
+    from localizer_ros.training.export_scene import export_scene
 
     kind = {"onnx": "openvino"}.get(backend, backend)
     config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)
     recording = None if source is None else Reading().open(source)
-    if kind == "tensorrt":
-        from localizer_ros.inference.tensorrt_library import open_library
-
-        open_library(lean)  # what is missing is said before a network is quantised, which takes minutes
-    if recording is not None and precision == "int8" and kind != "torch":
-        from localizer_ros.training.quantize import quantize_scene
-
-        with console.progress_bar() as progress:
-            quantize_scene(opened, recording, progress)
-    result = export_scene(opened, backend, config, recording)
+    with console.progress_bar() as progress:
+        result = export_scene(opened, backend, config, recording, progress)
     print(
         f"{backend} {precision}: differs from torch by {result.t_m:.6f} m and {result.r_deg:.5f} deg at most"
     )

@@ -71,27 +71,34 @@ def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 
     return BACKENDS[kind](folder, card, config)
 
 
-def network_card(folder: Path, name: str, kind: str, precision: str) -> ModelCard:
-    """The card of what a back end loads: the network, or what was quantised of it.
+def require_precision(kind: str, precision: str) -> None:
+    """Raise BackendError where a back end cannot run networks of a precision on this machine."""
+    if precision == "bf16" and kind in ("openvino", "torch") and not (kind == "torch" and has_gpu()):
+        require_native_bf16(kind)
+    if precision == "int8" and kind == "torch":
+        raise BackendError("torch: does not run int8 networks; set backend.kind to openvino or tensorrt")
 
-    Other precisions need no file of their own: each back end makes them of the network in single precision.
+
+def network_card(folder: Path, name: str, kind: str, precision: str) -> ModelCard:
+    """The card of what a back end loads: the network, or what was exported of it in a lower precision.
+
+    Where nothing was exported in half precision, back ends make it of the network in single precision themselves.
 
     Raises:
         BackendError: there is no such card, the back end cannot run this precision, or the quantised network is missing
             or was made from another one.
     """
     card = read_card(card_path(folder, name), ModelCard)
-    if precision == "bf16" and kind in ("openvino", "torch") and not (kind == "torch" and has_gpu()):
-        require_native_bf16(kind)
+    require_precision(kind, precision)
+    if precision == "fp32" or kind == "torch":
+        return card
+    path = card_path(folder, variant_name(name, precision))
+    variant = read_card(path, ModelCard) if path.is_file() else None
+    if variant is not None and variant.made_from == card.sha256:
+        return variant
     if precision != "int8":
         return card
-    if kind == "torch":
-        raise BackendError("torch: does not run int8 networks; set backend.kind to openvino or tensorrt")
-    path = card_path(folder, variant_name(name, precision))
     advice = "`localizer export SCENE --precision int8 --source RECORDING` makes it from the recording that was mapped"
-    if not path.is_file():
+    if variant is None:
         raise BackendError(f"{path}: there is no int8 network in this scene; {advice}")
-    variant = read_card(path, ModelCard)
-    if variant.made_from != card.sha256:
-        raise BackendError(f"{path}: was made from another {card.network}; {advice}")
-    return variant
+    raise BackendError(f"{path}: was made from another {card.network}; {advice}")

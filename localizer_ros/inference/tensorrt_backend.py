@@ -84,7 +84,7 @@ def _engine(library: Library, folder: Path, card: ModelCard, config: BackendConf
         # Late: a robot with its engines needs no reader of ONNX.
         from localizer_ros.inference.onnx_precision import network_in
 
-        network = network_in(folder / card.network, config.precision)
+        network = network_in(folder, card, config.precision)
         return build_engine(builder, card.name, network, lean, engines, LoggedProgress())
 
     key = engine_key(card.sha256, library.gpu, library.version, config.precision)

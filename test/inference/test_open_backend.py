@@ -12,7 +12,6 @@ import pytest
 
 from localizer_ros.core.config.runtime import BackendConfig, LocalizerConfig
 from localizer_ros.core.types import BackendError, SceneError
-from localizer_ros.export import export_scene
 from localizer_ros.inference import choice
 from localizer_ros.inference.choice import automatic_backend
 from localizer_ros.inference.model_card import (
@@ -23,6 +22,7 @@ from localizer_ros.inference.processor import cpu_name, has_native_bf16
 from localizer_ros.inference.tensorrt_library import TensorRtMissing, open_library
 from localizer_ros.localization.localizer import open_localizer
 from localizer_ros.scene.bundle import Scene
+from localizer_ros.training.export_scene import export_scene
 
 pytestmark = pytest.mark.slow
 
