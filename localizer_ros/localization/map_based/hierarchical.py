@@ -74,9 +74,23 @@ class PlaceSearch:
     def _try_place(
         self, view: View, place: Index | None, prior: PoseEstimate | None, timer: StageTimer
     ) -> ViewResult:
+        """The surest of what the attempts at a place find; the first one that is sure enough is the last."""
+        best: ViewResult | None = None
+        for keypoint, point in self._places.attempts(view, place):
+            timer.lap("match")
+            result = self._pose_of(view, keypoint, point, prior, timer)
+            if best is None or _confidence(result) >= _confidence(best):
+                best = result
+            if _confidence(best) >= self._enough:
+                break
+        assert best is not None
+        return best
+
+    def _pose_of(
+        self, view: View, keypoint: Index, point: Index, prior: PoseEstimate | None, timer: StageTimer
+    ) -> ViewResult:
+        """The verified pose that matches agree on."""
         c, scene = self._config, self._scene
-        keypoint, point = self._places.match(view, place)
-        timer.lap("match")
         matched_px = view.features.xy_px[keypoint]
         if len(keypoint) < c.min_inliers:
             return ViewResult(None, f"too few matches ({len(keypoint)})", matched_px)
@@ -103,6 +117,10 @@ class PlaceSearch:
         """Whether a pose is sure enough, and the next place is no rival."""
         sure = max(verified.confidence for verified in tried) >= self._enough
         return sure and not is_rival(place, first)
+
+
+def _confidence(result: ViewResult) -> float:
+    return -1.0 if result.verified is None else result.verified.confidence
 
 
 class HierarchicalLocalizer:

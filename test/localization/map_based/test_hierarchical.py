@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from kitchen import Kitchen
 from scipy.sparse import csr_array
-from synthetic_map import synthetic_map
+from synthetic_map import CAMERA, synthetic_map, view_from
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3
+from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Camera, Frame
 from localizer_ros.datasets.source import open_source
 from localizer_ros.geometry.pose_solver import SolvedPose
 from localizer_ros.localization.map_based.front_end import open_map_front_end
-from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer
+from localizer_ros.localization.map_based.hierarchical import HierarchicalLocalizer, PlaceSearch
 from localizer_ros.localization.map_based.places import Places
 from localizer_ros.localization.map_based.verification import PoseVerifier, VerifiedPose
 from localizer_ros.scene.confidence import Evidence
@@ -121,3 +122,42 @@ def test_a_place_beyond_the_retrieved_ones_is_a_rival_where_it_shares_nothing_wi
     assert places._rivals([images[:12]], images) == []
     (rival,) = places._rivals([images[:6]], images)
     assert rival.tolist() == [12, 13, 14]
+
+
+def test_half_of_the_images_of_a_place_are_tried_first(rng: np.random.Generator) -> None:
+    point_map = synthetic_map(rng)
+    places = Places(MapScene(point_map, None, None, None), SearchConfig())  # type: ignore[arg-type]
+    view = view_from(point_map, SE3.identity())
+    # The most similar image shows half of the points as nothing.
+    point_map.descriptors[:100] = 128
+    quick, thorough = places.attempts(view, np.arange(5))
+    assert set(quick[1]) == set(range(100, 200)) and set(thorough[1]) == set(range(200))
+    assert np.array_equal(quick[0], quick[1]) and np.array_equal(thorough[0], thorough[1])
+    assert len(list(places.attempts(view, np.arange(3)))) == 1
+    assert len(list(places.attempts(view, None))) == 1
+
+
+@pytest.mark.parametrize("forgotten", [0, 1])
+def test_a_place_is_tried_with_all_images_where_half_of_them_are_not_enough(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, forgotten: int
+) -> None:
+    point_map = synthetic_map(rng)
+    T = SE3(np.eye(3), np.array([0.4, 0.0, 0.0]))
+    view = view_from(point_map, T)
+    known = point_map.descriptors[point_map.observation_image < forgotten]
+    point_map.descriptors[point_map.observation_image < forgotten] = rng.permuted(known, axis=1)
+    tried: list[int] = []
+
+    def attempts(self: Places, view: Any, place: Any) -> Any:
+        for matches in of_places(self, view, place):
+            tried.append(len(matches[0]))
+            yield matches
+
+    of_places = Places.attempts
+    monkeypatch.setattr(Places, "attempts", attempts)
+    monkeypatch.setattr(Places, "retrieve", lambda self, frame, view: [np.arange(5)])
+    search = PlaceSearch(MapScene(point_map, None, None, None), SearchConfig())  # type: ignore[arg-type]
+    frame = Frame(0, np.zeros((240, 320), np.uint8), CAMERA)
+    found = search.search(frame, view, None, StageTimer()).verified
+    assert found is not None and found.solved.T_map_refined.distance_to(T) < 1e-4
+    assert len(tried) == (1 if forgotten == 0 else 2)
