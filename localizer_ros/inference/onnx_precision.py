@@ -4,9 +4,9 @@ Half types are for products and for what lies between two of them and makes valu
 Sums of squares, norms and what is divided by them leave the range of fp16: an LSG that did so too was off by 33 cm and
 17 deg on validation images, and in bf16, of fewer bits and a wider range, by 0.6 cm.
 
-A position read off in half precision would be rounded to centimetres (1.6 cm at 30 m in fp16, 25 cm in bf16), so the
-last convolution or matrix product before an output, and what comes after it, stays in single precision. Inputs, outputs
-and states stay float32 too, so that every back end is called alike.
+A position read off in half precision would be rounded to centimetres (steps of 1.6 cm at 30 m in fp16, of 12 cm in
+bf16), so the last convolution or matrix product before an output, and what comes after it, stays in single precision.
+Inputs, outputs and states stay float32 too, so that every back end is called alike.
 """
 
 from __future__ import annotations
