@@ -46,8 +46,8 @@ TENSORRT := $(foreach file,backend engine library,--cov=localizer_ros.inference.
 
 .PHONY: tensorrt
 tensorrt: venv ## Check the TensorRT back end against NVIDIA's bindings (150 MB, no GPU), and that every line is tested
-	[ -d .tensorrt-api ] || tools/make_tensorrt_venvs.sh
-	$(PYTHON_VENV) -m pytest -q test/inference/test_tensorrt.py test/inference/test_tensorrt_api.py \
+	PYTHON=$(PYTHON_VENV) tools/make_tensorrt_venvs.sh
+	$(PYTHON_VENV) -m pytest -q -rs test/inference/test_tensorrt.py test/inference/test_tensorrt_api.py \
 		$(TENSORRT) --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 .PHONY: scenarios
@@ -79,5 +79,5 @@ lock: venv ## Resolve requirements/*.in into the pinned *.txt again
 
 .PHONY: clean
 clean: ## Remove everything that the other targets made
-	rm -rf $(VENV) build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tensorrt-api build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

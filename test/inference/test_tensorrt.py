@@ -14,11 +14,15 @@ from inference.tensorrt_double import HEADER, CudaDouble, CudaError, TensorRtDou
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
+from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference import tensorrt_library
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.inference.network_step import NetworkStep
 from localizer_ros.inference.tensorrt_backend import TensorRtBackend
 from localizer_ros.inference.tensorrt_engine import LoggedProgress
+from localizer_ros.scene.bundle import Scene
+from localizer_ros.training import precision_gate
+from localizer_ros.training.export_scene import export_scene
 
 
 class Machine:
@@ -144,6 +148,31 @@ def test_an_engine_is_built_once_and_strongly_typed(machine: Machine, networks: 
     assert len(half) < 0.7 * len(single)
     # Each build begins with the timings of the one before.
     assert machine.trt.timings == [b"", b".", b".."]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_was_exported_and_judged_is_what_is_built(
+    machine: Machine,
+    networks: Path,
+    tiny_scene: Path,
+    tiny_source: FrameSource,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision_gate, "MOST_ABOVE", 1.5)  # a network trained for a moment errs by chance
+    monkeypatch.setattr(precision_gate, "_MOST_MOVED", 1.0)
+    shutil.copytree(tiny_scene, networks.parent, dirs_exist_ok=True)
+    config = BackendConfig(kind="tensorrt", precision=precision)
+    result = export_scene(Scene.load(networks.parent), "tensorrt", config, tiny_source)
+    file = networks / f"posenet.{precision}.onnx"
+    assert file.read_bytes() in [network for _, network in machine.trt.built]
+    assert {".onnx", ".engine"} <= {path.suffix for path in result.files} and file in result.files
+    card = read_card(card_path(networks, f"posenet.{precision}"), ModelCard)
+    assert card.parity["tensorrt"] == pytest.approx((result.t_m, result.r_deg), rel=1e-3)
+    # The engine that the export has left is the one that a robot takes.
+    count = len(machine.trt.built)
+    NetworkStep(networks, "posenet", config).close()
+    assert len(machine.trt.built) == count
 
 
 def test_timings_of_another_machine_are_dropped(machine: Machine, networks: Path) -> None:
