@@ -190,9 +190,13 @@ def export(
     """
     from localizer_ros.core.config.runtime import BackendConfig
     from localizer_ros.core.config.schema import config_from_dict
+    from localizer_ros.core.types import ConfigError
+    from localizer_ros.inference.open_backend import BACKENDS
     from localizer_ros.scene.bundle import Scene
     from localizer_ros.training.export_scene import export_scene
 
+    if backend not in (*BACKENDS, "onnx"):
+        raise ConfigError(f"--backend: expected {', '.join(BACKENDS)} or onnx, got {backend!r}")
     kind = {"onnx": "openvino"}.get(backend, backend)
     config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)

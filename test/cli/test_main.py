@@ -44,6 +44,10 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (("map", ".", "--out", "scene", "--config", "nowhere.yaml"), "nowhere.yaml"),
         (("eval", "nowhere", "."), "nowhere: no such scene"),
         (("export", "nowhere", "--backend", "openvino"), "nowhere: no such scene"),
+        (
+            ("export", "nowhere", "--backend", "auto"),
+            "--backend: expected torch, openvino, tensorrt or onnx, got 'auto'",
+        ),
         (("simulate", "out", "--set", "fps=-1"), "fps"),
         (("simulate", "out", "--storage", "tape"), "tape"),
     ],
