@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from localizer_ros.inference.backend import Backend
 from localizer_ros.inference.choice import automatic_backend, candidates
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card, variant_name
 from localizer_ros.inference.processor import has_gpu, require_native_bf16
+
+logger = logging.getLogger(__name__)
 
 
 def _open_torch(folder: Path, card: ModelCard, config: BackendConfig, samples: int = 0) -> Backend:
@@ -60,6 +63,15 @@ def open_backend(folder: Path, name: str, config: BackendConfig, samples: int = 
     """
     kind = automatic_backend(folder, name, config) if config.kind == "auto" else config.kind
     card = network_card(folder, name, kind, config.precision)
+    if config.precision != "fp32" and not card.made_from and kind != "torch":
+        logger.warning(
+            "%s: what %s costs this network was not judged; `localizer export SCENE --backend %s --precision %s "
+            "--source RECORDING` does that on the recording that was mapped",
+            name,
+            config.precision,
+            kind,
+            config.precision,
+        )
     file, expected = (card.weights, card.weights_sha256) if kind == "torch" else (card.network, card.sha256)
     path = folder / file
     if sha256_of(path) != expected:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
+from localizer_ros.inference.onnx_precision import network_in
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.inference.processor import has_native_bf16
 
@@ -64,3 +65,27 @@ def test_positions_are_exact_far_from_the_origin(networks: Path, precision: str)
     changed: ModelCard = msgspec.structs.replace(card, sha256=sha256_of(networks / card.network))
     changed.write(card_path(networks, "posenet"))
     assert np.max(np.abs(position(networks, precision) - FAR_M - near)) < BOUNDS_M[precision]
+
+
+def test_a_precision_that_was_not_judged_is_said(networks: Path, caplog: pytest.LogCaptureFixture) -> None:
+    position(networks, "fp32")
+    assert not caplog.messages
+    position(networks, "fp16")
+    assert caplog.messages[0].startswith(
+        "posenet: what fp16 costs this network was not judged; `localizer export"
+    )
+    caplog.clear()
+    # What an export has written is taken as it is.
+    card = read_card(card_path(networks, "posenet"), ModelCard)
+    file = networks / "posenet.fp16.onnx"
+    file.write_bytes(network_in(networks, card, "fp16"))
+    exported: ModelCard = msgspec.structs.replace(
+        card, network=file.name, sha256=sha256_of(file), made_from=card.sha256
+    )
+    exported.write(card_path(networks, "posenet.fp16"))
+    position(networks, "fp16")
+    assert not caplog.messages
+    # An export of another network is not.
+    msgspec.structs.replace(exported, made_from="0" * 64).write(card_path(networks, "posenet.fp16"))
+    position(networks, "fp16")
+    assert "was not judged" in caplog.text
