@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from localizer_ros.core.config.map_based import TrackingConfig
-from localizer_ros.core.se3 import compose_covariance
+from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.timing import StageTimer
 from localizer_ros.core.types import Array, Frame, PoseEstimate, RelativePose
 from localizer_ros.localization.front_end import TRACKING
@@ -42,22 +42,28 @@ class MeasuredMotion:
         self._flow = OpticalFlow(scene.point_map.camera)
         self._odometry = VisualOdometry(scene.point_map.camera)
         self._last_ns: int | None = None
+        # Of the frame before, by the map's points, and the seconds that it took.
+        self._motion: tuple[SE3, float] | None = None
 
     def reset(self) -> None:
         """Forget the frames observed so far."""
         self._flow.reset()
         self._odometry.reset()
-        self._last_ns = None
+        self._last_ns = self._motion = None
 
     def follow(self, frame: Frame, timer: StageTimer) -> FlowMotion | None:
         """The map points of the frame before, when that was localised and is not long ago."""
+        before, self._motion = self._motion, None
         if not self._is_next(frame):
             self._flow.reset()
             self._odometry.reset()
-        if self._flow.stamp_ns is None or self._flow.stamp_ns != self._last_ns:
+        if self._last_ns is None or self._flow.stamp_ns != self._last_ns:
             return None
+        elapsed_s = (frame.stamp_ns - self._last_ns) * 1e-9
         with timer.stage("track_flow"):
-            return self._flow.follow(frame)
+            motion = self._flow.follow(frame, None if before is None else _after(*before, elapsed_s))
+        self._motion = None if motion is None else (motion.T_prev_cur, elapsed_s)
+        return motion
 
     def since_last(
         self, frame: Frame, motion: FlowMotion | None, localised: bool, timer: StageTimer
@@ -115,6 +121,11 @@ class MeasuredMotion:
         """(6, 6) what the error of stamps adds to a pose while the camera moves like this."""
         elapsed_s = (relative.stamp_cur_ns - relative.stamp_prev_ns) * 1e-9
         return timing_covariance(relative.T_prev_cur, elapsed_s, self._config.timing_sigma_ms * 1e-3)
+
+
+def _after(T_prev_cur: SE3, took_s: float, elapsed_s: float) -> SE3:
+    """The motion of other seconds at the velocity of one that took so many."""
+    return SE3.exp(T_prev_cur.log() * (elapsed_s / took_s))
 
 
 def anchor(point_map: PointMap, flow: OpticalFlow, frame: Frame, track: Track) -> Seed:

@@ -19,8 +19,9 @@ from localizer_ros.geometry.pose_solver import SolvedPose, refine_pose
 from localizer_ros.geometry.rays import RayCamera
 
 # Side of the window that is compared, px, levels of the pyramid, and when an iteration stops: a motion of up to some
-# 50 px is found, to a hundredth.
-_WINDOW_PX, _LEVELS = 15, 3
+# 50 px is found, to a hundredth. Near where a point is expected, one level is enough for errors of some 5 px, in six
+# tenths of the time.
+_WINDOW_PX, _LEVELS, _LEVELS_NEAR = 15, 3, 1
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 # More points are not followed: time goes with their number, and the motion is known well enough by these.
 _MAX_POINTS = 250
@@ -30,6 +31,10 @@ _FEWEST = 15
 _MAX_ERROR_PX = 2.0
 # Where a smaller share of the points found again agree on a motion, it is not what the camera did.
 _LEAST_AGREEMENT = 0.5
+# Where a smaller share of the points is found where they are expected, they are looked for everywhere.
+_LEAST_NEAR = 0.8
+# A point must lie ahead of the camera by this much to be expected anywhere, metres.
+_AHEAD_M = 1e-3
 # Cameras are the same when their intrinsics differ by no more, px.
 _SAME_CAMERA_PX = 1e-3
 
@@ -111,8 +116,13 @@ class OpticalFlow:
             map_point,
         )
 
-    def follow(self, frame: Frame) -> FlowMotion | None:
-        """The anchored points in this frame; None when too few of them agree on a motion."""
+    def follow(self, frame: Frame, T_expected: SE3 | None = None) -> FlowMotion | None:
+        """The anchored points in this frame; None when too few of them agree on a motion.
+
+        Args:
+            frame: the image.
+            T_expected: what ``T_prev_cur`` should be about; None = not known. It is a place to begin, and no more.
+        """
         last = self._last
         if (
             last is None
@@ -120,13 +130,32 @@ class OpticalFlow:
             or not frame.camera.same_as(last.camera, _SAME_CAMERA_PX)
         ):
             return None
-        image = frame.grey
-        xy, good = _found_again(last, image)
+        motion = None
+        if T_expected is not None:
+            motion = self._motion(frame, last, T_expected, self._expected_px(last, T_expected))
+        if motion is None or motion.share < _LEAST_NEAR:
+            anywhere = self._motion(frame, last, SE3.identity(), None)
+            if motion is None or (anywhere is not None and anywhere.share > motion.share):
+                motion = anywhere
+        return motion
+
+    def _expected_px(self, last: _Anchored, T_expected: SE3) -> Float32:
+        """(N, 2) where the anchored points should be, as far as the lens does not distort the way there."""
+        p = (last.points - T_expected.t) @ T_expected.R
+        rays = p[:, :2] / np.maximum(p[:, 2], _AHEAD_M)[:, None]
+        before = last.points[:, :2] / last.points[:, 2:]
+        return np.ascontiguousarray(last.xy_px + self._camera.focal_px * (rays - before), np.float32)
+
+    def _motion(
+        self, frame: Frame, last: _Anchored, T_start: SE3, expected_px: Float32 | None
+    ) -> FlowMotion | None:
+        """The motion that the points agree on that are found near where they are expected, or anywhere."""
+        xy, good = _found_again(last, frame.grey, expected_px)
         if good.sum() < _FEWEST:
             return None
         xy, points, map_point = xy[good], last.points[good], last.map_point[good]
         rays = self._camera.rays(frame.camera, xy)
-        solved = refine_pose(SE3.identity(), rays, points, self._camera.focal_px, _MAX_ERROR_PX, _FEWEST)
+        solved = refine_pose(T_start, rays, points, self._camera.focal_px, _MAX_ERROR_PX, _FEWEST)
         if solved is None:
             return None
         keep = solved.inliers
@@ -136,16 +165,24 @@ class OpticalFlow:
         return FlowMotion(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
 
 
-def _found_again(last: _Anchored, image: UInt8) -> tuple[Float32, Mask]:
-    """(N, 2) where the anchored points are in an image, and (N,) whether they were found there."""
+def _found_again(last: _Anchored, image: UInt8, expected_px: Float32 | None) -> tuple[Float32, Mask]:
+    """(N, 2) where the anchored points are in an image, and (N,) whether they were found there.
+
+    Args:
+        last: the points.
+        image: (H, W) grey.
+        expected_px: (N, 2) where they should be; None = not known.
+    """
+    near = expected_px is not None
     followed, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         last.image,
         image,
-        last.xy_px[:, None],
-        None,
+        last.xy_px.reshape(-1, 1, 2),
+        expected_px.reshape(-1, 1, 2) if expected_px is not None else None,
         winSize=(_WINDOW_PX, _WINDOW_PX),
-        maxLevel=_LEVELS,
+        maxLevel=_LEVELS_NEAR if near else _LEVELS,
         criteria=_STOP,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW if near else 0,
     )
     xy = np.asarray(followed, dtype=np.float32)[:, 0]
     size = np.array([last.camera.width_px, last.camera.height_px])

@@ -56,3 +56,28 @@ def test_nothing_is_followed_into_another_image_or_camera(wall: np.ndarray) -> N
     flow.reset()
     assert flow.stamp_ns is None
     assert flow.follow(frame(wall, 1)) is None
+
+
+def moved_m(shift_px: float) -> SE3:
+    """The camera's motion along the wall that shifts the image by so much."""
+    return SE3(np.eye(3), np.array([shift_px / 250.0 * DEPTH_M, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("wrong_px", [0.0, 4.0, -30.0, 200.0])
+def test_a_motion_that_is_not_as_expected_is_found_all_the_same(wall: np.ndarray, wrong_px: float) -> None:
+    motion = anchored(wall).follow(frame(wall, 1), moved_m(3.0 + wrong_px))
+    assert motion is not None and motion.share > 0.95
+    assert motion.T_prev_cur.distance_to(moved_m(3.0)) < 2e-3
+
+
+def test_a_long_way_is_found_where_it_is_expected(wall: np.ndarray) -> None:
+    far = frame(wall, 1, shift_px=75.0)
+    alone, expected = anchored(wall).follow(far), anchored(wall).follow(far, moved_m(72.0))
+    assert expected is not None and expected.T_prev_cur.distance_to(moved_m(75.0)) < 0.02
+    assert alone is None or alone.share < expected.share
+
+
+def test_points_expected_behind_the_camera_are_looked_for_all_the_same(wall: np.ndarray) -> None:
+    beyond = SE3(np.eye(3), np.array([0.0, 0.0, 2.0 * DEPTH_M]))
+    motion = anchored(wall).follow(frame(wall, 1), beyond)
+    assert motion is not None and motion.T_prev_cur.distance_to(moved_m(3.0)) < 2e-3
