@@ -38,13 +38,12 @@ class ImageWarper:
         if target.distorted:
             raise ConfigError("target camera: expected no distortion")
         self.source, self.target = source, target
-        # Shrinking by a remap alone would alias: bring the image near the target's scale by area averaging first.
+        # Shrinking by interpolation alone would alias: bring the image near the target's scale by averaging first.
         shrink = min(1.0, max(target.K[0, 0] / source.K[0, 0], target.K[1, 1] / source.K[1, 1]))
-        self._middle = source.scaled(
-            max(1, round(source.width_px * shrink)), max(1, round(source.height_px * shrink))
-        )
+        self._middle = source.scaled(*_averaged_size(source.width_px, source.height_px, shrink))
         self._maps: tuple[NDArray[np.int16], NDArray[np.uint16]] | None = None
-        if not self._middle.same_as(target, tolerance_px=1e-3):
+        scaled = self._middle.scaled(target.width_px, target.height_px)
+        if not scaled.same_as(target, tolerance_px=1e-3):
             if source.model == "equidistant":
                 maps = cv2.fisheye.initUndistortRectifyMap(
                     self._middle.K,
@@ -71,8 +70,24 @@ class ImageWarper:
         if image.shape[1::-1] != middle_size:
             image = np.asarray(cv2.resize(image, middle_size, interpolation=cv2.INTER_AREA), np.uint8)
         if self._maps is not None:
-            image = np.asarray(cv2.remap(image, *self._maps, interpolation=cv2.INTER_LINEAR), np.uint8)
+            return np.asarray(cv2.remap(image, *self._maps, interpolation=cv2.INTER_LINEAR), np.uint8)
+        size = (self.target.width_px, self.target.height_px)
+        if image.shape[1::-1] != size:
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
         return image
+
+
+def _averaged_size(width_px: int, height_px: int, shrink: float) -> tuple[int, int]:
+    """(width, height) that an image is averaged to before it is interpolated to a smaller scale.
+
+    Means of whole blocks of pixels take a tenth of the time of other means. Where they leave a factor below 1.5,
+    interpolation makes it without aliasing; else the mean goes all the way.
+    """
+    blocks = range(1, int(1.0 / shrink + 1e-6) + 1)
+    block = max(size for size in blocks if width_px % size == 0 and height_px % size == 0)
+    if shrink * block > 1.0 / 1.5:
+        return width_px // block, height_px // block
+    return max(1, round(width_px * shrink)), max(1, round(height_px * shrink))
 
 
 def to_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -109,6 +109,33 @@ def test_warper_averages_when_it_shrinks(rng: np.random.Generator) -> None:
     assert small.mean() == pytest.approx(noise.mean(), abs=1.0)
 
 
+@pytest.mark.parametrize(
+    ("size", "target"),
+    [
+        ((640, 480), (256, 192)),
+        ((1920, 1080), (256, 144)),
+        ((1241, 376), (256, 78)),
+        ((500, 400), (256, 205)),
+        ((320, 240), (320, 240)),
+        ((160, 120), (256, 192)),
+    ],
+)
+def test_warper_shrinks_as_a_mean_does(
+    size: tuple[int, int], target: tuple[int, int], rng: np.random.Generator
+) -> None:
+    source = Camera.pinhole(*size, 500.0, 500.0, (size[0] - 1) / 2, (size[1] - 1) / 2)
+    warper = ImageWarper(source, source.scaled(*target))
+    noise = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    mean = np.asarray(cv2.resize(noise, target, interpolation=cv2.INTER_AREA), np.float64)
+    # Fine structure that is too small to be seen must not come back as something else.
+    assert warper(noise).shape == mean.shape and warper(noise).std() < 1.5 * mean.std() + 1.0
+    smooth = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 0.02 * size[0])
+    smooth = np.asarray(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX), np.uint8)
+    way = cv2.INTER_AREA if target[0] <= size[0] else cv2.INTER_LINEAR
+    reference = np.asarray(cv2.resize(smooth, target, interpolation=way), np.float64)
+    assert np.abs(warper(smooth) - reference).max() <= 4.0
+
+
 def test_warper_is_black_outside_the_view() -> None:
     camera = CAMERAS["pinhole"]
     wide = Camera.pinhole(640, 480, 200.0, 200.0, 319.5, 239.5)
