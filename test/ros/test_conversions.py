@@ -75,6 +75,9 @@ def test_every_packed_encoding_with_padding_and_either_endianness(
     rng = np.random.default_rng(seed)
     dtype = np.uint8 if depth == 1 else np.uint16
     values = rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype, endpoint=True)
+    if depth == 2:
+        # All sixteen bits are used: what does not use them is scaled.
+        values[0, 0] = np.iinfo(dtype).max
     message = raw_message(values, encoding, padding, big)
     frame = convert.frame_from_msg(message, camera_of(width, height))
     upper = (values >> 8).astype(np.uint8) if depth == 2 else values
