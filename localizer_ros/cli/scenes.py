@@ -197,6 +197,8 @@ def export(
 
     if backend not in (*BACKENDS, "onnx"):
         raise ConfigError(f"--backend: expected {', '.join(BACKENDS)} or onnx, got {backend!r}")
+    if lean and backend != "tensorrt":
+        raise ConfigError(f"--lean: is an engine for TensorRT's lean runtime; --backend is {backend}")
     kind = {"onnx": "openvino"}.get(backend, backend)
     config = config_from_dict(BackendConfig, {"kind": kind, "precision": precision, "lean": lean}, "export")
     opened = Scene.load(scene)

@@ -80,12 +80,13 @@ class ImageWarper:
 def _averaged_size(width_px: int, height_px: int, shrink: float) -> tuple[int, int]:
     """(width, height) that an image is averaged to before it is interpolated to a smaller scale.
 
-    Means of whole blocks of pixels take a tenth of the time of other means. Where they leave a factor below 1.5,
-    interpolation makes it without aliasing; else the mean goes all the way.
+    Means of whole blocks of pixels take a tenth of the time of other means, and interpolation is quick. Where they
+    leave it a factor of more than 1.3, the mean goes all the way: of gratings too fine to be seen, up to a third of the
+    contrast comes back at 1.25, where a mean leaves a quarter.
     """
     blocks = range(1, int(1.0 / shrink + 1e-6) + 1)
     block = max(size for size in blocks if width_px % size == 0 and height_px % size == 0)
-    if shrink * block > 1.0 / 1.5:
+    if shrink * block > 1.0 / 1.3:
         return width_px // block, height_px // block
     return max(1, round(width_px * shrink)), max(1, round(height_px * shrink))
 

@@ -110,7 +110,10 @@ def network_card(folder: Path, name: str, kind: str, precision: str) -> ModelCar
         return variant
     if precision != "int8":
         return card
-    advice = "`localizer export SCENE --precision int8 --source RECORDING` makes it from the recording that was mapped"
+    advice = (
+        f"`localizer export SCENE --backend {kind} --precision int8 --source RECORDING` makes it from the recording "
+        "that was mapped"
+    )
     if variant is None:
         raise BackendError(f"{path}: there is no int8 network in this scene; {advice}")
     raise BackendError(f"{path}: was made from another {card.network}; {advice}")

@@ -56,25 +56,26 @@ def lower_precision(gate: PrecisionGate, precision: str, progress: Progress) -> 
     folder = gate.folder
     card = read_card(card_path(folder, gate.method), ModelCard)
     name = variant_name(card.name, precision)
-    file = folder / f"{name}.onnx"
+    # Nobody runs it under this name, whatever happens while it is judged; and what was judged before stays until then.
+    trial = f"{name}.trial"
+    file = folder / f"{trial}.onnx"
     tries = _quantised(gate, card) if precision == "int8" else _halved(gate, card, precision)
     count = len(_PRECISE_SHARES) if precision == "int8" else 1
     progress(f"to {precision}", 0, count)
     try:
         for attempt, (model, precise) in enumerate(tries):
             onnx.save(model, str(file))
-            _write_card(gate, card, precision, precise, {})
-            verdict = gate.verdict(gate.answers(name, _AS_WRITTEN), precision)
+            _write_card(gate, card, trial, file.name, precise, {})
+            verdict = gate.verdict(gate.answers(trial, _AS_WRITTEN), precision)
             progress(f"to {precision}", count if not verdict.worse else attempt + 1, count)
             if not verdict.worse:
-                return _write_card(gate, card, precision, precise, verdict.figures)
+                file = file.rename(folder / f"{name}.onnx")
+                return _write_card(gate, card, name, file.name, precise, verdict.figures)
             logger.info("%s with %d layers in fp32: %s", precision, len(precise), ", ".join(verdict.worse))
-    except BaseException:
-        # What was not judged to its end must not be run.
-        card_path(folder, name).unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
-        raise
-    file.unlink()
+    finally:
+        card_path(folder, trial).unlink(missing_ok=True)
+        (folder / f"{trial}.onnx").unlink(missing_ok=True)
+    (folder / f"{name}.onnx").unlink(missing_ok=True)
     parts = "even with half of its layers in fp32 " if precision == "int8" else ""
     logger.warning(
         "%s: the network stays in fp32, as %sit errs more than it may on %d images of the recording: %s; use fp32%s",
@@ -84,7 +85,7 @@ def lower_precision(gate: PrecisionGate, precision: str, progress: Progress) -> 
         ", ".join(verdict.worse),
         " or fp16" if precision != "fp16" else "",
     )
-    return _write_card(gate, card, precision, (EVERY_LAYER,), verdict.figures)
+    return _write_card(gate, card, name, card.network, (EVERY_LAYER,), verdict.figures)
 
 
 def _halved(gate: PrecisionGate, card: ModelCard, precision: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
@@ -107,12 +108,11 @@ def _quantised(gate: PrecisionGate, card: ModelCard) -> Iterator[tuple[Any, tupl
 def _write_card(
     gate: PrecisionGate,
     card: ModelCard,
-    precision: str,
+    name: str,
+    network: str,
     precise: tuple[str, ...],
     accuracy: dict[str, float],
 ) -> ModelCard:
-    name = variant_name(card.name, precision)
-    network = card.network if precise == (EVERY_LAYER,) else f"{name}.onnx"
     written: ModelCard = msgspec.structs.replace(
         card,
         network=network,

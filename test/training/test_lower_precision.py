@@ -91,7 +91,7 @@ def test_where_the_gate_fails_layers_and_then_the_network_stay_precise(
 
     monkeypatch.setattr(PrecisionGate, "answers", second_is_exact)
     card = lower_precision(gate, "int8", no_progress)
-    assert judged == ["posenet.int8", "posenet", "posenet.int8"]
+    assert judged == ["posenet.int8.trial", "posenet", "posenet.int8.trial"]
     assert card.single_precision
     done = multiplied_in_int8(networks / card.network)
     assert done and not set(card.single_precision) & set(done)
@@ -135,22 +135,33 @@ def test_half_precision_is_judged_and_refused_alike(
         np.testing.assert_array_equal(first.matrix(), exact.matrix())
 
 
-def test_what_was_not_judged_to_its_end_is_not_left_behind(
-    gate: PrecisionGate, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("judged_before", [False, True])
+def test_what_is_not_judged_to_its_end_is_never_run(
+    gate: PrecisionGate, monkeypatch: pytest.MonkeyPatch, judged_before: bool
 ) -> None:
-    def interrupted(*_: object) -> Answers:
+    before: dict[str, bytes] = {}
+    if judged_before:
+        lower_precision(gate, "fp16", no_progress)
+        before = {path.name: path.read_bytes() for path in gate.folder.glob("*.fp16.*")}
+        assert before
+    run: list[str] = []
+
+    def interrupted(self: PrecisionGate, name: str, config: BackendConfig) -> Answers:
+        # As a process that is killed here would leave it.
+        run.extend(path.name for path in gate.folder.glob("posenet.fp16.*") if "trial" not in path.name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PrecisionGate, "answers", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lower_precision(gate, "fp16", no_progress)
-    assert not list(gate.folder.glob("*.fp16.*"))
+    assert sorted(run) == sorted(before)
+    assert {path.name: path.read_bytes() for path in gate.folder.glob("*.fp16.*")} == before
 
 
 def test_a_quantised_network_of_another_one_is_refused(gate: PrecisionGate) -> None:
     card = read_card(card_path(gate.folder, "posenet"), ModelCard)
     (gate.folder / "posenet.int8.onnx").write_bytes(b"")
-    lowering._write_card(gate, card, "int8", (), {})
+    lowering._write_card(gate, card, "posenet.int8", "posenet.int8.onnx", (), {})
     path = card_path(gate.folder, "posenet.int8")
     path.write_text(path.read_text().replace(f"made_from: {card.sha256}", f"made_from: {'a' * 64}"))
     with pytest.raises(BackendError, match=r"posenet\.int8\.yaml: was made from another posenet\.onnx"):

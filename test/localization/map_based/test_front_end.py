@@ -156,7 +156,7 @@ def test_a_track_that_contradicts_the_prior_is_dropped_and_the_frame_searched(ki
 
 
 @pytest.mark.parametrize(
-    ("latency_s", "covered_px", "in_place"), [(0.0, 300, True), (0.03, 300, False), (0.03, 480, True)]
+    ("latency_s", "covered_px", "in_place"), [(0.0, 300, True), (0.03, 150, False), (0.03, 480, True)]
 )
 def test_lost_points_are_matched_again_before_the_next_matching_is_due(
     kitchen: Kitchen, latency_s: float, covered_px: int, in_place: bool
