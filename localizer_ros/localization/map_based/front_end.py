@@ -34,10 +34,9 @@ from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import MapScene
 
-# Of the points matched last: with less, a frame waits for new ones, and below the second share they are matched beside
-# the frames before it is time. To go on with fewer (0.3) instead of waiting made rotations of every fourth frame of Red
-# Kitchen 11 % worse in the median.
-_LEAST_KEPT, _MATCHED_SOON = 0.6, 0.75
+# Of the points matched last: with less, new points are matched before it is time. To go on with fewer (0.3) until they
+# are matched beside the frames made rotations of every fourth frame of Red Kitchen 11 % worse in the median.
+_LEAST_KEPT = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +167,7 @@ class TrackingFrontEnd:
             if track is not None and self._is_sure(track):
                 if self._matching is not None:
                     with timer.stage("track_match"):
-                        self._matching.offer(frame, track, prior, urgent=track.kept < _MATCHED_SOON)
+                        self._matching.offer(frame, track, prior)
                 return track
         covariance = compose_covariance(
             last.track.verified.solved.covariance,

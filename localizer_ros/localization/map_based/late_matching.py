@@ -54,11 +54,12 @@ class LateMatching:
         self._beside: BesideFrames[Matched] = BesideFrames(latency_s, executor)
         self._offered = 0
 
-    def offer(self, frame: Frame, track: Track, prior: PoseEstimate | None, urgent: bool) -> None:
-        """Match a frame near its tracked pose when it is time to, or urgent, and no matching is under way."""
+    def offer(self, frame: Frame, track: Track, prior: PoseEstimate | None) -> None:
+        """Match a frame near its tracked pose when it is time to, and no matching is under way."""
         self._offered += 1
-        due = urgent or self._offered >= self._every
-        if due and self._beside.begin(frame, lambda: self._match(frame, track, prior)):
+        if self._offered >= self._every and self._beside.begin(
+            frame, lambda: self._match(frame, track, prior)
+        ):
             self._offered = 0
 
     def collect(self, stamp_ns: int) -> LateResult[Matched] | None:
