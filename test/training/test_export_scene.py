@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -21,13 +18,6 @@ from localizer_ros.training.export_scene import export_scene
 from localizer_ros.training.precision_gate import Answers, PrecisionGate
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def scene(tiny_scene: Path, tmp_path: Path) -> Scene:
-    """A copy of the tiny scene that may be written to."""
-    shutil.copytree(tiny_scene, tmp_path / "scene")
-    return Scene.load(tmp_path / "scene")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,6 @@ from localizer_ros.training.lower_precision import EVERY_LAYER, lower_precision
 from localizer_ros.training.precision_gate import Answers, PrecisionGate, open_gate
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def scene(tiny_scene: Path, tmp_path: Path) -> Scene:
-    """A copy of the tiny scene that may be written to."""
-    shutil.copytree(tiny_scene, tmp_path / "scene")
-    return Scene.load(tmp_path / "scene")
 
 
 @pytest.fixture

@@ -174,16 +174,18 @@ def _found_again(last: _Anchored, image: UInt8, expected_px: Float32 | None) -> 
         image: (H, W) grey.
         expected_px: (N, 2) where they should be; None = not known.
     """
-    near = expected_px is not None
+    levels, flags, begin = _LEVELS, 0, None
+    if expected_px is not None:
+        levels, flags, begin = _LEVELS_NEAR, cv2.OPTFLOW_USE_INITIAL_FLOW, expected_px.reshape(-1, 1, 2)
     followed, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         last.image,
         image,
         last.xy_px.reshape(-1, 1, 2),
-        expected_px.reshape(-1, 1, 2) if expected_px is not None else None,
+        begin,
         winSize=(_WINDOW_PX, _WINDOW_PX),
-        maxLevel=_LEVELS_NEAR if near else _LEVELS,
+        maxLevel=levels,
         criteria=_STOP,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW if near else 0,
+        flags=flags,
     )
     xy = np.asarray(followed, dtype=np.float32)[:, 0]
     size = np.array([last.camera.width_px, last.camera.height_px])
