@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import StateKeeper, Tensors
-from localizer_ros.inference.engine_cache import ENGINES
+from localizer_ros.inference.engine_cache import ENGINES, openvino_folder
 from localizer_ros.inference.model_card import ModelCard
 
 try:
     import openvino
 except ImportError as error:  # pragma: no cover - depends on the machine
     raise BackendError(f"openvino: cannot be imported ({error}); set backend.kind to torch") from error
-
-_CACHE = "openvino"
 
 
 class OpenVinoBackend:
@@ -44,7 +42,7 @@ class OpenVinoBackend:
         if config.threads:
             settings["INFERENCE_NUM_THREADS"] = str(config.threads)
         # Compiled kernels are a cache that may be deleted at any time; a folder that cannot be written is no error.
-        cache = folder.parent / ENGINES / _CACHE
+        cache = openvino_folder(folder.parent / ENGINES, card)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             settings["CACHE_DIR"] = str(cache)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import Tensors, check_inputs
-from localizer_ros.inference.engine_cache import ENGINES, cached_engine, engine_key
+from localizer_ros.inference.engine_cache import ENGINES, LEAN, cached_engine, engine_name
 from localizer_ros.inference.model_card import ModelCard, TensorSpec
 from localizer_ros.inference.tensorrt_engine import LoggedProgress, build_engine
 from localizer_ros.inference.tensorrt_library import Library, open_library
@@ -72,11 +72,16 @@ class TensorRtBackend:
         del self._frame, self._engine, self._runtime
 
 
+def engine_file(library: Library, card: ModelCard, config: BackendConfig) -> str:
+    """Name of the file that holds the engine of a network on this machine."""
+    name = f"{card.name}{LEAN}" if library.lean or config.lean else card.name
+    return engine_name(name, card.sha256, library.gpu, library.version, config.precision)
+
+
 def _engine(library: Library, folder: Path, card: ModelCard, config: BackendConfig) -> bytes:
     """The engine of a network, from the scene's cache or built."""
     engines = folder.parent / ENGINES
     lean = library.lean or config.lean
-    name = f"{card.name}-lean" if lean else card.name
 
     def build() -> bytes:
         # The lean runtime builds nothing, so where its engines are wanted the full library must be there as well.
@@ -87,8 +92,7 @@ def _engine(library: Library, folder: Path, card: ModelCard, config: BackendConf
         network = network_in(folder, card, config.precision)
         return build_engine(builder, card.name, network, lean, engines, LoggedProgress())
 
-    key = engine_key(card.sha256, library.gpu, library.version, config.precision)
-    return cached_engine(engines, name, key, build)
+    return cached_engine(engines / engine_file(library, card, config), build)
 
 
 class _Tensors:

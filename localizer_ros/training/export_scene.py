@@ -16,10 +16,10 @@ from localizer_ros.core.progress import Progress, no_progress
 from localizer_ros.core.types import BackendError, Camera, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.export import check_parity
-from localizer_ros.inference.engine_cache import ENGINES
+from localizer_ros.inference.engine_cache import ENGINES, forget_unused
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card, variant_name
 from localizer_ros.inference.network_step import MOTION
-from localizer_ros.inference.open_backend import require_precision
+from localizer_ros.inference.open_backend import network_card, require_precision
 from localizer_ros.inference.tensorrt_library import open_library
 from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
 from localizer_ros.training.lower_precision import lower_precision
@@ -36,7 +36,8 @@ class ExportResult:
     Attributes:
         t_m: largest difference to PyTorch in position, metres.
         r_deg: largest difference in orientation, degrees.
-        files: what a robot needs to run it.
+        files: what a robot needs to run it. What OpenVINO has compiled is not among them: it is tied to where the
+            scene lies, and a robot compiles it in a second.
         card: of the network in another precision than fp32; holds these figures, too.
     """
 
@@ -82,6 +83,7 @@ def export_scene(
         open_library(config.lean)  # what is missing is said before what takes minutes
     if config.precision == "fp32":
         t_m, r_deg = check_parity(folder, scene.method, config, _network_images(folder, scene.method, source))
+        forget_unused(folder)
         return ExportResult(t_m, r_deg, _files(scene, backend, config), None)
     if source is None:
         raise BackendError(
@@ -99,6 +101,7 @@ def _export_in_lower_precision(
     name = variant_name(scene.method, config.precision)
     known = read_card(card_path(folder, name), ModelCard) if card_path(folder, name).is_file() else None
     written = lower_precision(gate, config.precision, progress)
+    forget_unused(folder)
     # The file itself is run in the arithmetic that it asks for.
     answers = (
         gate.answers(name, BackendConfig(kind="openvino"))
@@ -120,7 +123,7 @@ def _export_in_lower_precision(
 
 def _files(scene: Scene, backend: str, config: BackendConfig) -> list[Path]:
     """What a robot needs to run an engine, and the engine."""
-    folder, engines = scene.path / "networks", scene.path / ENGINES
+    folder = scene.path / NETWORKS_FOLDER
     suffix = "safetensors" if backend == "torch" else "onnx"
     variant = variant_name(scene.method, config.precision)
     files: list[Path] = []
@@ -129,10 +132,22 @@ def _files(scene: Scene, backend: str, config: BackendConfig) -> list[Path]:
             weights = folder / f"{name}.{suffix}"
             files += [card_path(folder, name), *([weights] if weights.is_file() else [])]
     if backend == "tensorrt":
-        files += sorted(engines.glob("*.engine"))
-    if backend == "openvino":
-        files += sorted(engines.glob("openvino/*.blob"))
+        files += _engines(scene.path, scene.method, config)
     return files
+
+
+def _engines(scene: Path, method: str, config: BackendConfig) -> list[Path]:
+    """The engines of TensorRT that run a network, and the motion network beside it, on this machine."""
+    # Late: only where TensorRT is wanted must it be there.
+    from localizer_ros.inference.tensorrt_backend import engine_file
+
+    library, folder = open_library(config.lean), scene / NETWORKS_FOLDER
+    wanted = {method: config, MOTION: msgspec.structs.replace(config, precision="fp32")}
+    return [
+        scene / ENGINES / engine_file(library, network_card(folder, name, "tensorrt", each.precision), each)
+        for name, each in wanted.items()
+        if card_path(folder, name).is_file()
+    ]
 
 
 def _network_images(folder: Path, name: str, source: FrameSource | None) -> NDArray[np.float32]:

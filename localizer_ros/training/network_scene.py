@@ -17,6 +17,7 @@ from localizer_ros.core.config.training import TrainingConfig
 from localizer_ros.core.preprocess import Preprocessor
 from localizer_ros.core.progress import Progress
 from localizer_ros.export import check_parity, descriptor_card, save_network, stream_card
+from localizer_ros.inference.engine_cache import ENGINES
 from localizer_ros.inference.model_card import TensorSpec
 from localizer_ros.inference.network_step import MOTION
 from localizer_ros.localization.learned.out_of_distribution import TrainingDistribution
@@ -175,7 +176,10 @@ def _parity(networks: Path, method: str, data: PosedImages) -> tuple[float, floa
     """Largest difference (metres, degrees) of OpenVINO to PyTorch."""
     normalize = Preprocessor(data.camera, IMAGENET_MEAN, IMAGENET_STD).normalize
     some = np.concatenate([normalize(image) for image in data.images[:_PARITY_IMAGES]])
-    return check_parity(networks, method, BackendConfig(kind="openvino"), some)
+    apart = check_parity(networks, method, BackendConfig(kind="openvino"), some)
+    # What OpenVINO compiled is tied to where the network lies, and a scene moves when it is whole.
+    shutil.rmtree(networks.parent / ENGINES, ignore_errors=True)
+    return apart
 
 
 def _write_baseline(

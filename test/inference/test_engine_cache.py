@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from localizer_ros.inference.engine_cache import cached_engine, engine_key
+import numpy as np
+import pytest
+
+from localizer_ros.core.types import BackendError, Camera
+from localizer_ros.inference.engine_cache import (
+    cached_engine,
+    engine_key,
+    engine_name,
+    forget_unused,
+    openvino_folder,
+)
+from localizer_ros.inference.model_card import ModelCard, card_path
 
 
 def test_engines_are_rebuilt_when_anything_they_depend_on_changes(tmp_path: Path) -> None:
@@ -21,13 +32,74 @@ def test_engines_are_rebuilt_when_anything_they_depend_on_changes(tmp_path: Path
         builds.append(1)
         return b"engine"
 
-    first, second = sorted(keys)[:2]
-    for key in (first, first, second, second):
-        assert cached_engine(tmp_path, "posenet", key, build) == b"engine"
-    assert len(builds) == 2
-    assert [p.name for p in tmp_path.iterdir()] == [f"posenet-{second}.engine"]
+    # An engine for the lean runtime is another's, and so is one of a network with a longer name.
+    others = [engine_name(name, "key") for name in ("posenet-lean", "posenet.fp16", "motion")]
+    for other in others:
+        cached_engine(tmp_path / other, build)
+    first, second = (engine_name("posenet", part) for part in "ab")
+    for name in (first, first, second, second):
+        assert cached_engine(tmp_path / name, build) == b"engine"
+    assert len(builds) == len(others) + 2
+    assert {path.name for path in tmp_path.iterdir()} == {*others, second}
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "engines").write_text("a file where the folder should be")
-    assert cached_engine(tmp_path / "engines", "posenet", "key", lambda: b"engine") == b"engine"
+    assert cached_engine(tmp_path / "engines" / engine_name("posenet", "key"), lambda: b"engine") == b"engine"
+
+
+def written_card(networks: Path, name: str, network: str, sha256: str) -> ModelCard:
+    card = ModelCard(
+        network=network,
+        sha256=sha256,
+        inputs=(),
+        outputs=(),
+        states={},
+        architecture={},
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        camera=Camera(8, 8, np.eye(3)).to_dict(),
+    )
+    card.write(card_path(networks, name))
+    return card
+
+
+def test_only_engines_of_networks_that_are_gone_are_removed(tmp_path: Path) -> None:
+    networks, engines = tmp_path / "networks", tmp_path / "engines"
+    networks.mkdir()
+    cards = [
+        written_card(networks, "posenet", "posenet.onnx", "a" * 64),
+        written_card(networks, "posenet.fp16", "posenet.fp16.onnx", "b" * 64),
+        # Stayed in single precision.
+        written_card(networks, "posenet.int8", "posenet.onnx", "a" * 64),
+    ]
+    kept = [openvino_folder(engines, card) / "1.blob" for card in cards]
+    kept += [
+        engines / engine_name(name, gpu)
+        for name in ("posenet", "posenet-lean", "posenet.fp16")
+        for gpu in "ab"
+    ]
+    kept += [engines / name for name in ("backend_times.json", "tensorrt-0123.timings", "mine.engine")]
+    before = written_card(tmp_path, "before", "posenet.fp16.onnx", "c" * 64)
+    trial = written_card(tmp_path, "trial", "posenet.int8.trial.onnx", "b" * 64)
+    gone = [openvino_folder(engines, card) / "1.blob" for card in (before, trial)]
+    gone += [engines / engine_name("posenet.int8", "a"), engines / "openvino" / "2.blob", engines / "4.blob"]
+    for path in (*kept, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"engine")
+    opened = gone[0].open("rb")
+    forget_unused(networks)
+    left = {path for path in engines.rglob("*") if path.is_file()}
+    assert left == set(kept)
+    assert not any(path.parent.exists() for path in gone[:2])
+    # Another process that runs one goes on.
+    assert opened.read() == b"engine"
+    opened.close()
+    card_path(networks, "motion").write_text("{")
+    kept[0].with_name("3.blob").write_bytes(b"engine")
+    with pytest.raises(BackendError):
+        forget_unused(networks)
+    assert set(kept) < {path for path in engines.rglob("*") if path.is_file()}
+    # Nothing was ever compiled: nothing to do.
+    card_path(networks, "motion").unlink()
+    forget_unused(tmp_path / "none")

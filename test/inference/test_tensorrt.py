@@ -163,10 +163,16 @@ def test_what_was_exported_and_judged_is_what_is_built(
     monkeypatch.setattr(precision_gate, "_MOST_MOVED", 1.0)
     shutil.copytree(tiny_scene, networks.parent, dirs_exist_ok=True)
     config = BackendConfig(kind="tensorrt", precision=precision)
+    # Of an export before; it is of use still, but none of this one's files.
+    NetworkStep(networks, "posenet", BackendConfig(kind="tensorrt")).close()
+    before = set((networks.parent / "engines").glob("posenet-*.engine"))
     result = export_scene(Scene.load(networks.parent), "tensorrt", config, tiny_source)
     file = networks / f"posenet.{precision}.onnx"
     assert file.read_bytes() in [network for _, network in machine.trt.built]
-    assert {".onnx", ".engine"} <= {path.suffix for path in result.files} and file in result.files
+    engines = {path for path in result.files if path.suffix == ".engine"}
+    assert file in result.files and all(path.is_file() for path in engines)
+    assert {path.name.rsplit("-", 1)[0] for path in engines} == {f"posenet.{precision}", "motion"}
+    assert before and all(path.exists() for path in before)
     card = read_card(card_path(networks, f"posenet.{precision}"), ModelCard)
     assert card.parity["tensorrt"] == pytest.approx((result.t_m, result.r_deg), rel=1e-3)
     # The engine that the export has left is the one that a robot takes.

@@ -46,6 +46,7 @@ def test_a_scene_of_a_family_localises(
     )
     facts = build_scene(tiny_source, "all", config, tmp_path / "scene")
     assert facts["parity"]["openvino_fp32"]["t_m"] < 1e-3
+    assert not (tmp_path / "scene" / "engines").exists(), "compiled for the folder that it was made in"
     # Trained for a moment, it proposes nothing that the map could confirm.
     localizer = open_localizer(tmp_path / "scene", LocalizerConfig(refine="none"))
     outputs = [localizer.process(tiny_source.read(index)) for index in range(4)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
 from localizer_ros.core.types import BackendError
 from localizer_ros.datasets.source import FrameSource
+from localizer_ros.inference.engine_cache import engine_name, openvino_folder
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.inference.open_backend import open_backend
 from localizer_ros.inference.processor import has_gpu, has_native_bf16
@@ -27,6 +30,20 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision_gate, "_MOST_MOVED", 1.0)
 
 
+def left_by_others(scene: Scene) -> list[Path]:
+    """Engines in a scene's cache that nothing in it is run by."""
+    engines = scene.path / "engines"
+    files = [
+        engines / "openvino" / "1.blob",
+        engines / "openvino" / f"posenet.fp16-{'0' * 20}" / "2.blob",
+        engines / engine_name("resnet", "key"),
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"compiled")
+    return files
+
+
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "tensorrt"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
@@ -40,7 +57,9 @@ def test_each_precision_is_made_or_one_line_says_what_is_missing(
     }
     expected = "|".join(said for said, is_missing in missing.items() if is_missing)
     config = BackendConfig(kind=kind, precision=precision)
-    path = card_path(scene.path / "networks", f"posenet.{precision}")
+    networks = scene.path / "networks"
+    path = card_path(networks, f"posenet.{precision}")
+    left_before = left_by_others(scene)
     if expected:
         with pytest.raises(BackendError, match=expected) as raised:
             export_scene(scene, backend, config, tiny_source)
@@ -52,9 +71,15 @@ def test_each_precision_is_made_or_one_line_says_what_is_missing(
     assert result.card == card and not card.single_precision
     assert card.parity == {backend: pytest.approx((result.t_m, result.r_deg), rel=1e-3)}
     assert 0.0 < result.t_m <= card.accuracy["moved_most_t_m"] + 1e-4
-    network = scene.path / "networks" / f"posenet.{precision}.onnx"
+    network = networks / f"posenet.{precision}.onnx"
     assert network in result.files and sha256_of(network) == card.sha256
     assert all(file.exists() for file in result.files)
+    # What a robot needs, and no engine of anything else; of what is compiled nothing stays that nobody will run.
+    assert backend == "tensorrt" or {file.parent for file in result.files} == {networks}
+    assert not any(file.exists() for file in left_before)
+    cards = [read_card(file, ModelCard) for file in networks.glob("*.yaml")]
+    compiled = {file.parent for file in (scene.path / "engines" / "openvino").rglob("*.blob")}
+    assert compiled <= {openvino_folder(scene.path / "engines", card) for card in cards}
     Scene.load(scene.path)  # what is exported is no change of the scene
     open_backend(scene.path / "networks", "posenet", BackendConfig(kind=kind, precision=precision)).close()
 
