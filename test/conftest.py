@@ -1,9 +1,12 @@
 """Fixtures of all tests, and an environment in which the ROS 2 nodes of one test run see only each other."""
 
+import errno
 import os
 import random
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -41,6 +44,20 @@ def opencv_as_before() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A random generator with the same seed in every test."""
     return np.random.default_rng(20240817)
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder and all in it such that a file cannot be made there; permissions would not stop root."""
+    real, locked = tempfile.TemporaryFile, set[Path]()
+
+    def temporary_file(*, dir: Path) -> IO[bytes]:
+        if locked & {dir, *dir.parents}:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), "a name that nobody gave")
+        return real(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
+    return locked.add
 
 
 @pytest.fixture(scope="session")

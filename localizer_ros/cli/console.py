@@ -7,7 +7,6 @@ import logging
 import shlex
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -221,27 +220,19 @@ def make_room(json_file: Path | None = None, report: Path | None = None, new: Pa
     Raises:
         OSError: a folder cannot be made or written to, or the file cannot.
     """
+    from localizer_ros.core.files import try_folder
+
     if report is not None:
-        _try_folder(report)
+        try_folder(report)
     if new is not None:
-        _try_folder(new.absolute().parent)
+        try_folder(new.absolute().parent)
     if json_file is not None and not _is_stdout(json_file):
-        _try_folder(json_file.absolute().parent)
+        try_folder(json_file.absolute().parent)
         there = json_file.exists()
         with json_file.open("a"):
             pass
         if not there:
             json_file.unlink()
-
-
-def _try_folder(folder: Path) -> None:
-    """Make a folder and write to it. Raises OSError that names it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_json(json_file: Path | None, text: str) -> bool:

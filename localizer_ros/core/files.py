@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
@@ -84,6 +85,21 @@ def only_writer(folder: Path, out: Path, error: type[LocalizerError]) -> Iterato
         yield
     finally:
         os.close(held)
+
+
+def try_folder(folder: Path) -> None:
+    """Make a folder and write to it: before the work whose result it shall hold.
+
+    Raises:
+        OSError: it cannot be made or written to; names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Permissions alone do not say it: of a disk that is mounted read-only, or of a network.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def clear(folder: Path) -> None:

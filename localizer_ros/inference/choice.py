@@ -24,7 +24,7 @@ import msgspec
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.config.schema import config_to_dict
 from localizer_ros.core.types import BackendError
-from localizer_ros.inference.engine_cache import ENGINES, engine_key
+from localizer_ros.inference.engine_cache import engine_folder, engine_folders, engine_key
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
 from localizer_ros.inference.processor import cpu_name, has_gpu
 
@@ -94,18 +94,21 @@ def _machine(card: ModelCard, config: BackendConfig) -> str:
 
 def _known_times(folder: Path, name: str, config: BackendConfig) -> dict[str, Any] | None:
     """What was measured before on this machine; None when nothing was, or the file is of no use."""
-    path = folder.parent / ENGINES / TIMES
-    try:
-        entry = json.loads(path.read_text())[_machine(read_card(card_path(folder, name), ModelCard), config)]
-        times = {kind: entry[kind] for kind in candidates(config.precision)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return times if any(isinstance(value, float) for value in times.values()) else None
+    machine = _machine(read_card(card_path(folder, name), ModelCard), config)
+    for engines in engine_folders(folder):
+        try:
+            entry = json.loads((engines / TIMES).read_text())[machine]
+            times = {kind: entry[kind] for kind in candidates(config.precision)}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if any(isinstance(value, float) for value in times.values()):
+            return times
+    return None
 
 
 def _keep(folder: Path, name: str, config: BackendConfig, times: dict[str, Any]) -> None:
     """Write times beside those of other networks and settings, and say what they decide."""
-    path = folder.parent / ENGINES / TIMES
+    path = engine_folder(folder) / TIMES
     told = ", ".join(
         f"{kind} {v:.1f} ms" if isinstance(v, float) else f"{kind} not ({v})" for kind, v in times.items()
     )

@@ -1,5 +1,6 @@
 """Compiled engines on disk: tied to GPU, library version, precision and network, rebuilt when any of them differs.
 
+They lie in the scene, and where that cannot be written (a read-only volume, a folder of others) in the user's cache.
 Every file begins with the checksum of what follows, so that a damaged one is found before a library reads it.
 """
 
@@ -12,8 +13,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+from localizer_ros.core.files import try_folder
 from localizer_ros.inference.model_card import ModelCard, read_card
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,44 @@ def write_blob(path: Path, blob: bytes) -> None:
         logger.warning("%s: cannot be cached (%s) and will be made at every start", path, error.strerror)
 
 
+def engine_folders(networks: Path) -> list[Path]:
+    """Folders in which engines of the networks in a folder of a scene may lie: the scene's own, then the user's."""
+    scene = networks.parent
+    try:
+        users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        # A user without a home.
+        return [scene / ENGINES]
+    # By path: a folder of engines is kept in order by the networks of one scene.
+    return [scene / ENGINES, users / "localizer_ros" / engine_key(str(scene.resolve()))]
+
+
+def engine_folder(networks: Path) -> Path:
+    """The first of :func:`engine_folders` that can be written to; where none can, the first, and each start compiles.
+
+    Is told, once, where it is not the scene's own.
+    """
+    folders = engine_folders(networks)
+    reason = ""
+    for folder in folders:
+        try:
+            try_folder(folder)
+        except OSError as error:
+            reason = reason or str(error.strerror)
+            continue
+        if folder != folders[0]:
+            _tell(f"{folders[0]}: cannot be written ({reason}); what is compiled is kept in {folder}")
+        return folder
+    _tell(f"{folders[0]}: cannot be written ({reason}); networks are compiled at every start")
+    return folders[0]
+
+
+@cache
+def _tell(line: str) -> None:
+    """Log a warning, once for all networks of a process."""
+    logger.warning("%s", line)
+
+
 def engine_name(name: str, *parts: str) -> str:
     """File name of a compiled engine.
 
@@ -74,23 +115,23 @@ def engine_name(name: str, *parts: str) -> str:
     return f"{name}-{engine_key(*parts)}.engine"
 
 
-def cached_engine(path: Path, build: Callable[[], bytes]) -> bytes:
-    """The engine in a file, built when it is not whole there; engines of its name with other keys are removed then.
-
-    A folder that cannot be written costs the build at every start, nothing else.
+def cached_engine(networks: Path, name: str, build: Callable[[Path], bytes]) -> bytes:
+    """An engine, built when it is not whole on disk; engines of the same name with other keys are removed then.
 
     Args:
-        path: named by :func:`engine_name`.
-        build: makes the engine.
+        networks: folder of the networks of a scene.
+        name: of the engine's file, by :func:`engine_name`.
+        build: makes the engine; given the folder that it will lie in.
     """
-    engine = read_blob(path)
-    if engine is not None:
-        return engine
-    engine = build()
-    for old in path.parent.glob("*.engine"):
-        if _network_of(old) == _network_of(path):
+    for folder in engine_folders(networks):
+        if (engine := read_blob(folder / name)) is not None:
+            return engine
+    folder = engine_folder(networks)
+    engine = build(folder)
+    for old in folder.glob("*.engine"):
+        if _network_of(old) == _network_of(folder / name):
             old.unlink(missing_ok=True)
-    write_blob(path, engine)
+    write_blob(folder / name, engine)
     return engine
 
 
@@ -118,20 +159,20 @@ def forget_unused(networks: Path) -> None:
     Raises:
         BackendError: a model card is unreadable; nothing is removed.
     """
-    engines = networks.parent / ENGINES
     cards = [read_card(path, ModelCard) for path in networks.glob("*.yaml")]
     names = {card.name for card in cards}
-    folders = {openvino_folder(engines, card) for card in cards}
-    # Files beside the folders are of versions that had one folder for all networks.
-    for compiled in (*engines.glob("*.blob"), *(engines / _OPENVINO).glob("*")):
-        if compiled.is_dir() and compiled not in folders:
-            shutil.rmtree(compiled, ignore_errors=True)
-        elif compiled.suffix == ".blob":
-            compiled.unlink(missing_ok=True)
-    for engine in engines.glob("*.engine"):
-        name = _network_of(engine)
-        if name is not None and name.removesuffix(LEAN) not in names:
-            engine.unlink(missing_ok=True)
+    for engines in engine_folders(networks):
+        folders = {openvino_folder(engines, card) for card in cards}
+        # Files beside the folders are of versions that had one folder for all networks.
+        for compiled in (*engines.glob("*.blob"), *(engines / _OPENVINO).glob("*")):
+            if compiled.is_dir() and compiled not in folders:
+                shutil.rmtree(compiled, ignore_errors=True)
+            elif compiled.suffix == ".blob":
+                compiled.unlink(missing_ok=True)
+        for engine in engines.glob("*.engine"):
+            name = _network_of(engine)
+            if name is not None and name.removesuffix(LEAN) not in names:
+                engine.unlink(missing_ok=True)
 
 
 def _network_of(engine: Path) -> str | None:

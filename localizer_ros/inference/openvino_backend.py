@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import StateKeeper, Tensors
-from localizer_ros.inference.engine_cache import ENGINES, openvino_folder
+from localizer_ros.inference.engine_cache import engine_folder, openvino_folder
 from localizer_ros.inference.model_card import ModelCard
 
 try:
@@ -42,7 +42,7 @@ class OpenVinoBackend:
         if config.threads:
             settings["INFERENCE_NUM_THREADS"] = str(config.threads)
         # Compiled kernels are a cache that may be deleted at any time; a folder that cannot be written is no error.
-        cache = openvino_folder(folder.parent / ENGINES, card)
+        cache = openvino_folder(engine_folder(folder), card)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             settings["CACHE_DIR"] = str(cache)

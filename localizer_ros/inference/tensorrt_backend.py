@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import Tensors, check_inputs
-from localizer_ros.inference.engine_cache import ENGINES, LEAN, cached_engine, engine_name
+from localizer_ros.inference.engine_cache import LEAN, cached_engine, engine_folders, engine_name
 from localizer_ros.inference.model_card import ModelCard, TensorSpec
 from localizer_ros.inference.tensorrt_engine import LoggedProgress, build_engine
 from localizer_ros.inference.tensorrt_library import Library, open_library
@@ -43,9 +43,10 @@ class TensorRtBackend:
         self._runtime = library.trt.Runtime(self._log)
         engine = self._runtime.deserialize_cuda_engine(blob)
         if engine is None:
+            places = " or ".join(str(engines) for engines in engine_folders(folder) if engines.is_dir())
             raise BackendError(
                 f"tensorrt: the engine of {card.name} does not load on {library.gpu} with {library.version}; delete "
-                f"{folder.parent / ENGINES}"
+                f"{places}"
             )
         self._engine = engine
         self._stream = library.call("cudaStreamCreateWithFlags", library.cuda.cudaStreamNonBlocking)
@@ -80,10 +81,9 @@ def engine_file(library: Library, card: ModelCard, config: BackendConfig) -> str
 
 def _engine(library: Library, folder: Path, card: ModelCard, config: BackendConfig) -> bytes:
     """The engine of a network, from the scene's cache or built."""
-    engines = folder.parent / ENGINES
     lean = library.lean or config.lean
 
-    def build() -> bytes:
+    def build(engines: Path) -> bytes:
         # The lean runtime builds nothing, so where its engines are wanted the full library must be there as well.
         builder = open_library(False) if library.lean and config.lean else library
         # Late: a robot with its engines needs no reader of ONNX.
@@ -92,7 +92,7 @@ def _engine(library: Library, folder: Path, card: ModelCard, config: BackendConf
         network = network_in(folder, card, config.precision)
         return build_engine(builder, card.name, network, lean, engines, LoggedProgress())
 
-    return cached_engine(engines / engine_file(library, card, config), build)
+    return cached_engine(folder, engine_file(library, card, config), build)
 
 
 class _Tensors:

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from localizer_ros import __version__
-from localizer_ros.core.files import inside_name, like_it, read_yaml, sha256_of
+from localizer_ros.core.files import inside_name, like_it, read_yaml, sha256_of, try_folder
 from localizer_ros.core.types import Array, Camera, ConfigError, SceneError
 from localizer_ros.inference.engine_cache import ENGINES
 
@@ -206,15 +206,23 @@ def write_scene(path: Path, manifest: dict[str, Any], overwrite: bool = False) -
             os.fsync(file.fileno())
         if path.exists():
             old = path.parent / f".{path.name}.old"
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
             path.rename(old)
             temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         else:
             temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a scene that was replaced, or the link to it that was."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -232,11 +240,38 @@ def check_free(path: Path, overwrite: bool) -> None:
         # Killed between the two renames of write_scene: the old scene is still the scene.
         replaced.rename(path)
     if not path.exists():
+        if path.is_symlink():
+            raise SceneError(f"{path}: is a link to nothing; remove it, or give another --out")
         return
     if not overwrite:
         raise SceneError(f"{path}: exists already; use --overwrite to replace it")
     if not is_scene(path):
         raise SceneError(f"{path}: exists and is not a scene; nothing is overwritten")
+    if path.is_symlink():
+        return
+    if path.is_mount():
+        raise SceneError(f"{path}: is where a disk is mounted and cannot be replaced; give a folder in it")
+    for folder in (path, *path.rglob("*")):
+        if folder.is_dir() and not folder.is_symlink():
+            check_writable(folder, "give another --out")
+
+
+def check_writable(folder: Path, instead: str) -> None:
+    """Check that a folder of a scene can be written to, before hours of work; it is made where it is missing.
+
+    Args:
+        folder: the scene, or one in it.
+        instead: what else can be done.
+
+    Raises:
+        SceneError: it cannot.
+    """
+    try:
+        try_folder(folder)
+    except OSError as error:
+        raise SceneError(
+            f"{folder}: cannot be written ({error.strerror}); change its permissions, or {instead}"
+        ) from error
 
 
 def library_versions() -> dict[str, str]:

@@ -21,12 +21,13 @@ from localizer_ros.inference.model_card import ModelCard, card_path, read_card, 
 from localizer_ros.inference.network_step import MOTION
 from localizer_ros.inference.open_backend import network_card, require_precision
 from localizer_ros.inference.tensorrt_library import open_library
-from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene
+from localizer_ros.scene.bundle import NETWORKS_FOLDER, Scene, check_writable
 from localizer_ros.training.lower_precision import lower_precision
 from localizer_ros.training.precision_gate import open_gate
 
 # Images that an engine in single precision is checked on: of a recording, or of blurred noise where none is given.
 _RECORDED_IMAGES, _NOISE_IMAGES = 16, 8
+_A_COPY = "export a copy of the scene"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def export_scene(
         progress: told as it goes.
 
     Raises:
-        SceneError: the scene has no pose network, or was mapped from another recording.
+        SceneError: the scene has no pose network, was mapped from another recording, or cannot be written to.
         SourceError: the recording cannot be read.
         BackendError: the back end cannot run here, a lower precision lacks its recording, or answers differ from
             PyTorch's by more than they may.
@@ -79,8 +80,12 @@ def export_scene(
         raise SceneError(f"{scene.path}: a {scene.method} scene has no pose network to export")
     if backend != "onnx":
         require_precision(backend, config.precision)
+    # What is missing is said before what takes minutes.
     if backend == "tensorrt":
-        open_library(config.lean)  # what is missing is said before what takes minutes
+        open_library(config.lean)
+        check_writable(scene.path / ENGINES, _A_COPY)
+    if config.precision != "fp32":
+        check_writable(folder, _A_COPY)
     if config.precision == "fp32":
         t_m, r_deg = check_parity(folder, scene.method, config, _network_images(folder, scene.method, source))
         forget_unused(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,35 @@ def test_automatic_is_the_only_candidate_or_the_faster_measured_once(
     monkeypatch.setattr(choice, "_measured_apart", lambda folder, name, config, kind: f"{kind}: broken")
     with pytest.raises(BackendError, match="tensorrt: broken; openvino: broken"):
         automatic_backend(folder, "posenet", BackendConfig(threads=3))
+
+
+def test_times_of_a_scene_that_cannot_be_written_count_and_new_ones_are_kept_elsewhere(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "scene" / "networks"
+    shutil.copytree(tiny_scene / "networks", folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "candidates", lambda precision: ["tensorrt", "openvino"])
+    times = {"tensorrt": 1.0, "openvino": 2.0}
+
+    def choose(threads: int) -> list[str]:
+        """What is measured, and chosen at last."""
+        measured: list[str] = []
+
+        def measure(folder: Path, name: str, config: BackendConfig, kind: str) -> float:
+            measured.append(kind)
+            return times[kind]
+
+        monkeypatch.setattr(choice, "_measured_apart", measure)
+        chosen = automatic_backend(folder, "posenet", BackendConfig(threads=threads))
+        return [*measured, chosen]
+
+    assert choose(1)[-1] == "tensorrt"
+    lock(folder.parent)
+    times["openvino"] = 0.5
+    assert choose(1) == ["tensorrt"]
+    assert choose(2)[-1] == "openvino"
+    assert choose(2) == ["openvino"] and choose(1) == ["tensorrt"]
 
 
 def test_a_scene_can_be_moved_and_its_cache_deleted(tiny_scene: Path, tmp_path: Path) -> None:

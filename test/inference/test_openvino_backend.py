@@ -53,6 +53,25 @@ def test_what_was_compiled_in_one_precision_is_not_run_in_another(networks: Path
     assert list((networks.parent / "engines").rglob("*.blob"))
 
 
+def test_a_scene_that_cannot_be_written_runs_and_is_compiled_once(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = position(networks, "fp32")
+    shutil.rmtree(networks.parent / "engines")
+    (networks.parent / "engines").write_text("a file where the folder should be")
+    # Nowhere to keep anything, and then the user's cache.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(networks.parent / "engines"))
+    np.testing.assert_array_equal(position(networks, "fp32"), expected)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        np.testing.assert_array_equal(position(networks, "fp32"), expected)
+        assert len(list((tmp_path / "cache" / "localizer_ros").rglob("*.blob"))) == 1
+    assert [message.rpartition("; ")[2].partition(" in ")[0] for message in caplog.messages] == [
+        "networks are compiled at every start",
+        "what is compiled is kept",
+    ]
+
+
 @pytest.mark.parametrize("precision", ["fp32", *HALVES])
 def test_positions_are_exact_far_from_the_origin(networks: Path, precision: str) -> None:
     near = position(networks, "fp32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,41 @@ def test_an_interrupted_scene_is_not_there_and_an_old_one_stays(tmp_path: Path) 
     (tmp_path / "mine").mkdir()
     with pytest.raises(SceneError, match="is not a scene; nothing is overwritten"):
         check_free(tmp_path / "mine", overwrite=True)
+
+
+def test_a_scene_that_cannot_be_replaced_is_told_before_the_work(
+    tmp_path: Path, lock: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "scene")
+    before = sorted(tmp_path.rglob("*"))
+    # One folder in it is enough: what is left of a scene would be in the way of the next.
+    lock(path / "map")
+    with pytest.raises(
+        SceneError, match=rf"^{path}/map: cannot be written \(Read-only .*, or give another --out$"
+    ):
+        check_free(path, overwrite=True)
+    lock(path)
+    with pytest.raises(SceneError, match=rf"^{path}: cannot be written \(Read-only"):
+        check_free(path, overwrite=True)
+    monkeypatch.setattr(Path, "is_mount", lambda folder: folder == path)
+    with pytest.raises(SceneError, match=rf"^{path}: is where a disk is mounted"):
+        check_free(path, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_a_scene_is_replaced_and_the_scene_stays(tmp_path: Path) -> None:
+    there = written(tmp_path / "there")
+    link = tmp_path / "scene"
+    link.symlink_to(there)
+    # The second time, too: nothing of the first is in the way.
+    for _ in range(2):
+        written(link, overwrite=True)
+    assert Scene.load(link) and Scene.load(there) and not link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene", "there"]
+    lost = tmp_path / "lost"
+    lost.symlink_to(tmp_path / "none")
+    with pytest.raises(SceneError, match="lost: is a link to nothing"):
+        check_free(lost, overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from localizer_ros.core.config.runtime import BackendConfig
 from localizer_ros.core.files import sha256_of
-from localizer_ros.core.types import BackendError
+from localizer_ros.core.types import BackendError, SceneError
 from localizer_ros.datasets.source import FrameSource
 from localizer_ros.inference.engine_cache import engine_name, openvino_folder
 from localizer_ros.inference.model_card import ModelCard, card_path, read_card
@@ -120,3 +121,21 @@ def test_a_back_end_that_answers_otherwise_than_the_file_is_refused(
     assert "\n" not in str(raised.value) and "moved_median_t_m" in str(raised.value)
     card = read_card(card_path(scene.path / "networks", "posenet.fp16"), ModelCard)
     assert "openvino" not in card.parity and np.isfinite(card.accuracy["moved_median_t_m"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_scene_that_cannot_be_written_is_told_before_the_work(
+    scene: Scene, tiny_source: FrameSource, precision: str, lock: Callable[[Path], None]
+) -> None:
+    lock(scene.path)
+    before = sorted(scene.path.rglob("*"))
+
+    def progress(stage: str, done: int, total: int) -> None:
+        pytest.fail(f"began: {stage}")
+
+    config = BackendConfig(kind="openvino", precision=precision)
+    with pytest.raises(
+        SceneError, match=r"networks: cannot be written \(Read-only .*, or export a copy of the scene$"
+    ):
+        export_scene(scene, "openvino", config, tiny_source, progress)
+    assert sorted(scene.path.rglob("*")) == before
