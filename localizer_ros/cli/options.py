@@ -26,10 +26,18 @@ SourceArgument = Annotated[
     ),
 ]
 SceneArgument = Annotated[Path, typer.Argument(metavar="SCENE", help="Scene folder made by `localizer map`.")]
-SetOption = Annotated[
+MapSetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one setting, e.g. training.epochs=20. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one setting, e.g. structure.keyframes.max_images=200. Repeatable.",
+    ),
+]
+RunSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one setting, e.g. backend.kind=openvino. Repeatable."
     ),
 ]
 ConfigOption = Annotated[

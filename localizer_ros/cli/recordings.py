@@ -13,8 +13,8 @@ from localizer_ros.cli.options import (
     STORAGES,
     CompressionOption,
     ConfigOption,
+    MapSetOption,
     ResumeOption,
-    SetOption,
     SourceArgument,
     StorageOption,
     VerboseOption,
@@ -85,7 +85,12 @@ def simulate(
         Path | None,
         typer.Option("--world", help="YAML file of the world and the drive; all settings have defaults."),
     ] = None,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override one setting, e.g. duration_s=20. Repeatable."
+        ),
+    ] = None,
     storage: StorageOption = "mcap",
     compression: CompressionOption = "none",
 ) -> None:
@@ -122,9 +127,9 @@ def convert(
     """
     from localizer_ros.datasets.convert import write_bag, write_kapture, write_tum
 
-    part = reading.open(source).split(split)
     one_of("--to", to, ("bag", "tum", "kapture"))
     bag = one_of("--storage", storage, STORAGES), one_of("--compression", compression, COMPRESSIONS)
+    part = reading.open(source).split(split)
     with console.progress_bar() as progress:
 
         def told(done: int, total: int) -> None:
@@ -161,7 +166,7 @@ def sfm(
     ] = None,
     resume: ResumeOption = True,
     config: ConfigOption = None,
-    settings: SetOption = None,
+    settings: MapSetOption = None,
     verbose: VerboseOption = False,
     *,
     reading: Reading,
@@ -178,9 +183,9 @@ def sfm(
     from localizer_ros.mapping.sfm import run_sfm
 
     map_config = load_config(MapConfig, config, settings or ())
+    kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     console.make_room(new=out)
     part = reading.open(source).split(split)
-    kind = one_of("--align", align, ("auto", "ground_truth", "odometry", "none"))
     world = reference_poses(part, kind) if length is None else length
     if limit is not None:
         part = FirstFrames(part, limit)

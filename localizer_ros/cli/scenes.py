@@ -11,9 +11,9 @@ import typer
 from localizer_ros.cli import console
 from localizer_ros.cli.options import (
     ConfigOption,
+    MapSetOption,
     ResumeOption,
     SceneArgument,
-    SetOption,
     VerboseOption,
     minutes,
     part_of,
@@ -63,9 +63,7 @@ TimeBudgetOption = Annotated[
 def map_scene(
     sources: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="SOURCE...", help="Recordings in one map frame, each as for `localizer info`."
-        ),
+        typer.Argument(metavar="SOURCE", help="Recordings in one map frame, each as for `localizer info`."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new scene.")],
     method: MethodOption = None,
@@ -77,7 +75,7 @@ def map_scene(
     length: LengthOption = None,
     weights: WeightsOption = None,
     config: ConfigOption = None,
-    settings: SetOption = None,
+    settings: MapSetOption = None,
     map_frame: Annotated[str, typer.Option("--map-frame", help="Name of the frame of all poses.")] = "map",
     time_budget: TimeBudgetOption = None,
     resume: ResumeOption = True,

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command_line import localizer, one_line
 from small_recordings import Changed
 
+from localizer_ros.cli.main import app
 from localizer_ros.cli.options import as_recorded, counts, minutes
 from localizer_ros.cli.reading import Reading
+from localizer_ros.core.config.mapping import MapConfig
 from localizer_ros.core.config.runtime import RunConfig
+from localizer_ros.core.config.schema import load_config
 from localizer_ros.core.types import ConfigError
+from localizer_ros.datasets.simulated import WorldConfig
 
 
 def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
@@ -26,6 +33,32 @@ def test_topics_of_a_bag_are_chosen(world: Path, tmp_path: Path) -> None:
     assert "expected e.g." in one_line(localizer("info", bag, "--topic", "image"))
     assert "unknown topic option" in one_line(localizer("info", bag, "--topic", "sound=/x"))
     assert "not a bag" in one_line(localizer("info", world, "--topic", "image=/left"))
+
+
+def test_the_setting_that_help_names_is_one_of_the_command() -> None:
+    trees = {"simulate": WorldConfig, "sfm": MapConfig, "map": MapConfig}
+    group: Any = typer.main.get_command(app)
+    shown = {
+        (name, found[1])
+        for name, command in group.commands.items()
+        for option in command.params
+        if "--set" in option.opts and (found := re.search(r"e\.g\. (\S+=\S+)\. Repeatable", option.help))
+    }
+    assert {name for name, _ in shown} >= {*trees, "eval", "compare", "bench", "replay"}
+    for name, setting in shown:
+        tree = trees.get(name, RunConfig)
+        assert load_config(tree, None, [setting]) != tree(), f"{name}: {setting} is the default"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "nowhere", "out", "--to", "tape"),
+        ("sfm", "nowhere", "--out", "out", "--align", "tape"),
+    ],
+)
+def test_options_are_looked_at_before_a_recording_is_read(words: tuple[str, ...]) -> None:
+    assert "got 'tape'" in one_line(localizer(*words))
 
 
 def test_what_has_no_times_is_localised_frame_by_frame(world: Path) -> None:
