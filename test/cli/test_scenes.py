@@ -47,12 +47,15 @@ def test_a_damaged_scene_names_its_manifest(entry: str, tiny_scene: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_export_lists_the_engines_of_its_back_end_only(tiny_scene: Path, tmp_path: Path) -> None:
+def test_export_lists_what_a_robot_with_its_back_end_needs(tiny_scene: Path, tmp_path: Path) -> None:
     scene = tmp_path / "scene"
     shutil.copytree(tiny_scene, scene)
-    assert ".blob" in localizer("export", scene, "--backend", "openvino").stdout
+    exported = localizer("export", scene, "--backend", "openvino").stdout
+    assert "posenet.onnx" in exported and ".safetensors" not in exported
+    # What OpenVINO compiled is of no use elsewhere.
+    assert list((scene / "engines").rglob("*.blob")) and ".blob" not in exported
     exported = localizer("export", scene, "--backend", "torch").stdout
-    assert "posenet.safetensors" in exported and ".blob" not in exported
+    assert "posenet.safetensors" in exported and ".onnx" not in exported and ".blob" not in exported
 
 
 @pytest.mark.slow
