@@ -16,6 +16,7 @@ from localizer_ros.cli.options import (
     SceneArgument,
     VerboseOption,
     minutes,
+    one_of,
     part_of,
 )
 from localizer_ros.cli.reading import Reading, reads_recordings
@@ -115,7 +116,10 @@ def map_scene(
     )
     print(f"  poses: {facts['training']['ground_truth']}")
     console.print_facts({k: facts[k] for k in ("accuracy", "learning", "map") if k in facts}, "  ")
-    for line in trial_lines(facts, str(out), shlex.join(map(str, sources))):
+    mapped_of = shlex.join(map(str, sources))
+    # `localizer eval` takes the part named test of a recording that has one.
+    has_test = part == "train" and "test" in recording.splits and len(sources) == 1 and poses is None
+    for line in trial_lines(facts, str(out), mapped_of, *([mapped_of] if has_test else [])):
         print(line)
 
 
@@ -193,8 +197,7 @@ def export(
     from localizer_ros.scene.bundle import Scene
     from localizer_ros.training.export_scene import export_scene
 
-    if backend not in (*BACKENDS, "onnx"):
-        raise ConfigError(f"--backend: expected {', '.join(BACKENDS)} or onnx, got {backend!r}")
+    one_of("--backend", backend, (*BACKENDS, "onnx"))
     if lean and backend != "tensorrt":
         raise ConfigError(f"--lean: is an engine for TensorRT's lean runtime; --backend is {backend}")
     kind = {"onnx": "openvino"}.get(backend, backend)

@@ -196,9 +196,13 @@ def is_there(path: Path, error: type[LocalizerError] = SourceError) -> bool:
 
 
 def like_it(path: Path) -> str:
-    """``; did you mean ...?`` for what lies beside a path that does not exist and has nearly its name; else empty."""
+    """``; did you mean ...?`` for what lies beside a path that does not exist and has nearly its name; else empty.
+
+    Nothing hidden is meant: what is half made lies there.
+    """
     try:
-        return did_you_mean(path.name, [each.name for each in path.absolute().parent.iterdir()])
+        beside = [each.name for each in path.absolute().parent.iterdir() if not each.name.startswith(".")]
+        return did_you_mean(path.name, beside)
     except OSError:
         return ""
 

@@ -12,6 +12,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
+from localizer_ros.core.files import like_it
 from localizer_ros.core.se3 import SE3
 from localizer_ros.core.trajectory import Trajectory
 from localizer_ros.core.types import Array, Camera, LocalizerError, SourceError
@@ -67,7 +68,7 @@ def read_content(result: Path, scene: Path | None = None) -> Content:
         SceneError: ``scene`` is damaged or none.
     """
     if not result.exists():
-        raise SourceError(f"{result}: does not exist")
+        raise SourceError(f"{result}: does not exist{like_it(result)}")
     if is_scene(result):
         content = scene_content(result)
     elif (result / "frames.csv").is_file():

@@ -85,8 +85,17 @@ def _of_map(validation: Mapping[str, float]) -> Verdict:
     return Verdict("good", ())
 
 
-def trial_lines(facts: Mapping[str, Any], scene: str, source: str) -> list[str]:
-    """The verdict, why, and the next command, for a terminal."""
+def trial_lines(
+    facts: Mapping[str, Any], scene: str, source: str, unseen: str = "ANOTHER_RECORDING"
+) -> list[str]:
+    """The verdict, why, and the next command, for a terminal.
+
+    Args:
+        facts: of the new scene.
+        scene: its folder.
+        source: the recording that was mapped.
+        unseen: one to evaluate it with.
+    """
     verdict = trial_verdict(facts)
     lines = [f"verdict: {verdict.word or 'unknown'}", *(f"  {reason}" for reason in verdict.reasons)]
     lines += [f"  camera: {found}" for found in facts.get("map", {}).get("implausible", ())]
@@ -94,4 +103,4 @@ def trial_lines(facts: Mapping[str, Any], scene: str, source: str) -> list[str]:
         return [*lines, f"next: localizer map {source} --out {scene}_map --method hierarchical"]
     if verdict.word in ("bad", "doubtful"):
         return [*lines, f"next: localizer check {source}"]
-    return [*lines, f"next: localizer eval {scene} ANOTHER_RECORDING --report report"]
+    return [*lines, f"next: localizer eval {scene} {unseen} --report report"]

@@ -46,7 +46,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (("export", "nowhere", "--backend", "openvino"), "nowhere: no such scene"),
         (
             ("export", "nowhere", "--backend", "auto"),
-            "--backend: expected torch, openvino, tensorrt or onnx, got 'auto'",
+            "--backend: expected torch, openvino, tensorrt, onnx, got 'auto'",
         ),
         (("simulate", "out", "--set", "fps=-1"), "fps"),
         (("simulate", "out", "--storage", "tape"), "tape"),

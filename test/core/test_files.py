@@ -14,6 +14,7 @@ from localizer_ros.core.files import (
     check_regular,
     inside_name,
     is_there,
+    like_it,
     natural_key,
     new_folder,
     parse_yaml,
@@ -29,6 +30,14 @@ def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
         assert not (tmp_path / "deep" / "out").exists()
     assert (tmp_path / "deep" / "out" / "file").read_text() == "content"
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_a_misspelt_name_is_one_that_is_to_be_seen(tmp_path: Path) -> None:
+    (tmp_path / ".scene.work").mkdir()
+    assert like_it(tmp_path / "scene") == ""
+    (tmp_path / "scene1").mkdir()
+    assert like_it(tmp_path / "scene") == "; did you mean scene1?"
+    assert like_it(tmp_path / "none" / "scene") == ""
 
 
 def test_a_new_folder_vanishes_after_an_error_and_never_replaces_one(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ def test_trajectories_of_a_replayed_bag(tmp_path: Path) -> None:
 
 
 def test_what_has_nothing_to_show_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="does not exist"):
-        read_content(tmp_path / "nothing")
+    (tmp_path / "something").mkdir()
+    with pytest.raises(SourceError, match=r"does not exist; did you mean something\?"):
+        read_content(tmp_path / "somthing")
+    (tmp_path / "something").rmdir()
     with pytest.raises(SourceError, match="expected a scene"):
         read_content(tmp_path)
     Trajectory.from_items([]).write_tum(tmp_path / "t.txt")

@@ -77,7 +77,9 @@ def test_a_map_that_answers_nothing_is_refused():
 def test_the_next_command_follows_the_verdict():
     good = trial_lines(_map(frames=40, answered=40), "scenes/room", "drive1")
     assert good[0] == "verdict: good"
-    assert good[-1].startswith("next: localizer eval scenes/room")
+    assert good[-1] == "next: localizer eval scenes/room ANOTHER_RECORDING --report report"
+    good = trial_lines(_map(frames=40, answered=40), "scenes/room", "drive1", "drive1")
+    assert good[-1] == "next: localizer eval scenes/room drive1 --report report"
     assert (
         trial_lines(_map(frames=40, answered=1), "scenes/room", "drive1")[-1]
         == "next: localizer check drive1"
