@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openvino
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from localizer_ros.inference.openvino_library import openvino
 from localizer_ros.networks.encoders.build import build_encoder
 from localizer_ros.networks.encoders.layers import Encoder
 from localizer_ros.networks.heads import NECKS, PoseHead, build_neck

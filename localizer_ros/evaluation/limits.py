@@ -124,8 +124,8 @@ def multiply_adds(network: Path) -> int | None:
     """Multiplications with an addition in the convolutions and products of an ONNX file: nearly all that it computes.
     None where OpenVINO, which reads it, is not installed. Raises BackendError for a file that it cannot read."""
     try:
-        import openvino
-    except ImportError:
+        from localizer_ros.inference.openvino_library import openvino
+    except BackendError:
         return None
     try:
         operations = openvino.Core().read_model(str(network)).get_ordered_ops()

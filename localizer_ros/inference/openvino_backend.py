@@ -14,11 +14,7 @@ from localizer_ros.core.types import BackendError
 from localizer_ros.inference.backend import StateKeeper, Tensors
 from localizer_ros.inference.engine_cache import engine_folder, openvino_folder
 from localizer_ros.inference.model_card import ModelCard
-
-try:
-    import openvino
-except ImportError as error:  # pragma: no cover - depends on the machine
-    raise BackendError(f"openvino: cannot be imported ({error}); set backend.kind to torch") from error
+from localizer_ros.inference.openvino_library import openvino
 
 
 class OpenVinoBackend:

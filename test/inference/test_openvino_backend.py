@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -51,6 +54,27 @@ def test_what_was_compiled_in_one_precision_is_not_run_in_another(networks: Path
     np.testing.assert_array_equal(position(networks, half), rounded)
     np.testing.assert_array_equal(position(networks, "fp32"), exact)
     assert list((networks.parent / "engines").rglob("*.blob"))
+
+
+# In a process of its own, as only the first import of one counts; as of a user whom no file of CI's is there for.
+SCRIPT = """
+import sys, threading
+from localizer_ros.inference import openvino_backend
+from localizer_ros.inference.openvino_library import openvino
+assert openvino.Core().available_devices
+print([name for name in sys.modules if name.startswith("openvino_telemetry.")], threading.active_count())
+"""
+
+
+def test_a_start_is_reported_to_nobody(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {
+        "HOME": str(tmp_path)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == "[] 1\n"
+    assert not list(tmp_path.iterdir()), "an identity of the user was written"
 
 
 def test_a_scene_that_cannot_be_written_runs_and_is_compiled_once(
