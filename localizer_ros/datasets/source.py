@@ -177,6 +177,8 @@ def recognise(path: Path) -> str:
         return "several"
     if images:
         return "images"
+    if (path / "scene.yaml").is_file():
+        raise SourceError(f"{path}: is a scene, expected a recording")
     patterns = {name: known.folders if path.is_dir() else known.files for name, known in FORMATS.items()}
     looked_for = "; ".join(
         f"{name}: {FORMATS[name].hint or ' or '.join(each)}"

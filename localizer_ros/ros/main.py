@@ -173,7 +173,10 @@ def _create_node(
     try:
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        said = " ".join(str(error).split())
+        # Of arguments that it does not know rclpy says the bare list.
+        unknown = said.startswith("[")
+        raise ConfigError(f"ROS knows no such arguments: {said.strip('[]')}" if unknown else said) from error
     given = [Parameter("scene", value=str(scene))] if scene is not None else []
     try:
         node = LocalizerNode(

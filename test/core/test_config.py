@@ -71,6 +71,8 @@ def test_unknown_key_names_file_and_path(tmp_path: Path) -> None:
         ("odomframe", "odom_frame"),
         ("smother.max_gap_s", "smoother.max_gap_s"),
         ("quite_another_thing", None),
+        # Of mapping: nothing of running is meant.
+        ("training.epochs", None),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest_there_is(name: str, suggestion: str | None) -> None:

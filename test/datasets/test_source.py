@@ -22,6 +22,9 @@ def test_unknown_recordings(tmp_path):
     assert all(f"{name}:" in str(caught.value) for name in FORMATS)
     with pytest.raises(SourceError, match=r"unknown format 'dvd'.*7scenes"):
         open_source(tmp_path, "dvd")
+    (tmp_path / "scene.yaml").touch()
+    with pytest.raises(SourceError, match=rf"^{tmp_path}: is a scene, expected a recording$"):
+        open_source(tmp_path)
 
 
 def test_a_stamp_beyond_64_bits_is_refused(tmp_path):

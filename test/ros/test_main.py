@@ -84,6 +84,12 @@ def test_a_misspelt_parameter_is_named() -> None:
     assert len(error_lines(done.stderr)) == 1 and "unknown setting smother.lag_s" in done.stderr
 
 
+def test_a_misspelt_option_is_named() -> None:
+    done = run("--viw")
+    assert done.returncode == 1
+    assert error_lines(done.stderr) == ["localizer_node: error: ROS knows no such arguments: '--viw'"]
+
+
 def test_malformed_ros_arguments_are_one_line_beside_that_of_ros_and_exit_code_1() -> None:
     done = run("-p", "no_value")
     assert done.returncode == 1

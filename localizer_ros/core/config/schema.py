@@ -45,7 +45,7 @@ _UNITS = {
     "_megabytes": "MB",
 }
 # A name this like a mistyped one is suggested.
-_ALIKE = 0.6
+_ALIKE = 0.7
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
