@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -27,7 +26,8 @@ def percentile(values: NDArray[Any], percent: float) -> float:
     at = percent / 100.0 * (len(values) - 1)
     below = int(at)
     above = min(below + 1, len(values) - 1)
-    ordered = np.partition(values, (below, above))
+    ordered = values.copy()
+    ordered.partition((below, above))
     low, high = float(ordered[below]), float(ordered[above])
     # So that no infinite value counts where its share is nothing.
     return low if at == below else low + (at - below) * (high - low)

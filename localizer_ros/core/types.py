@@ -152,7 +152,7 @@ class Camera:
     @property
     def distorted(self) -> bool:
         """True when any distortion coefficient differs from zero."""
-        return bool(np.any(self.distortion != 0.0))
+        return bool(self.distortion.any())
 
     def scaled(self, width_px: int, height_px: int) -> Camera:
         """The same camera read out at another size; distortion coefficients do not depend on the size."""
@@ -169,13 +169,13 @@ class Camera:
         """True when size, model, K (to ``tolerance_px``) and distortion agree."""
         return self is other or (
             (self.width_px, self.height_px) == (other.width_px, other.height_px)
-            and bool(np.allclose(self.K, other.K, rtol=0.0, atol=tolerance_px))
+            and bool(np.abs(self.K - other.K).max() <= tolerance_px)
             and (
                 (not self.distorted and not other.distorted)
                 or (
                     self.model == other.model
                     and self.distortion.shape == other.distortion.shape
-                    and bool(np.allclose(self.distortion, other.distortion, rtol=0.0, atol=1e-9))
+                    and bool(np.abs(self.distortion - other.distortion).max() <= 1e-9)
                 )
             )
         )

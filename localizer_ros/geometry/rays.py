@@ -17,14 +17,15 @@ def undistorted(camera: Camera, xy_px: ArrayLike) -> Array:
     if len(xy) == 0:
         return np.zeros((0, 2))
     if not camera.distorted:
-        rays = (xy[:, 0] - camera.K[:2, 2]) / camera.K[[0, 1], [0, 1]]
-        return np.asarray(
-            rays - (camera.K[0, 1] / camera.K[0, 0]) * np.stack([rays[:, 1], 0 * rays[:, 1]], axis=1)
-        )
+        (fx, skew, cx), (_, fy, cy), _ = camera.K.tolist()
+        rays = np.empty((len(xy), 2))
+        rays[:, 1] = (xy[:, 0, 1] - cy) / fy
+        rays[:, 0] = (xy[:, 0, 0] - cx - skew * rays[:, 1]) / fx
+        return rays
     if camera.model == "equidistant":
         return np.asarray(cv2.fisheye.undistortPoints(xy, camera.K, camera.distortion[:4]))[:, 0]
     # The inverse has no closed form; OpenCV's default of five steps is short of strong distortion at the corners.
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-9)
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-5)
     rays = cv2.undistortPointsIter(xy, camera.K, camera.distortion, np.eye(3), np.eye(3), criteria)
     return np.asarray(rays, dtype=np.float64)[:, 0]
 

@@ -186,7 +186,9 @@ def ask(scene: MapScene, search: PlaceSearch, question: Question, view: View) ->
     verified = search.search(question.frame, view, None, StageTimer()).verified
     if verified is None:
         return None
-    T_map_cam, covariance = scene.given_answer(verified.solved, verified.confidence)
+    answer = verified.answer(scene, question.frame.stamp_ns, "examination")
+    T_map_cam, covariance = answer.T_map_cam, answer.covariance
+    assert covariance is not None
     if question.T_map_cam is None:
         return Sample(verified.evidence, None, covariance, False, True, False, question.kind)
     depth_m = scene.point_map.median_depth

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from localizer_ros.core.se3 import SE3, compose_covariance
-from localizer_ros.core.types import Array, Camera, Float32, Frame, Index, Mask, PoseEstimate
+from localizer_ros.core.types import Array, Camera, Float32, Frame, Index, Mask
 from localizer_ros.features.extractors import open_extractor
 from localizer_ros.features.local_features import Extractor, LocalFeatures
 from localizer_ros.features.masks import open_static_mask, unmasked
@@ -24,11 +24,6 @@ from localizer_ros.scene.confidence import PRIOR, ConfidenceModel
 from localizer_ros.scene.image_index import ImageDatabase
 from localizer_ros.scene.point_map import PointMap
 from localizer_ros.scene.pose_correction import PoseCorrection
-
-CORRELATION_S = 0.1
-"""Poses in a map that are closer in time than these seconds weigh as one. It makes the uncertainty of what is fused
-from them honest: with 0.25 s (and motions in proportion) the normalised squared errors of fused poses had a median of
-1.8 on 7-Scenes Red Kitchen and 0.7 on TUM fr1_rpy, with this 4.5 and 1.7, where 5.35 is due."""
 
 # Images whose views differ by less than this are one opinion on where a query is, not several. Frames of a drive at
 # 30 Hz are a degree apart.
@@ -169,25 +164,12 @@ class MapScene:
         corrected, covariance = self.correction.correct(T_map_cam)
         return corrected, systematic + covariance
 
-    def answer(self, stamp_ns: int, solved: SolvedPose, source: str, confidence: float) -> PoseEstimate:
-        """A solved pose in the frame of the given poses, with the map's own error in its covariance.
-
-        Args:
-            stamp_ns: of the image.
-            solved: the pose and its inliers.
-            source: what has found it.
-            confidence: in it, 0..1.
-        """
-        T_map_cam, covariance = self.given_answer(solved, confidence)
-        return PoseEstimate(stamp_ns, T_map_cam, covariance, source, solved.count, confidence, CORRELATION_S)
-
-    def given_answer(self, solved: SolvedPose, confidence: float) -> tuple[SE3, Array]:
-        """``T_map_cam`` of a solved pose and its (6, 6) covariance: the noise of keypoints and the map's own error, as
-        much larger as answers have shown that are so doubtful, and that far from mapped views."""
+    def given_answer(self, solved: SolvedPose) -> tuple[SE3, Array]:
+        """``T_map_cam`` of a solved pose and its (6, 6) covariance: the noise of keypoints and the map's own error.
+        Answers have shown more, by the inflation of ``confidence``."""
         T_map_cam, systematic = self.given_pose(solved.T_map_refined)
         noise = compose_covariance(solved.covariance, self.point_map.T_cam_refined.inverse())
-        inflation = self.confidence.inflation_at(self.beyond_rad(solved.T_map_refined), confidence)
-        return T_map_cam, (noise + systematic) * inflation
+        return T_map_cam, noise + systematic
 
     def view_sigma_rad(self, covariance: Array) -> float:
         """How uncertain a view is, of its pose's (6, 6) covariance: the turn, and the move as seen from the median

@@ -37,6 +37,24 @@ def test_pose_is_found_among_wrong_matches(rng: np.random.Generator) -> None:
     assert 80 <= solved.count <= 95
 
 
+def test_a_start_far_off_comes_to_the_same_pose_as_one_nearby(rng: np.random.Generator) -> None:
+    X = rng.uniform(-1, 1, (150, 3)) + np.array([0.0, 0.0, 3.0])
+    for _ in range(50):
+        T = SE3.exp(rng.normal(0, 0.2, 6))
+        rays = seen_from(T, X) + rng.normal(0, 0.7 / FOCAL_PX, (150, 2))
+        rays[:30] += rng.uniform(-0.1, 0.1, (30, 2))
+        way = rng.normal(size=6)
+        # Points are 30 px away from where they should be, or half a pixel.
+        far, near = (SE3.exp(T.log()) @ SE3.exp(way / np.linalg.norm(way) * by) for by in (0.06, 0.001))
+        a, b = (refine_pose(start, rays, X, FOCAL_PX, 4.0, 12) for start in (far, near))
+        assert a is not None and b is not None
+        assert a.T_map_refined.angle_to(b.T_map_refined) * FOCAL_PX < 0.05
+        assert a.T_map_refined.distance_to(b.T_map_refined) / 3.0 * FOCAL_PX < 0.05
+        # No further step would help.
+        again = refine_pose(a.T_map_refined, rays, X, FOCAL_PX, 4.0, 12, iterations=50)
+        assert again is not None and again.T_map_refined.angle_to(a.T_map_refined) * FOCAL_PX < 0.02
+
+
 def test_no_pose_from_wrong_matches_alone(rng: np.random.Generator) -> None:
     X = rng.uniform(-1, 1, (100, 3)) + np.array([0.0, 0.0, 3.0])
     assert solve_pose(rng.uniform(-0.5, 0.5, (100, 2)), X, FOCAL_PX, 4.0, 500, 0, 15) is None

@@ -85,6 +85,18 @@ class BesideFrames(Generic[Result]):
         self._job = None
         return job.future.result() if job.wanted else None
 
+    def wait(self) -> LateResult[Result] | None:
+        """What is under way, before it is due; None where nothing is that anybody wants.
+
+        Raises:
+            Exception: what the work raised.
+        """
+        job = self._job
+        if job is None or not job.wanted:
+            return None
+        self._job = None
+        return job.future.result()
+
     def reset(self) -> None:
         """Never hand out what is under way. A thread finishes it nevertheless before it begins another."""
         if self._job is not None:

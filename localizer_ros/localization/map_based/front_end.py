@@ -90,7 +90,7 @@ class TrackingFrontEnd:
         track = self._track(frame, motion, prior, late, matched, timer)
         if track is not None:
             verified = track.verified
-            tracked = self._scene.answer(frame.stamp_ns, verified.solved, TRACKING, verified.confidence)
+            tracked = verified.answer(self._scene, frame.stamp_ns, TRACKING)
             result = SearchResult(tracked, seen=seen_points(verified, frame.camera))
         else:
             result = self._search(localizer, frame, prior, timer)
@@ -164,6 +164,11 @@ class TrackingFrontEnd:
         if self._matching is not None or last.track.age + 1 < self._config.match_every:
             with timer.stage("track_carry"):
                 track = self._carried(frame, motion, T, prior, matched)
+                if not self._is_sure(track) and self._matching is not None:
+                    # What is being matched already is there sooner than keypoints of this frame.
+                    matched = self._matching.wait()
+                    if matched is not None:
+                        track = self._carried(frame, motion, T, prior, matched)
             if track is not None and self._is_sure(track):
                 if self._matching is not None:
                     with timer.stage("track_match"):
@@ -195,7 +200,7 @@ class TrackingFrontEnd:
             anchor(self._scene.point_map, flow, matched.frame, track)
             since = flow.follow(frame, track.T_map_refined.inverse() @ T)
             track = None if since is None else self._tracker.carry(frame, track, since, T, prior)
-            if track is not None and self._is_sure(track):
+            if self._is_sure(track):
                 return track
         return self._tracker.carry(frame, self._last.track, motion, T, prior)
 
@@ -204,9 +209,9 @@ class TrackingFrontEnd:
         verified = track.verified
         return verified.evidence.agrees is not False and verified.confidence >= self._least_confidence
 
-    def _is_sure(self, track: Track) -> bool:
+    def _is_sure(self, track: Track | None) -> bool:
         """Whether followed points are enough, without new ones."""
-        return track.kept >= _LEAST_KEPT and self._is_believed(track)
+        return track is not None and track.kept >= _LEAST_KEPT and self._is_believed(track)
 
     def _track_near(
         self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timer: StageTimer

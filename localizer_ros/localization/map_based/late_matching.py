@@ -66,6 +66,10 @@ class LateMatching:
         """What is handed out with the frame at ``stamp_ns``; None while there is nothing."""
         return self._beside.collect(stamp_ns)
 
+    def wait(self) -> LateResult[Matched] | None:
+        """What is under way, before it is due; None where nothing is."""
+        return self._beside.wait()
+
     def reset(self) -> None:
         """Never hand out what is under way."""
         self._offered = 0

@@ -135,5 +135,5 @@ def anchor(point_map: PointMap, flow: OpticalFlow, frame: Frame, track: Track) -
     points = verified.points[keep]
     depth_m = np.asarray((point_map.points[points] - T.t) @ T.R[:, 2])
     xy_px, rays = verified.xy_px[keep], verified.rays[keep]
-    flow.anchor(frame, xy_px, rays, depth_m, points)
+    flow.anchor(frame, xy_px, rays, depth_m, points, verified.solved.error_px[keep])
     return Seed(frame, xy_px, rays, depth_m)

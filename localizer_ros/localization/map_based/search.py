@@ -124,7 +124,7 @@ def search_in_passes(
             else seen_points(best, frame.camera, keypoints_px)
         )
         if best is not None and best.confidence >= least:
-            answer = scene.answer(frame.stamp_ns, best.solved, source, best.confidence)
+            answer = best.answer(scene, frame.stamp_ns, source)
             return SearchResult(answer, "", best, timer.timings_ms(), seen)
     if best is not None:
         reason = _doubt(best)

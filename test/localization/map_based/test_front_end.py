@@ -11,11 +11,11 @@ from localizer_ros.core.config.runtime import LocalizerConfig
 from localizer_ros.core.se3 import SE3, compose_covariance
 from localizer_ros.core.types import LATE_MATCHING, Frame, PoseEstimate
 from localizer_ros.localization.front_end import Observation
-from localizer_ros.localization.map_based.front_end import open_map_front_end
+from localizer_ros.localization.map_based.front_end import TrackingFrontEnd, open_map_front_end
 from localizer_ros.localization.map_based.hierarchical import PlaceSearch
 from localizer_ros.localization.map_based.late_matching import LateMatching, Matched
 from localizer_ros.localization.map_based.search import ViewResult
-from localizer_ros.localization.map_based.tracking import Tracker
+from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.visual_odometry import VISUAL_ODOMETRY
 from localizer_ros.scene.confidence import ConfidenceModel
 
@@ -130,6 +130,30 @@ def test_what_a_late_matching_does_not_confirm_is_matched_in_place(
     observations, extracted = tracked(kitchen, range(9), match_every=3, latency_s=0.03)
     assert extracted == [True, False, False, False, True, False, False, False, True]
     assert all(o.absolute is not None for o in observations)
+
+
+def test_a_frame_that_has_lost_its_points_waits_for_the_matching_that_is_under_way(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Half a second is longer than all of these frames take: nothing is ever due.
+    slow = {"match_every": 2, "latency_s": 0.5}
+    due = tracked(kitchen, range(8), **slow)[0]
+    assert not any(LATE_MATCHING in o.beside_ms for o in due)
+    ages: list[int] = []
+    sure = TrackingFrontEnd._is_sure
+
+    def loses_points(self: TrackingFrontEnd, track: Track | None) -> bool:
+        assert track is not None
+        ages.append(track.age)
+        return track.age < 3 and sure(self, track)
+
+    monkeypatch.setattr(TrackingFrontEnd, "_is_sure", loses_points)
+    observations, extracted = tracked(kitchen, range(8), **slow)
+    assert extracted == [True] + [False] * 7
+    assert ages.count(3) >= 2
+    for index, observation in enumerate(observations):
+        assert observation.absolute is not None
+        assert kitchen.errors(index, observation.absolute)[0] < 0.08
 
 
 def test_every_frame_is_matched_while_confidence_is_low(

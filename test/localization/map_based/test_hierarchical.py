@@ -73,7 +73,7 @@ def verified(T: SE3, inliers: int, confidence: float, agrees: bool | None = None
     nothing: Any = np.zeros(0)
     solved = SolvedPose(T, np.eye(6), np.ones(inliers, dtype=bool), np.zeros(inliers))
     evidence = Evidence(inliers, inliers, 0.5, 1.0, 30.0, 0.0, agrees=agrees)
-    return VerifiedPose(solved, nothing, nothing, nothing, nothing, evidence, confidence)
+    return VerifiedPose(solved, nothing, nothing, nothing, nothing, T, np.eye(6), evidence, confidence)
 
 
 @pytest.mark.parametrize("depth_m", [0.5, 4.0, 40.0])

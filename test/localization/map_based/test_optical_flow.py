@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from localizer_ros.core.se3 import SE3
-from localizer_ros.core.types import Camera, Frame
+from localizer_ros.core.types import Camera, Frame, Index
 from localizer_ros.geometry.rays import RayCamera
+from localizer_ros.localization.map_based import optical_flow
 from localizer_ros.localization.map_based.optical_flow import OpticalFlow
 
 CAMERA = Camera.pinhole(320, 240, 250.0, 250.0, 159.5, 119.5)
@@ -33,7 +34,7 @@ def anchored(wall: np.ndarray) -> OpticalFlow:
     x, y = np.meshgrid(np.arange(40.0, 280.0, 20.0), np.arange(40.0, 200.0, 20.0))
     xy = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
     rays = RayCamera(CAMERA).rays(CAMERA, xy)
-    flow.anchor(frame(wall, 0), xy, rays, np.full(len(xy), DEPTH_M), np.arange(len(xy)))
+    flow.anchor(frame(wall, 0), xy, rays, np.full(len(xy), DEPTH_M), np.arange(len(xy)), np.zeros(len(xy)))
     return flow
 
 
@@ -75,6 +76,30 @@ def test_a_long_way_is_found_where_it_is_expected(wall: np.ndarray) -> None:
     alone, expected = anchored(wall).follow(far), anchored(wall).follow(far, moved_m(72.0))
     assert expected is not None and expected.T_prev_cur.distance_to(moved_m(75.0)) < 0.02
     assert alone is None or alone.share < expected.share
+
+
+def test_the_best_points_are_followed_and_more_where_many_of_them_are_lost(
+    wall: np.ndarray, rng: np.random.Generator
+) -> None:
+    flow, camera = OpticalFlow(RayCamera(CAMERA)), RayCamera(CAMERA)
+    xy = rng.uniform([40.0, 40.0], [280.0, 200.0], (400, 2)).astype(np.float32)
+    error_px = rng.uniform(0.0, 4.0, 400)
+
+    def follow(image: Frame) -> Index:
+        flow.anchor(
+            frame(wall, 0), xy, camera.rays(CAMERA, xy), np.full(400, DEPTH_M), np.arange(400), error_px
+        )
+        motion = flow.follow(image, moved_m(3.0))
+        assert motion is not None and motion.T_prev_cur.distance_to(moved_m(3.0)) < 5e-3
+        return motion.map_point
+
+    followed = follow(frame(wall, 1))
+    assert set(followed) <= set(np.argsort(error_px)[: optical_flow._BEST_POINTS])
+    # A third of the image is covered.
+    whole = frame(wall, 1)
+    image = whole.image.copy()
+    image[:, :110] = 90
+    assert len(follow(Frame(whole.stamp_ns, image, CAMERA))) > 1.2 * len(followed) * 170 / 240
 
 
 def test_points_expected_behind_the_camera_are_looked_for_all_the_same(wall: np.ndarray) -> None:

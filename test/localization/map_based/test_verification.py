@@ -41,8 +41,8 @@ def test_evidence_and_what_is_made_of_it(kitchen: Kitchen) -> None:
     half = camera.scaled(camera.width_px // 2, camera.height_px // 2)
     assert rated(5.0, half).evidence.error == pytest.approx(2.5)
     # A prior that allows it speaks for it, one elsewhere against it.
-    T, covariance = scene.given_answer(found.solved, found.confidence)
-    there = PoseEstimate(0, T, covariance, "test")
+    there = found.answer(scene, 0, "test")
+    T = there.T_map_cam
     elsewhere = replace(there, T_map_cam=T @ SE3.exp([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]))
     agreeing, unknown, contradicted = (rated(4.0, prior=prior) for prior in (there, None, elsewhere))
     assert (agreeing.evidence.agrees, unknown.evidence.agrees, contradicted.evidence.agrees) == (
