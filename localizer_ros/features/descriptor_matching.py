@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -70,10 +71,11 @@ def point_matches(
     if len(query) == 0 or len(database) < 2:
         return nothing, nothing
     starts = range(0, len(query), _ROWS)
-    with ThreadPoolExecutor(max(1, min(len(starts), cv2.getNumThreads()))) as pool:
-        found = list(
-            pool.map(lambda at: _nearest(query[at : at + _ROWS], database, point_of, max_distance), starts)
+    found = list(
+        _workers(max(1, cv2.getNumThreads())).map(
+            lambda at: _nearest(query[at : at + _ROWS], database, point_of, max_distance), starts
         )
+    )
     near = np.concatenate([at + each.row for at, each in zip(starts, found, strict=True)])
     first, second, point = (
         np.concatenate([getattr(each, name) for each in found]) for name in ("first", "second", "point")
@@ -83,6 +85,12 @@ def point_matches(
     _, unique = np.unique(point[order], return_index=True)
     chosen = order[np.sort(unique)]
     return near[chosen].astype(np.intp), point[chosen].astype(np.intp)
+
+
+@cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Threads for comparisons. They stay: to start two takes as long as a tenth of a search's comparisons."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="descriptors")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from numpy.typing import NDArray
 
 from localizer_ros.core.config.map_based import SearchConfig
-from localizer_ros.core.types import ConfigError, Frame, Index
+from localizer_ros.core.types import ConfigError, Float32, Frame, Index
 from localizer_ros.features.descriptor_matching import point_matches
 from localizer_ros.features.matchers import open_matcher
 from localizer_ros.localization.map_based.reranking import matched_images
@@ -24,13 +23,17 @@ _COVISIBLE_POINTS = 12
 # A place with this share of the images of the first one may be what the image shows even where that explains it: two
 # rooms that are furnished alike share the retrieved images. So many times as many images are looked at for such places.
 _RIVAL_SHARE, _LOOKED_AT_FOR_RIVALS = 0.5, 2
-# A place is first tried with half of its images, the most similar ones, and one descriptor of each point: a fifth to a
-# third of the comparisons. Of Red Kitchen by day and in three low lights that was enough for four of five places, of
-# TUM fr1_rpy and a simulated room for all but three of 159, and as many frames had an answer as with all at once (230
-# of 240, 229 before; 155 of 155). Where it is not, all images count, with a few descriptors of each point; more add
+# A place is first tried with half of its images, the most similar ones, one descriptor of each point, and half of the
+# keypoints, the strongest ones, where there are many: a tenth to a sixth of the comparisons. Verification looks for all
+# of them. Of Red Kitchen by day and in three low lights that (with all keypoints) was enough for four of five places,
+# of TUM fr1_rpy and a simulated room for all but three of 159, and as many frames had an answer as with all at once
+# (230 of 240, 229 before; 155 of 155). Half of the keypoints changed neither: 184 of 200 of Red Kitchen by day and at
+# 3 % of its light, 183 with all, and 145 of 145 of TUM fr1_rpy, the room and KITTI 00; a third made the largest errors
+# a tenth larger. Where the first try is not enough, all images count, with a few descriptors of each point; more add
 # little.
 _LARGE_PLACE = 4
 _QUICK_VIEWS, _VIEWS_OF_A_POINT = 1, 3
+_FEW_KEYPOINTS = 300
 
 
 def is_rival(place: Index | None, first: Index | None) -> bool:
@@ -84,16 +87,25 @@ class Places:
 
     def _connected(self, images: Index) -> list[Index]:
         """The places that some keyframes show, that with the most of them first."""
-        shared = self._scene.point_map.covisibility[images][:, images].toarray()
-        linked = csr_array((shared >= _COVISIBLE_POINTS).astype(np.int8))
-        _, label = connected_components(linked, directed=False)
-        groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
+        linked = self._shared(images)[:, images] >= _COVISIBLE_POINTS
+        left, groups = np.ones(len(images), dtype=bool), []
+        while left.any():
+            group = np.zeros(len(images), dtype=bool)
+            group[left.argmax()] = True
+            while (reached := (group | linked[group].any(axis=0)) & left).sum() > group.sum():
+                group = reached
+            left &= ~group
+            groups.append(images[group])
         return sorted(groups, key=len, reverse=True)
+
+    def _shared(self, images: Index) -> NDArray[np.int32]:
+        """(K, I) how many points some keyframes share with all of them."""
+        return np.asarray(self._scene.point_map.covisibility[images].toarray(), np.int32)
 
     def _rivals(self, places: list[Index], images: Index) -> list[Index]:
         """Places of further keyframes that share no points with the first place, and are as many as make it doubtful:
         of two rooms that are furnished alike, one may fill all of the retrieved images."""
-        shared = self._scene.point_map.covisibility[images][:, places[0]].toarray().max(axis=1)
+        shared = self._shared(images)[:, places[0]].max(axis=1)
         elsewhere = images[(shared < _COVISIBLE_POINTS) & ~np.isin(images, np.concatenate(places))]
         return [place for place in self._connected(elsewhere) if is_rival(place, places[0])]
 
@@ -115,15 +127,17 @@ class Places:
             yield self._match_images(view, place)
         else:
             if len(place) >= _LARGE_PLACE:
-                yield self._match_points(view, place[: (len(place) + 1) // 2], _QUICK_VIEWS)
-            yield self._match_points(view, place, _VIEWS_OF_A_POINT)
+                strongest = view.features.descriptors[: max(len(view.features) // 2, _FEW_KEYPOINTS)]
+                yield self._match_points(strongest, place[: (len(place) + 1) // 2], _QUICK_VIEWS)
+            yield self._match_points(view.features.descriptors, place, _VIEWS_OF_A_POINT)
 
-    def _match_points(self, view: View, images: Index, views: int) -> tuple[Index, Index]:
-        """The same by at most so many descriptors of each point that the images show, the most similar ones'."""
+    def _match_points(self, descriptors: Float32, images: Index, views: int) -> tuple[Index, Index]:
+        """(K,) indices of descriptors and (K,) the points that they seem to be of, by at most so many descriptors of
+        each point that the images show, the most similar ones'."""
         point_map = self._scene.point_map
         observations = self._few_views(point_map.observations_of(images), views)
         return point_matches(
-            view.features.descriptors,
+            descriptors,
             point_map.unit_descriptors(observations),
             point_map.observation_point[observations],
             self._config.ratio,

@@ -137,6 +137,38 @@ def test_half_of_the_images_of_a_place_are_tried_first(rng: np.random.Generator)
     assert len(list(places.attempts(view, None))) == 1
 
 
+def test_of_many_keypoints_the_strongest_are_tried_first(rng: np.random.Generator) -> None:
+    point_map = synthetic_map(rng, 1000)
+    places = Places(MapScene(point_map, None, None, None), SearchConfig())  # type: ignore[arg-type]
+    view = view_from(point_map, SE3.identity())
+    count = len(view.features)
+    quick, thorough = places.attempts(view, np.arange(5))
+    assert quick[0].max() < count // 2 <= thorough[0].max()
+    assert len(thorough[0]) > 1.5 * len(quick[0]) > 0.5 * count
+
+
+@pytest.mark.parametrize("rooms", [1, 2, 3])
+def test_keyframes_that_see_the_same_one_after_another_are_one_place(
+    rng: np.random.Generator, rooms: int
+) -> None:
+    room = rng.integers(0, rooms, 24)
+    covisible = np.zeros((24, 24), dtype=np.int32)
+    for seen in (np.nonzero(room == r)[0] for r in range(rooms)):
+        # A chain: each sees the same as the next one, and no two further apart do.
+        covisible[seen[:-1], seen[1:]] = covisible[seen[1:], seen[:-1]] = 12
+    point_map = synthetic_map(rng)
+    point_map.__dict__["covisibility"] = csr_array(covisible)
+    places = Places(MapScene(point_map, None, None, None), SearchConfig())  # type: ignore[arg-type]
+    images = rng.permutation(24)
+    found = places._connected(images)
+    assert sorted(map(len, found), reverse=True) == list(map(len, found))
+    assert {frozenset(place.tolist()) for place in found} == {
+        frozenset(np.nonzero(room == r)[0].tolist()) for r in range(rooms)
+    }
+    # The most similar one stays first.
+    assert all(list(place) == [i for i in images if i in set(place)] for place in found)
+
+
 @pytest.mark.parametrize("forgotten", [0, 1])
 def test_a_place_is_tried_with_all_images_where_half_of_them_are_not_enough(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, forgotten: int
