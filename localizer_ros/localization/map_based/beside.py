@@ -85,6 +85,11 @@ class BesideFrames(Generic[Result]):
         self._job = None
         return job.future.result() if job.wanted else None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether work has begun whose result is wanted and has not been handed out."""
+        return self._job is not None and self._job.wanted
+
     def wait(self) -> LateResult[Result] | None:
         """What is under way, before it is due; None where nothing is that anybody wants.
 

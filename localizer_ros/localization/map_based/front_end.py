@@ -34,9 +34,10 @@ from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import MapScene
 
-# Of the points matched last: with less, new points are matched before it is time. To go on with fewer (0.3) until they
-# are matched beside the frames made rotations of every fourth frame of Red Kitchen 11 % worse in the median.
-_LEAST_KEPT = 0.6
+# Of the points matched last: with less, a frame looks for its own keypoints. To go on with fewer (0.3) made rotations of
+# every fourth frame of Red Kitchen 11 % worse in the median; while an earlier frame is being matched, it is for a frame
+# or two.
+_LEAST_KEPT, _LEAST_WHILE_MATCHED = 0.6, 0.4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +212,10 @@ class TrackingFrontEnd:
 
     def _is_sure(self, track: Track | None) -> bool:
         """Whether followed points are enough, without new ones."""
-        return track is not None and track.kept >= _LEAST_KEPT and self._is_believed(track)
+        if track is None or not self._is_believed(track):
+            return False
+        matched_soon = self._matching is not None and self._matching.is_under_way
+        return track.kept >= (_LEAST_WHILE_MATCHED if matched_soon else _LEAST_KEPT)
 
     def _track_near(
         self, frame: Frame, T: SE3, covariance: Array, prior: PoseEstimate | None, timer: StageTimer

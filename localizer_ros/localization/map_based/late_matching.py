@@ -23,6 +23,12 @@ from localizer_ros.scene.map_scene import MapScene
 
 logger = logging.getLogger(__name__)
 
+# With less of the points matched last a frame is matched before its turn, so that no later one has to look for its own
+# keypoints. On Red Kitchen at 30 Hz that, and to go on meanwhile with fewer points, brought the slowest hundredth of
+# tracked frames from 37 ms to 21, 22 and 37 in three runs; its median errors and those of TUM fr1_rpy stayed within 3 %
+# of what they were without either and with twice as many points followed.
+_SOON_BELOW = 0.8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
@@ -55,9 +61,9 @@ class LateMatching:
         self._offered = 0
 
     def offer(self, frame: Frame, track: Track, prior: PoseEstimate | None) -> None:
-        """Match a frame near its tracked pose when it is time to, and no matching is under way."""
+        """Match a frame near its tracked pose when it is time to, or points get lost, and no matching is under way."""
         self._offered += 1
-        if self._offered >= self._every and self._beside.begin(
+        if (self._offered >= self._every or track.kept < _SOON_BELOW) and self._beside.begin(
             frame, lambda: self._match(frame, track, prior)
         ):
             self._offered = 0
@@ -65,6 +71,11 @@ class LateMatching:
     def collect(self, stamp_ns: int) -> LateResult[Matched] | None:
         """What is handed out with the frame at ``stamp_ns``; None while there is nothing."""
         return self._beside.collect(stamp_ns)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a matching has begun whose result has not been handed out."""
+        return self._beside.is_under_way
 
     def wait(self) -> LateResult[Matched] | None:
         """What is under way, before it is due; None where nothing is."""

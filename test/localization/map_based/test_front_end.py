@@ -156,6 +156,27 @@ def test_a_frame_that_has_lost_its_points_waits_for_the_matching_that_is_under_w
         assert kitchen.errors(index, observation.absolute)[0] < 0.08
 
 
+def test_fewer_points_are_enough_while_an_earlier_frame_is_matched(kitchen: Kitchen) -> None:
+    config = LocalizerConfig(tracking=TrackingConfig(match_every=100, latency_s=0.5))
+    front_end = open_map_front_end(kitchen.scene, "hierarchical", config)
+    assert isinstance(front_end, TrackingFrontEnd) and front_end._matching is not None
+    for index in range(3):
+        front_end.observe(kitchen.queries.read(index), kitchen.prior(index))
+    assert front_end._last is not None
+    track, frame = front_end._last.track, kitchen.queries.read(2)
+    half, few = replace(track, kept=0.5), replace(track, kept=0.3)
+    assert not front_end._is_sure(half)
+    # It is not yet time for a matching: nothing is lost.
+    front_end._matching.offer(frame, replace(track, kept=0.9), PRIOR)
+    assert not front_end._matching.is_under_way
+    front_end._matching.offer(frame, replace(track, kept=0.7), PRIOR)
+    assert front_end._matching.is_under_way
+    assert front_end._is_sure(half) and not front_end._is_sure(few)
+    front_end.reset()
+    assert not front_end._matching.is_under_way and front_end._matching.wait() is None
+    front_end.close()
+
+
 def test_every_frame_is_matched_while_confidence_is_low(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
