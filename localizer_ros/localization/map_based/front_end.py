@@ -34,9 +34,9 @@ from localizer_ros.localization.map_based.tracking import Track, Tracker
 from localizer_ros.localization.map_based.verification import PoseVerifier
 from localizer_ros.scene.map_scene import MapScene
 
-# Of the points matched last: with less, a frame looks for its own keypoints. To go on with fewer (0.3) made rotations of
-# every fourth frame of Red Kitchen 11 % worse in the median; while an earlier frame is being matched, it is for a frame
-# or two.
+# Of the points matched last: with less, a frame looks for its own keypoints. To go on with fewer (0.3) made rotations
+# of every fourth frame of Red Kitchen 11 % worse in the median; while an earlier frame is being matched, it is for a
+# frame or two.
 _LEAST_KEPT, _LEAST_WHILE_MATCHED = 0.6, 0.4
 
 
