@@ -24,9 +24,9 @@ _SHARED = 100.0
 _LONGEST_TURN_RAD = 1.0
 # A point must lie ahead of the camera by this much to be projected, metres; it only keeps from dividing by zero.
 _AHEAD_M = 1e-3
-# A step that moves points by less than this angle (a fortieth of a pixel at f = 500 px) is the last. Of 836 poses of
-# Red Kitchen one in a hundred is more than 0.006 px off what many more iterations find, after 3.4 of them in the mean.
-_STILL = 5e-5
+# A step that moves no point by this much, px, is the last. Of 836 poses of Red Kitchen one in a hundred is more than
+# 0.006 px off what many more iterations find, after 3.4 of them in the mean.
+_STILL_PX = 0.03
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,15 +140,15 @@ def _converged(
     T: SE3, rays: Array, points: Array, focal_px: float, max_error_px: float, iterations: int
 ) -> SE3 | None:
     """The pose after Newton iterations; None where the problem is singular or runs away."""
-    depth_m = median(np.abs(T.R[:, 2] @ points - T.R[:, 2] @ T.t)) if points.size else 0.0
-    moved_px = np.inf
+    moved_px = math.inf
     for _ in range(iterations):
         residual, J, ahead = _linearised(T, rays, points, focal_px)
         squared = _squared(residual)
         width = _width_px(squared[ahead], max_error_px)
         weight = ahead / (1.0 + squared / width**2)
         # Once the residuals are noise, as many of one direction as of another, the curvature of Cauchy's kernel is the
-        # squared weight. While the start's own error is in them all it is not, and the weight is safe.
+        # squared weight. While the start's own error is in them it is not, and the weight is safe: of few points nearby
+        # among many far away, all that tells a position may still move.
         H = _normal_matrix(J, weight if moved_px > width else weight * weight)
         H.flat[::7] *= 1.0 + 1e-9
         step, singular = dposv(H, _gradient(J, residual, weight))[1:]
@@ -156,9 +156,9 @@ def _converged(
         if singular or not (turn_rad <= _LONGEST_TURN_RAD and math.isfinite(move_m)):
             return None
         T = T @ SE3.exp(-step)
-        if turn_rad < _STILL and move_m < _STILL * depth_m:
+        moved_px = _longest((step @ J.reshape(6, -1)).reshape(2, -1), ahead)
+        if moved_px < _STILL_PX:
             break
-        moved_px = focal_px * max(turn_rad, move_m / depth_m if depth_m else 0.0)
     return T
 
 
@@ -204,6 +204,11 @@ def _gradient(J: Array, residual: Array, weight: Array) -> Array:
 def _squared(residual: Array) -> Array:
     """(N,) squared lengths of (2, N)."""
     return np.asarray(residual[0] * residual[0] + residual[1] * residual[1])
+
+
+def _longest(moves: Array, ahead: NDArray[np.bool_]) -> float:
+    """Length of the longest of (2, N) moves of points ahead."""
+    return math.sqrt(float(np.max(_squared(moves), where=ahead, initial=0.0)))
 
 
 def _width_px(squared: Array, max_error_px: float) -> float:

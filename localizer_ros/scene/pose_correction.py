@@ -106,7 +106,9 @@ class PoseCorrection:
             k, features = k[nearest], features[nearest]
         kernel = _kernel(features, features)
         kernel[np.diag_indices(len(k))] += self.noise
-        return min(max(float(k @ dposv(kernel, k)[1]), 0.0), 1.0)
+        _, solution, singular = dposv(kernel, k)
+        # Where images are too near each other to be told apart, nothing is known.
+        return 0.0 if singular else min(max(float(k @ solution), 0.0), 1.0)
 
     def uncorrect(self, T: SE3) -> SE3:
         """The pose that :meth:`correct` takes to ``T``."""

@@ -1,6 +1,7 @@
 """Poses from matches of rays and points."""
 
 import numpy as np
+import pytest
 
 from localizer_ros.core.se3 import SE3
 from localizer_ros.geometry import pose_solver
@@ -53,6 +54,25 @@ def test_a_start_far_off_comes_to_the_same_pose_as_one_nearby(rng: np.random.Gen
         # No further step would help.
         again = refine_pose(a.T_map_refined, rays, X, FOCAL_PX, 4.0, 12, iterations=50)
         assert again is not None and again.T_map_refined.angle_to(a.T_map_refined) * FOCAL_PX < 0.02
+
+
+@pytest.mark.parametrize(("count", "near", "near_m"), [(20, 2, 0.5), (100, 5, 0.5), (20, 3, 1.0)])
+def test_few_points_nearby_among_many_far_away_tell_the_position(
+    rng: np.random.Generator, count: int, near: int, near_m: float
+) -> None:
+    for _ in range(60):
+        depth = np.concatenate([rng.uniform(near_m, 3.0 * near_m, near), rng.uniform(10, 40, count - near)])
+        rays = rng.uniform([-0.6, -0.45], [0.6, 0.45], (count, 2))
+        X = np.concatenate([rays, np.ones((count, 1))], axis=1) * depth[:, None]
+        rays += rng.normal(0, 0.5 / FOCAL_PX, (count, 2))
+        way = rng.normal(size=3)
+        # Points nearby are some 6 px away from where they should be, those far away a tenth of that.
+        start = SE3(np.eye(3), way / np.linalg.norm(way) * 6.0 * near_m / FOCAL_PX)
+        solved = refine_pose(start, rays, X, FOCAL_PX, 4.0, 12)
+        best = refine_pose(SE3.identity(), rays, X, FOCAL_PX, 4.0, 12, iterations=200)
+        assert solved is not None and best is not None
+        error = (solved.T_map_refined.inverse() @ best.T_map_refined).log()
+        assert error @ np.linalg.solve(best.covariance, error) < 0.3
 
 
 def test_no_pose_from_wrong_matches_alone(rng: np.random.Generator) -> None:

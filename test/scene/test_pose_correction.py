@@ -27,6 +27,12 @@ def test_a_bend_is_learnt_near_the_keyframes_and_fades_far_away() -> None:
     assert np.trace(far_covariance) > 10 * np.trace(covariance)
 
 
+def test_nothing_is_known_from_images_that_cannot_be_told_apart() -> None:
+    T = np.stack([SE3.exp([0, 0, 0, 1e-9 * i, 0, 0]).matrix() for i in range(80)])
+    correction = PoseCorrection.fit(T, T, np.radians(20), 0.3, 1e-17, np.full(6, 0.02))
+    assert np.allclose(correction.correct(SE3.identity())[1], 0.02**2 * np.eye(6), rtol=0.05)
+
+
 def test_the_cut_off_kernel_corrects_as_the_whole_one_does(rng: np.random.Generator) -> None:
     T = np.stack([SE3.exp([0, 0.02 * i, 0, 0.05 * i, 0, 0]).matrix() for i in range(200)])
     bend = [SE3.exp([0, 0, 0.01 * np.sin(i / 10), 0.03 * np.cos(i / 10), 0, 0]) for i in range(200)]

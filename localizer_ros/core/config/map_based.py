@@ -147,7 +147,8 @@ class TrackingConfig(Config, frozen=True):
             "frame this much later. 0 = in place, every few frames take several times as long",
         ),
     ] = 0.03
-    min_inliers: Annotated[int, Meta(ge=4, le=10_000, description="Inliers below which tracking ends")] = 20
+    # Of the 150 points that are followed most frames keep 80 % and more.
+    min_inliers: Annotated[int, Meta(ge=4, le=100, description="Inliers below which tracking ends")] = 20
     max_prior_sigma_deg: Annotated[
         float,
         Meta(gt=0.0, le=180.0, description="Sigma of a prediction beyond which a frame is searched in full"),

@@ -107,7 +107,8 @@ class TrackingFrontEnd:
         observation = with_late_result(late, answer, relative, result.reason, timer)
         found = [result] if late is None else [result, late.result]
         shown = elsewhere(self._scene, self._least_confidence, found)
-        beside_ms = observation.beside_ms | ({} if matched is None else {LATE_MATCHING: matched.took_ms})
+        took_ms = None if self._matching is None else self._matching.take_took_ms()
+        beside_ms = observation.beside_ms | ({} if took_ms is None else {LATE_MATCHING: took_ms})
         return replace(observation, beside_ms=beside_ms, seen=result.seen, elsewhere=shown)
 
     def reset(self) -> None:

@@ -59,6 +59,7 @@ class LateMatching:
         self._tracker, self._every = tracker, every
         self._beside: BesideFrames[Matched] = BesideFrames(latency_s, executor)
         self._offered = 0
+        self._took_ms: float | None = None
 
     def offer(self, frame: Frame, track: Track, prior: PoseEstimate | None) -> None:
         """Match a frame near its tracked pose when it is time to, or points get lost, and no matching is under way."""
@@ -70,7 +71,7 @@ class LateMatching:
 
     def collect(self, stamp_ns: int) -> LateResult[Matched] | None:
         """What is handed out with the frame at ``stamp_ns``; None while there is nothing."""
-        return self._beside.collect(stamp_ns)
+        return self._noted(self._beside.collect(stamp_ns))
 
     @property
     def is_under_way(self) -> bool:
@@ -79,16 +80,26 @@ class LateMatching:
 
     def wait(self) -> LateResult[Matched] | None:
         """What is under way, before it is due; None where nothing is."""
-        return self._beside.wait()
+        return self._noted(self._beside.wait())
+
+    def take_took_ms(self) -> float | None:
+        """How long the matching took that was handed out since this was asked last; None where none was."""
+        took_ms, self._took_ms = self._took_ms, None
+        return took_ms
 
     def reset(self) -> None:
         """Never hand out what is under way."""
-        self._offered = 0
+        self._offered, self._took_ms = 0, None
         self._beside.reset()
 
     def close(self) -> None:
         """Wait for the matching under way and end the thread."""
         self._beside.close()
+
+    def _noted(self, late: LateResult[Matched] | None) -> LateResult[Matched] | None:
+        if late is not None:
+            self._took_ms = late.took_ms
+        return late
 
     def _match(self, frame: Frame, track: Track, prior: PoseEstimate | None) -> Matched:
         timer, solved = StageTimer(), track.verified.solved

@@ -148,16 +148,14 @@ class OpticalFlow:
         last = self._followed[-1]
         if len(last.xy_px) < _FEWEST or not frame.camera.same_as(last.camera, _SAME_CAMERA_PX):
             return None
-        motion = None
+        motion: FlowMotion | None = None
         if T_expected is not None:
             for some in self._followed:
-                motion = self._motion(frame, some, T_expected, self._expected_px(some, T_expected))
-                if motion is not None and motion.share >= _LEAST_NEAR:
-                    return motion
-        anywhere = self._motion(frame, last, SE3.identity(), None)
-        if motion is None or (anywhere is not None and anywhere.share > motion.share):
-            motion = anywhere
-        return motion
+                near = self._motion(frame, some, T_expected, self._expected_px(some, T_expected))
+                if near is not None and near.share >= _LEAST_NEAR:
+                    return near
+                motion = _of_more_points(motion, near)
+        return _of_more_points(motion, self._motion(frame, last, SE3.identity(), None))
 
     def _expected_px(self, last: _Anchored, T_expected: SE3) -> Float32:
         """(N, 2) where the anchored points should be, as far as the lens does not distort the way there."""
@@ -183,6 +181,12 @@ class OpticalFlow:
             return None
         xy, rays, map_point = xy[keep], rays[keep], map_point[keep]
         return FlowMotion(solved, len(xy) / len(last.xy_px), map_point, xy, rays)
+
+
+def _of_more_points(a: FlowMotion | None, b: FlowMotion | None) -> FlowMotion | None:
+    if a is None or b is None:
+        return a or b
+    return b if len(b.map_point) > len(a.map_point) else a
 
 
 def _found_again(last: _Anchored, image: UInt8, expected_px: Float32 | None) -> tuple[Float32, Mask]:

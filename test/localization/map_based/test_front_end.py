@@ -151,6 +151,8 @@ def test_a_frame_that_has_lost_its_points_waits_for_the_matching_that_is_under_w
     observations, extracted = tracked(kitchen, range(8), **slow)
     assert extracted == [True] + [False] * 7
     assert ages.count(3) >= 2
+    # A frame that has waited says for what.
+    assert [LATE_MATCHING in o.beside_ms for o in observations].count(True) == ages.count(3)
     for index, observation in enumerate(observations):
         assert observation.absolute is not None
         assert kitchen.errors(index, observation.absolute)[0] < 0.08

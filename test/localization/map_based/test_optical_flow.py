@@ -102,6 +102,23 @@ def test_the_best_points_are_followed_and_more_where_many_of_them_are_lost(
     assert len(follow(Frame(whole.stamp_ns, image, CAMERA))) > 1.2 * len(followed) * 170 / 240
 
 
+def test_a_motion_of_the_best_points_counts_where_more_of_them_show_none(
+    wall: np.ndarray, rng: np.random.Generator
+) -> None:
+    flow, camera = OpticalFlow(RayCamera(CAMERA)), RayCamera(CAMERA)
+    # A quarter of the points fit best, and something else covers all others.
+    xy = rng.uniform([40.0, 40.0], [95.0, 200.0], (100, 2))
+    xy = np.concatenate([xy, rng.uniform([130.0, 40.0], [280.0, 200.0], (300, 2))]).astype(np.float32)
+    error_px = np.concatenate([np.zeros(100), np.ones(300)])
+    flow.anchor(frame(wall, 0), xy, camera.rays(CAMERA, xy), np.full(400, DEPTH_M), np.arange(400), error_px)
+    seen = frame(wall, 1)
+    image = seen.image.copy()
+    image[:, 115:] = rng.integers(0, 255, image[:, 115:].shape)
+    motion = flow.follow(Frame(seen.stamp_ns, image, CAMERA), moved_m(3.0))
+    assert motion is not None and motion.T_prev_cur.distance_to(moved_m(3.0)) < 0.02
+    assert len(motion.map_point) > 80 and np.mean(motion.map_point < 100) > 0.95
+
+
 def test_points_expected_behind_the_camera_are_looked_for_all_the_same(wall: np.ndarray) -> None:
     beyond = SE3(np.eye(3), np.array([0.0, 0.0, 2.0 * DEPTH_M]))
     motion = anchored(wall).follow(frame(wall, 1), beyond)
