@@ -122,7 +122,11 @@ def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: s
         (RunConfig, ["ensemble.samples=8", "backend.kind=openvino"], ["ensemble.samples", "backend.kind"]),
         (RunConfig, ["status.lost_after_s=0.2"], ["status.lost_after_s", "status.degraded_after_s"]),
         (RunConfig, ["status.degraded_sigma_m=4"], ["status.lost_sigma_m", "status.degraded_sigma_m"]),
-        (RunConfig, ["tracking.min_inliers=900"], ["tracking.min_inliers", "tracking.max_keypoints"]),
+        (
+            RunConfig,
+            ["tracking.min_inliers=90", "tracking.max_keypoints=60"],
+            ["tracking.min_inliers", "tracking.max_keypoints"],
+        ),
         (MapConfig, ["method=magic"], ["method", "hierarchical"]),
         (
             MapConfig,
