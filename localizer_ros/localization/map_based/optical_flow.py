@@ -28,8 +28,10 @@ _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 # number. Those with the smallest errors keep the pose where all of them have put it, while any so many do not: with
 # the best 150 median errors of Red Kitchen, TUM fr1_rpy and two drives through a simulated room are those of any 250 or
 # up to 13 % smaller (TUM's positions 5 % larger), with any 150 up to 20 % larger. Far from the frame that they were
-# matched in they are worse than any 250: at 4 Hz in the room by 1.7 mm.
+# matched in they are worse than any 250 (at 4 Hz in the room by 1.1 mm, with too small a covariance): frames that are
+# further apart than this have the time for all.
 _BEST_POINTS, _MAX_POINTS = 150, 250
+_OFTEN_NS = 80_000_000
 # With fewer points there is no motion.
 _FEWEST = 15
 # Largest error of a point that agrees with the motion, px.
@@ -150,7 +152,8 @@ class OpticalFlow:
             return None
         motion: FlowMotion | None = None
         if T_expected is not None:
-            for some in self._followed:
+            often = frame.stamp_ns - last.stamp_ns <= _OFTEN_NS
+            for some in self._followed if often else (last,):
                 near = self._motion(frame, some, T_expected, self._expected_px(some, T_expected))
                 if near is not None and near.share >= _LEAST_NEAR:
                     return near

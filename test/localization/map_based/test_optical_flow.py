@@ -95,6 +95,9 @@ def test_the_best_points_are_followed_and_more_where_many_of_them_are_lost(
 
     followed = follow(frame(wall, 1))
     assert set(followed) <= set(np.argsort(error_px)[: optical_flow._BEST_POINTS])
+    # There is time for more after a long pause.
+    late = Frame(10 * FRAME_NS, frame(wall, 1).image, CAMERA)
+    assert len(follow(late)) > optical_flow._BEST_POINTS
     # A third of the image is covered.
     whole = frame(wall, 1)
     image = whole.image.copy()
