@@ -186,9 +186,7 @@ def ask(scene: MapScene, search: PlaceSearch, question: Question, view: View) ->
     verified = search.search(question.frame, view, None, StageTimer()).verified
     if verified is None:
         return None
-    answer = verified.answer(scene, question.frame.stamp_ns, "examination")
-    T_map_cam, covariance = answer.T_map_cam, answer.covariance
-    assert covariance is not None
+    T_map_cam, covariance = verified.T_map_cam, verified.inflated(scene)
     if question.T_map_cam is None:
         return Sample(verified.evidence, None, covariance, False, True, False, question.kind)
     depth_m = scene.point_map.median_depth

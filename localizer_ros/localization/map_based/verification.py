@@ -73,24 +73,27 @@ class VerifiedPose:
     confidence: float
 
     def answer(self, scene: MapScene, stamp_ns: int, source: str) -> PoseEstimate:
-        """The pose with a covariance as much larger as answers of this scene have shown that are so doubtful, and that
-        far from mapped views.
+        """The pose with its inflated covariance.
 
         Args:
             scene: the map.
             stamp_ns: of the image.
             source: what has found it.
         """
-        inflation = scene.confidence.inflation_at(self.evidence.beyond_rad, self.confidence)
         return PoseEstimate(
             stamp_ns,
             self.T_map_cam,
-            self.covariance * inflation,
+            self.inflated(scene),
             source,
             self.solved.count,
             self.confidence,
             _CORRELATION_S,
         )
+
+    def inflated(self, scene: MapScene) -> Array:
+        """(6, 6) the covariance, as much larger as answers of this scene have shown that are so doubtful, and that far
+        from mapped views."""
+        return self.covariance * scene.confidence.inflation_at(self.evidence.beyond_rad, self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +243,9 @@ class PoseVerifier:
 
     def _agree(self, verified: VerifiedPose, T_map_prior: SE3, prior: Array) -> bool:
         """Whether a pose is where a prior of covariance (6, 6) says, as far as both are certain."""
-        inflation = self._scene.confidence.inflation_at(verified.evidence.beyond_rad, verified.confidence)
-        covariance = verified.covariance * inflation
+        covariance = prior + verified.inflated(self._scene)
         difference = (T_map_prior.inverse() @ verified.T_map_cam).log()
-        return bool(difference @ np.linalg.solve(prior + covariance, difference) < AGREEMENT)
+        return bool(difference @ np.linalg.solve(covariance, difference) < AGREEMENT)
 
     def _map_error_px(self, camera: Camera) -> float:
         """Error of the map's own observations, in its pixels, if they had been made by the frame's camera."""
