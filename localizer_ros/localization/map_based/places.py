@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from localizer_ros.core.config.map_based import SearchConfig
 from localizer_ros.core.types import ConfigError, Float32, Frame, Index
@@ -88,14 +89,8 @@ class Places:
     def _connected(self, images: Index) -> list[Index]:
         """The places that some keyframes show, that with the most of them first."""
         linked = self._shared(images)[:, images] >= _COVISIBLE_POINTS
-        left, groups = np.ones(len(images), dtype=bool), []
-        while left.any():
-            group = np.zeros(len(images), dtype=bool)
-            group[left.argmax()] = True
-            while (reached := (group | linked[group].any(axis=0)) & left).sum() > group.sum():
-                group = reached
-            left &= ~group
-            groups.append(images[group])
+        _, label = connected_components(linked, directed=False)
+        groups = [images[label == value] for value in dict.fromkeys(label.tolist())]
         return sorted(groups, key=len, reverse=True)
 
     def _shared(self, images: Index) -> NDArray[np.int32]:
